@@ -1,0 +1,10 @@
+"""adgan_fast: fast, exact ADGAN anomaly scores (Deecke et al., ECML PKDD 2018)."""
+
+from .api import score, search
+from .config import SearchConfig
+from .engines import EngineInfo, engines
+from .result import SearchResult
+
+__version__ = "0.1.0"
+
+__all__ = ["EngineInfo", "SearchConfig", "SearchResult", "engines", "score", "search"]

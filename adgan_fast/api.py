@@ -1,0 +1,142 @@
+"""score and search: validate → capture → plan → run → collect."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from . import plan, validate
+from .config import SearchConfig
+from .engines import Block, Engine, Job, choose, result_shapes
+from .exported import load_exported
+from .losses import Loss
+from .lowering import lower
+from .program import Unlowered
+from .result import SearchResult
+from .starts import Starts, draw
+
+Images = TypeVar("Images", torch.Tensor, np.ndarray)
+Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
+
+
+def score(gen: Generator, images: Images, *, config: SearchConfig | None = None, **overrides: Any) -> Images:
+    """Anomaly score of each image: the mean final reconstruction loss over its starts; higher is more anomalous.
+
+    Algorithm 1 of Deecke et al. 2018. A score depends on (gen, image, config) alone.
+
+    Args:
+        gen: generator (B, *latent) → (B, C, H, W): a module, an ExportedProgram, or the path of a saved .pt2.
+            It is not changed, and runs as in eval mode.
+        images: (N, C, H, W), or (N, H, W) where C = 1; floats in [-1, 1], or uint8 (scaled as x / 127.5 − 1);
+            tensor or ndarray.
+        config: settings; fields of SearchConfig may also be given by name, and take precedence.
+
+    Returns:
+        (N,) scores, in the generator's dtype, a tensor on the images' device or an ndarray as `images` is. NaN, with a
+        warning, for an image that holds NaN or Inf.
+
+    Raises:
+        ValueError: naming the field, the shapes or the range that is wrong; or an engine that cannot run this.
+        TypeError: if images or gen are of another type.
+        MemoryError: if not even one pair fits.
+    """
+    config = _config(config, overrides)
+    _, found = _run(gen, images, config, everything=False)
+    return found["scores"].numpy() if isinstance(images, np.ndarray) else found["scores"]
+
+
+def search(gen: Generator, images: Images, *, config: SearchConfig | None = None, **overrides: Any) -> SearchResult:
+    """The whole outcome of the search: losses, latents and reconstructions beside the scores.
+
+    Arguments and errors as for `score`. Latents take N · S · latent numbers of memory.
+    """
+    config = _config(config, overrides)
+    engine, found = _run(gen, images, config, everything=True)
+    return SearchResult(**found, engine=engine, config=config)
+
+
+def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchConfig:
+    config = SearchConfig() if config is None else config
+    if not isinstance(config, SearchConfig):
+        raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}")
+    return config.replace(**overrides)
+
+
+def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
+    """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
+    given = validate.as_images(images)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(given.device.type, enabled=False):
+        finite = validate.scan(given, config.strict)
+        job = _job(_own_copy(gen, config), given, config)
+        engine = choose(job)
+        found = {
+            name: torch.empty((len(given), *shape), dtype=job.dtype, device=given.device)
+            for name, shape in result_shapes(job, everything).items()
+        }
+        if len(given):
+            _search(engine, plan.planned(engine, job, len(given)), given, found)
+        for tensor in found.values():
+            tensor[~finite] = float("nan")
+        return engine.name, found
+
+
+def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
+    """The run's own generator: in eval mode, on the run's device, in float32 (float64 if it was)."""
+    if isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram)):
+        module = load_exported(gen)
+    elif isinstance(gen, nn.Module):
+        try:
+            module = copy.deepcopy(gen)
+        except RuntimeError as error:  # a weight that a hook computes (weight_norm's old form) cannot be copied
+            raise ValueError(
+                f"generator {type(gen).__name__} cannot be copied: {error}. If a hook computes its weights, remove it "
+                "(torch.nn.utils.remove_weight_norm, say) or use torch.nn.utils.parametrizations"
+            ) from error
+    else:
+        raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
+    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    device = config.device if config.device is not None else next((tensor.device for tensor in tensors), None)
+    return module.to(device=device, dtype=dtype).eval()
+
+
+def _job(module: nn.Module, images: torch.Tensor, config: SearchConfig) -> Job:
+    """Check the generator against the images, draw the starts, capture the program."""
+    like = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
+    device = torch.device(config.device) if config.device is not None else like.device
+    image_shape = tuple(images.shape[1:])
+    latent_shape = config.latent_shape or validate.latent_shape(module, image_shape, device, like.dtype)
+    starts = Starts(
+        config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=latent_shape,
+        n_images=len(images), device=device, dtype=like.dtype,
+    )  # fmt: skip
+    probes = draw(config.seed, None, 2, latent_shape, config.prior).to(device, like.dtype)
+    validate.check_generator(module, probes, image_shape)
+    program, unlowered = None, ""
+    if config.engine not in ("reference", "eager"):
+        try:
+            program = lower(module, latent_shape)
+        except Unlowered as error:
+            unlowered = str(error)
+    return Job(
+        module, program, unlowered, config, Loss(config.loss), starts, latent_shape, image_shape, device, like.dtype
+    )
+
+
+def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
+    """Search block after block, so that working memory does not grow with the number of images."""
+    with tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress) as bar:
+        for first in range(0, len(images), plan.BLOCK_IMAGES):
+            rows = slice(first, first + plan.BLOCK_IMAGES)
+            block = Block(
+                job, validate.to_range(images[rows].to(job.device), job.dtype), first, list(found), bar.update
+            )
+            job = plan.run(engine, job, block)
+            for name, tensor in found.items():
+                tensor[rows] = block.results[name]

@@ -1,0 +1,133 @@
+"""SearchConfig: every setting of the search, with the section of the paper (Deecke et al. 2018) behind each default."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+
+WEIGHTS = ("per_seed", "per_sample", "frozen")
+LOSSES = ("l2", "l1", "laplacian")
+PRIORS = ("normal", "uniform")
+PRECISIONS = ("float32", "tf32", "bf16")
+ENGINES = ("auto", "reference", "eager", "grouped", "native", "triton")
+
+LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchConfig:
+    """Settings of Algorithm 1. Invalid values raise ValueError naming the field.
+
+    Attributes:
+        n_seed: starts for each image, n_seed in the paper (Sect. 4.2: 64).
+        steps: Adam steps for each start, k in the paper (Sect. 4.2: 5).
+        lr_z: Adam's learning rate for the latent (footnote 5: 0.25).
+        lr_weights: Adam's learning rate for the private weights (footnote 5: 5e-5).
+        betas: Adam's decay rates (footnote 5: 0.5, 0.999).
+        eps: Adam's epsilon, above 0 so that a zero gradient is no update.
+        weights: who owns a copy of the weights. ``"per_seed"`` (the paper, Sect. 3.1): each (image, start) pair;
+            ``"per_sample"``: each image, its starts sharing one; ``"frozen"``: nobody, only the latent moves.
+        loss: ``"l2"`` (Sect. 4.2), ``"l1"``, ``"laplacian"`` (Sect. 5, ref. [28]), or a callable
+            (reconstruction, image), both (B, C, H, W), to (B,).
+        starts: ``"shared"`` draws n_seed starts once for all images; ``"independent"`` draws anew for each image,
+            keyed by (seed, image index); a tensor (S, *latent) or (N, S, *latent) gives them, and S replaces n_seed.
+        prior: what starts are drawn from: ``"normal"`` N(0, I) (Sect. 4.2) or ``"uniform"`` on [-1, 1].
+        seed: key of the draw, 0 <= seed < 2**64.
+        latent_shape: shape of one latent, where it cannot be read off the generator's first layer.
+        engine: ``"auto"`` or the name of an engine; see ``adgan_fast.engines()``.
+        precision: the least exact arithmetic an engine may use: ``"float32"``, ``"tf32"`` or ``"bf16"``.
+        device: where to run; the generator's own device when None.
+        chunk: pairs (images for ``weights="per_sample"``) computed together; planned from free memory when None.
+        progress: show a progress bar on stderr.
+        strict: raise on images with NaN or Inf, instead of scoring those rows NaN.
+    """
+
+    n_seed: int = 64
+    steps: int = 5
+    lr_z: float = 0.25
+    lr_weights: float = 5e-5
+    betas: tuple[float, float] = (0.5, 0.999)
+    eps: float = 1e-8
+    weights: Literal["per_seed", "per_sample", "frozen"] = "per_seed"
+    loss: str | LossFunction = "l2"
+    starts: str | torch.Tensor = "shared"
+    prior: Literal["normal", "uniform"] = "normal"
+    seed: int = 0
+    latent_shape: tuple[int, ...] | None = None
+    engine: str = "auto"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    device: str | torch.device | None = None
+    chunk: int | None = None
+    progress: bool = False
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        _whole("n_seed", self.n_seed, 1)
+        _whole("steps", self.steps, 0)
+        _whole("seed", self.seed, 0)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {self.seed}")
+        _number("lr_z", self.lr_z, 0.0, inclusive=True)
+        _number("lr_weights", self.lr_weights, 0.0, inclusive=True)
+        _number("eps", self.eps, 0.0, inclusive=False)
+        if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
+            raise ValueError(f"betas must be two numbers, got {self.betas!r}")
+        for beta in self.betas:
+            _number("betas", beta, 0.0, inclusive=True)
+            if beta >= 1:
+                raise ValueError(f"betas must be below 1, got {self.betas!r}")
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        _one_of("weights", self.weights, WEIGHTS)
+        if not callable(self.loss):
+            _one_of("loss", self.loss, LOSSES, "or a callable")
+        if not isinstance(self.starts, torch.Tensor):
+            _one_of("starts", self.starts, ("shared", "independent"), "or a tensor")
+        elif not self.starts.is_floating_point():
+            raise ValueError(f"starts must be a floating-point tensor, got {self.starts.dtype}")
+        _one_of("prior", self.prior, PRIORS)
+        _one_of("engine", self.engine, ENGINES)
+        _one_of("precision", self.precision, PRECISIONS)
+        if self.latent_shape is not None:
+            shape = (self.latent_shape,) if isinstance(self.latent_shape, int) else tuple(self.latent_shape)
+            if not shape:
+                raise ValueError("latent_shape must name at least one dimension, got ()")
+            for size in shape:
+                _whole("latent_shape", size, 1)
+            object.__setattr__(self, "latent_shape", shape)
+        if self.chunk is not None:
+            _whole("chunk", self.chunk, 1)
+        if self.device is not None:
+            try:
+                torch.device(self.device)
+            except (RuntimeError, TypeError) as error:
+                raise ValueError(f"device {self.device!r} is not a torch device: {error}") from error
+
+    def replace(self, **overrides: Any) -> SearchConfig:
+        """A copy with some fields changed; an unknown name raises TypeError naming it."""
+        names = {field.name for field in dataclasses.fields(self)}
+        unknown = sorted(set(overrides) - names)
+        if unknown:
+            raise TypeError(f"unknown setting {', '.join(unknown)}; the settings are {', '.join(sorted(names))}")
+        return dataclasses.replace(self, **overrides)
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+
+
+def _number(name: str, value: Any, least: float, inclusive: bool) -> None:
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and value < float("inf")
+    if not good or not (value >= least if inclusive else value > least):
+        raise ValueError(
+            f"{name} must be a finite number {'of at least' if inclusive else 'above'} {least:g}, got {value!r}"
+        )
+
+
+def _one_of(name: str, value: Any, known: tuple[str, ...], more: str = "") -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} {more}".rstrip() + f", got {value!r}")

@@ -1,0 +1,76 @@
+"""The table of engines, and the choice of one for a job."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import logging
+
+from .eager import Eager
+from .grouped import Grouped
+from .job import Block, Engine, Job, result_shapes
+from .reference import Reference
+
+__all__ = ["Block", "Engine", "EngineInfo", "Job", "choose", "engines", "result_shapes"]
+
+log = logging.getLogger("adgan_fast")
+
+TABLE: tuple[Engine, ...] = (Grouped(), Eager(), Reference())
+"""Fastest first; every engine is here."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EngineInfo:
+    """An engine as `adgan_fast.engines()` lists it.
+
+    Attributes:
+        name: for SearchConfig.engine.
+        available: whether it can run on this machine.
+        why_not: the reason and the remedy where it cannot, else "".
+        exact: whether precision="float32" is within the float32 bound of the reference.
+    """
+
+    name: str
+    available: bool
+    why_not: str
+    exact: bool
+
+
+def engines() -> list[EngineInfo]:
+    """Every engine, fastest first, and whether it can run on this machine."""
+    return [EngineInfo(engine.name, engine.why_not() is None, engine.why_not() or "", engine.exact) for engine in TABLE]
+
+
+def choose(job: Job) -> Engine:
+    """The engine that the config names, or for "auto" the fastest that can run this job; a log line says which.
+
+    Raises ValueError, with the reason and the remedy, where the engine that is named cannot run.
+    """
+    if job.config.engine != "auto":
+        return _named(job)
+    passed = []
+    for engine in TABLE:
+        reason = engine.why_not() or engine.refuses(job)
+        if reason is None:
+            _say(f"engine {engine.name!r} on {job.device}" + "".join(f"; not {why}" for why in passed))
+            return engine
+        passed.append(f"{engine.name!r}: {reason}")
+    raise ValueError("no engine can run this generator: " + "; ".join(passed))
+
+
+def _named(job: Job) -> Engine:
+    for engine in TABLE:
+        if engine.name == job.config.engine:
+            reason = engine.why_not() or engine.refuses(job)
+            if reason is None:
+                return engine
+            others = ", ".join(repr(e.name) for e in TABLE if e is not engine and not (e.why_not() or e.refuses(job)))
+            raise ValueError(f"engine {engine.name!r} cannot run: {reason}. Use engine='auto', or one of {others}.")
+    known = ", ".join(repr(engine.name) for engine in TABLE)
+    raise ValueError(f"engine {job.config.engine!r} is not in this version, which has {known}")
+
+
+@functools.lru_cache(maxsize=64)
+def _say(line: str) -> None:
+    """One log line for each choice made, not one for each call."""
+    log.info(line)

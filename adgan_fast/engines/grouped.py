@@ -1,0 +1,109 @@
+"""`grouped`: the whole search as batched matrix products, for any generator that has a Program; CPU or GPU.
+
+The savings that need no kernel of their own are all here: the first forward belongs to the start alone and is done
+once for all images of a block; the first Adam step reads the shared θ₀ and no moments, the last writes none.
+On a CPU each thread works on chunks of its own, with every operation inside on one thread: so the pairs of a chunk
+stay in that core's cache, and no result depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from .. import ops
+from ..program import Program
+from ..workers import run_items
+from . import batched
+from .job import Block, Job
+from .kernels import load_kernels
+from .tiles import Tile, images_of, layout, runs_of_tiles, starts_of
+
+
+class Grouped:
+    name = "grouped"
+    exact = True
+
+    def why_not(self) -> str | None:
+        return None
+
+    def refuses(self, job: Job) -> str | None:
+        return job.unlowered or None
+
+    def bytes_of_pair(self, job: Job) -> int:
+        """θ, m, v and dW of each owner of weights; activations kept for the backward pass, and columns, of each row."""
+        program = _program(job)
+        size = torch.empty((), dtype=job.dtype).element_size()
+        owners = 0 if job.config.weights == "frozen" else 4 * program.parameter_count
+        rows = job.n_seed if job.config.weights == "per_sample" else 1
+        return size * (owners + rows * (3 * program.activation_count + 3 * batched.widest(program)))
+
+    def default_chunk(self, job: Job) -> int:
+        """Measured (docs/performance.md): one owner of weights at a time on a CPU, a GPU filled."""
+        if job.config.weights == "frozen":
+            return job.n_seed
+        return 1 if job.device.type == "cpu" else 512
+
+    def run(self, job: Job, block: Block) -> None:
+        """See Engine.run."""
+        load_kernels(job.device)
+        runs = runs_of_tiles(job, len(block.images))
+        run_items(lambda run: _search(job, block, run), runs, job.device, block.cancel)
+
+
+def _program(job: Job) -> Program:
+    assert job.program is not None, "refuses() comes first"
+    return job.program
+
+
+def _search(job: Job, block: Block, run: list[Tile]) -> None:
+    """Search tiles that have the same starts; those of one size share the first forward."""
+    first_pass: _Pass | None = None
+    for tile in run:
+        if first_pass is None or first_pass.layout != layout(job, tile):
+            first_pass = _Pass(job, _program(job), starts_of(job, block, tile))
+        found = first_pass.search(images_of(job, block, tile))
+        block.put(tile.first, tile.start, *found, shape=tile.shape)
+
+
+class _Pass:
+    """The first forward of a set of starts, and the search of any images from it.
+
+    Memory for weights and moments is taken once and used for each group of images in turn.
+    """
+
+    def __init__(self, job: Job, program: Program, starts: torch.Tensor):
+        self.job, self.program = job, program
+        self.layout = (starts.shape[0], starts.shape[1])
+        self.theta = [theta.expand(self.layout[0], *theta.shape) for theta in program.parameters]
+        self.old = [starts] if job.config.weights == "frozen" else [starts, *program.parameters]
+        self.leaves = [starts, *self.theta][: len(self.old)]
+        self.leaves = [leaf.detach().requires_grad_(job.config.steps > 0) for leaf in self.leaves]
+        self.first = self._forward(self.leaves)
+        self.state, self.moments, self.squares = (
+            [torch.empty_like(leaf, memory_format=torch.contiguous_format, requires_grad=False) for leaf in self.leaves]
+            for _ in range(3)
+        )
+
+    def _forward(self, leaves: list[torch.Tensor]) -> torch.Tensor:
+        return batched.forward(self.program, leaves[0], leaves[1:] or self.theta, self.program.constants)
+
+    def search(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Images (G, B, C, H, W) to initial and final losses, final latents, final reconstructions."""
+        config, steps = self.job.config, self.job.config.steps
+        lrs = [config.lr_z] + [config.lr_weights] * (len(self.leaves) - 1)
+        leaves, reconstruction = self.leaves, self.first
+        loss = initial = self._loss(reconstruction, images)
+        for step in range(1, steps + 1):
+            grads = torch.autograd.grad(loss.sum(), leaves, retain_graph=step == 1)
+            grads = [grad.contiguous() for grad in grads]
+            old = self.old if step == 1 else []
+            ops.adam_step_(
+                self.state, self.moments, self.squares, grads, old, lrs, *config.betas, config.eps, step, step == steps
+            )
+            leaves = [leaf.detach().requires_grad_(step < steps) for leaf in self.state]
+            reconstruction = self._forward(leaves)
+            loss = self._loss(reconstruction, images)
+        return initial.detach(), loss.detach(), leaves[0].detach(), reconstruction.detach()
+
+    def _loss(self, reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        return self.job.loss(reconstruction.flatten(0, 1), images.flatten(0, 1))

@@ -1,0 +1,97 @@
+"""Algorithm 1 of the paper, one (image, start) pair at a time: the oracle that every other engine is held to.
+
+Plain PyTorch: autograd and ``torch.optim.Adam``, in the generator's own dtype (float32 or float64). It imports
+nothing fast, and no speed-up is ever made here.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from ..config import SearchConfig
+from .job import Block, Job
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Outcome = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def search_image(
+    g: nn.Module, x: torch.Tensor, starts: torch.Tensor, config: SearchConfig, loss: Loss
+) -> Iterator[Outcome]:
+    """Search one image `x` (C, H, W) from each of `starts` (S, *latent); `g` is in eval mode and is not changed.
+
+    Yields for each start, in order: its initial loss (), final loss (), final latent (*latent) and final
+    reconstruction (C, H, W).
+    """
+    if config.weights == "per_sample":
+        yield from _search(g, x, list(starts), config, loss)
+    else:
+        for z in starts:
+            yield from _search(g, x, [z], config, loss)
+
+
+def _search(
+    g: nn.Module, x: torch.Tensor, starts: list[torch.Tensor], config: SearchConfig, loss: Loss
+) -> Iterator[Outcome]:
+    """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
+    g_w = copy.deepcopy(g)  # w ← θ
+    learn_weights = config.weights != "frozen"
+    for w in g_w.parameters():
+        w.requires_grad_(learn_weights)
+        w.grad = None
+    latents = [z.clone().requires_grad_() for z in starts]  # z ← z_j
+    groups = [{"params": latents, "lr": config.lr_z}]
+    if learn_weights:
+        groups.append({"params": list(g_w.parameters()), "lr": config.lr_weights})
+    adam = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
+
+    def loss_at(z: torch.Tensor) -> torch.Tensor:
+        return loss(g_w(z.unsqueeze(0)), x.unsqueeze(0))[0]
+
+    initial = []
+    for step in range(config.steps):
+        adam.zero_grad()
+        for z in latents:
+            value = loss_at(z)  # ℓ(g_w(z), x)
+            value.backward()
+            if step == 0:
+                initial.append(value.detach())
+        adam.step()  # z and w move together, by gradients taken at the same (z, w)
+    with torch.no_grad():
+        for j, z in enumerate(latents):
+            reconstruction = g_w(z.unsqueeze(0))
+            final = loss(reconstruction, x.unsqueeze(0))[0]
+            yield initial[j] if initial else final, final, z.detach(), reconstruction[0]
+
+
+class Reference:
+    """Algorithm 1 as an engine (see job.Engine)."""
+
+    name = "reference"
+    exact = True
+
+    def why_not(self) -> str | None:
+        return None
+
+    def refuses(self, job: Job) -> str | None:
+        return None
+
+    def default_chunk(self, job: Job) -> int:
+        return 1
+
+    def bytes_of_pair(self, job: Job) -> int:
+        """w, its gradient, m and v; what a forward keeps is small beside them."""
+        return 4 * sum(w.numel() * w.element_size() for w in job.module.parameters())
+
+    def run(self, job: Job, block: Block) -> None:
+        """See Engine.run; one pair at a time, whatever the chunk."""
+        for i, x in enumerate(block.images):
+            starts = job.starts.of_images([block.first + i])[0]
+            for j, (initial, final, z, reconstruction) in enumerate(
+                search_image(job.module, x, starts, job.config, job.loss)
+            ):
+                block.put(i, j, initial, final, z, reconstruction)

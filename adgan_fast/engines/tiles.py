@@ -1,0 +1,64 @@
+"""Tiles: how the pairs of a block are cut into chunks, and who owns weights inside one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from .job import Block, Job
+
+
+class Tile(NamedTuple):
+    """Images [first, last) × starts [start, stop) of a block: one chunk."""
+
+    first: int
+    last: int
+    start: int
+    stop: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(images, starts)"""
+        return self.last - self.first, self.stop - self.start
+
+
+def runs_of_tiles(job: Job, n: int) -> list[list[Tile]]:
+    """Cut n images × S starts into tiles of `job.chunk` pairs (images for weights="per_sample").
+
+    The tiles of a run have the same starts, which are shared by the images or else the run has one tile.
+    """
+    chunk, n_seed = job.chunk or 1, job.n_seed
+    if job.config.weights == "per_sample":
+        starts, images = n_seed, chunk
+    else:
+        starts, images = min(chunk, n_seed), max(1, chunk // n_seed)
+    runs = [
+        [
+            Tile(first, min(first + images, n), start, min(start + starts, n_seed))
+            for first in range(0, n, images)
+        ]
+        for start in range(0, n_seed, starts)
+    ]  # fmt: skip
+    return runs if job.starts.common is not None else [[tile] for run in runs for tile in run]
+
+
+def layout(job: Job, tile: Tile) -> tuple[int, int]:
+    """(G, B): G groups that own weights, B samples of each."""
+    images, starts = tile.shape
+    return {"per_seed": (images * starts, 1), "per_sample": (images, starts), "frozen": (1, images * starts)}[
+        job.config.weights
+    ]
+
+
+def images_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
+    """The image of each pair of a tile: (G, B, C, H, W)."""
+    images = block.images[tile.first : tile.last]
+    spread = images.unsqueeze(1).expand(*tile.shape, *images.shape[1:])
+    return spread.reshape(*layout(job, tile), *images.shape[1:])
+
+
+def starts_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
+    """The start of each pair of a tile: (G, B, *latent), a copy."""
+    starts = job.starts.of_images(block.indices[tile.first : tile.last])[:, tile.start : tile.stop]
+    return starts.reshape(*layout(job, tile), *starts.shape[2:]).clone()

@@ -1,0 +1,32 @@
+"""SearchResult: what a search found."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from .config import SearchConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search over N images from S starts each; every tensor is on the images' device.
+
+    Attributes:
+        scores: (N,) mean final loss over the starts; higher is more anomalous (NaN for an image with NaN or Inf).
+        losses: (N, S) final loss of each pair.
+        initial_losses: (N, S) loss of each pair before the first step.
+        latents: (N, S, *latent) where each start ended.
+        reconstructions: (N, C, H, W) of each image's best start (lowest final loss; the first of equals).
+        engine: name of the engine that ran.
+        config: the settings it ran with.
+    """
+
+    scores: torch.Tensor
+    losses: torch.Tensor
+    initial_losses: torch.Tensor
+    latents: torch.Tensor
+    reconstructions: torch.Tensor
+    engine: str
+    config: SearchConfig
