@@ -17,6 +17,7 @@ from .engines import Block, Engine, Job, choose, result_shapes
 from .exported import load_exported
 from .losses import Loss
 from .lowering import lower
+from .precision import arithmetic
 from .program import Unlowered
 from .result import SearchResult
 from .starts import Starts, draw
@@ -71,25 +72,28 @@ def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchCon
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(given.device.type, enabled=False):
+    with torch.inference_mode(False), torch.enable_grad():
         finite = validate.scan(given, config.strict)
-        job = _job(_own_copy(gen, config), given, config)
-        engine = choose(job)
-        found = {
-            name: torch.empty((len(given), *shape), dtype=job.dtype, device=given.device)
-            for name, shape in result_shapes(job, everything).items()
-        }
-        if len(given):
-            _search(engine, plan.planned(engine, job, len(given)), given, found)
-        for tensor in found.values():
-            tensor[~finite] = float("nan")
-        return engine.name, found
+        module = _own_copy(gen, config)
+        device, dtype = _home(module)
+        with torch.autocast(device.type, enabled=False):
+            job = _job(module, device, dtype, given, config)
+            engine = choose(job)
+            found = {
+                name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
+                for name, shape in result_shapes(job, everything).items()
+            }
+            if len(given):
+                _search(engine, plan.planned(engine, job, len(given)), given, found)
+    for tensor in found.values():
+        tensor[~finite] = float("nan")
+    return engine.name, found
 
 
 def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
     """The run's own generator: in eval mode, on the run's device, in float32 (float64 if it was)."""
     if isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram)):
-        module = load_exported(gen)
+        module: nn.Module = load_exported(gen)
     elif isinstance(gen, nn.Module):
         try:
             module = copy.deepcopy(gen)
@@ -100,23 +104,31 @@ def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
             ) from error
     else:
         raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
-    tensors = [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
-    device = config.device if config.device is not None else next((tensor.device for tensor in tensors), None)
-    return module.to(device=device, dtype=dtype).eval()
+    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in _numbers(module)) else torch.float32
+    return module.to(device=config.device or _home(module)[0], dtype=dtype).eval()
 
 
-def _job(module: nn.Module, images: torch.Tensor, config: SearchConfig) -> Job:
+def _numbers(module: nn.Module) -> list[torch.Tensor]:
+    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+
+
+def _home(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a generator computes; one without a number of its own is at home on the CPU, in float32."""
+    like = next(iter(_numbers(module)), torch.empty(0, dtype=torch.float32))
+    return like.device, like.dtype
+
+
+def _job(
+    module: nn.Module, device: torch.device, dtype: torch.dtype, images: torch.Tensor, config: SearchConfig
+) -> Job:
     """Check the generator against the images, draw the starts, capture the program."""
-    like = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
-    device = torch.device(config.device) if config.device is not None else like.device
     image_shape = tuple(images.shape[1:])
-    latent_shape = config.latent_shape or validate.latent_shape(module, image_shape, device, like.dtype)
+    latent_shape = config.latent_shape or validate.latent_shape(module, image_shape, device, dtype)
     starts = Starts(
         config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=latent_shape,
-        n_images=len(images), device=device, dtype=like.dtype,
+        n_images=len(images), device=device, dtype=dtype,
     )  # fmt: skip
-    probes = draw(config.seed, None, 2, latent_shape, config.prior).to(device, like.dtype)
+    probes = draw(config.seed, None, 2, latent_shape, config.prior).to(device, dtype)
     validate.check_generator(module, probes, image_shape)
     program, unlowered = None, ""
     if config.engine not in ("reference", "eager"):
@@ -124,14 +136,13 @@ def _job(module: nn.Module, images: torch.Tensor, config: SearchConfig) -> Job:
             program = lower(module, latent_shape)
         except Unlowered as error:
             unlowered = str(error)
-    return Job(
-        module, program, unlowered, config, Loss(config.loss), starts, latent_shape, image_shape, device, like.dtype
-    )
+    return Job(module, program, unlowered, config, Loss(config.loss), starts, latent_shape, image_shape, device, dtype)
 
 
 def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
     """Search block after block, so that working memory does not grow with the number of images."""
-    with tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress) as bar:
+    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
+    with bar, arithmetic(job.config.precision):
         for first in range(0, len(images), plan.BLOCK_IMAGES):
             rows = slice(first, first + plan.BLOCK_IMAGES)
             block = Block(

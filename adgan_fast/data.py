@@ -166,7 +166,10 @@ def _read_idx(path: Path, file: BinaryIO, dimensions: int | None) -> npt.NDArray
         found = f"{len(data)} bytes" if len(data) < size else "more"
         announced = "x".join(map(str, shape))
         raise ValueError(f"{path}: its header announces {announced} = {size} bytes of data, found {found}")
-    return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(data, dtype=np.uint8).reshape(shape)
+    except ValueError as error:
+        raise ValueError(f"{path}: its header announces a shape that no array can have, {shape}") from error
 
 
 def _read_at_most(file: BinaryIO, size: int) -> bytearray:

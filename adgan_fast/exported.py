@@ -120,8 +120,9 @@ class ExportedGenerator(nn.Module):
 def _agree(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     """Equal up to the rounding that another batch size may bring."""
     tolerance = 1e-4 if actual.dtype in (torch.float32, torch.float64) else 2e-2
+    scale = float(expected.abs().nan_to_num(posinf=0.0).max())
     return actual.shape == expected.shape and torch.allclose(
-        actual, expected, rtol=tolerance, atol=tolerance * float(expected.abs().nan_to_num().max()), equal_nan=True
+        actual, expected, rtol=tolerance, atol=tolerance * scale, equal_nan=True
     )
 
 
@@ -165,7 +166,10 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
         if isinstance(tensor, nn.Parameter):
             state[name] = nn.Parameter(state[name], requires_grad=tensor.requires_grad)
 
-    graph, values, inputs, latents = fx.Graph(), {}, [], []
+    graph = fx.Graph()
+    values: dict[fx.Node, fx.Node] = {}
+    inputs: list[str | None] = []
+    latents: list[fx.Node] = []
     transient = set(constants)
     for node, spec in zip(
         (n for n in program.graph.nodes if n.op == "placeholder"), signature.input_specs, strict=True
@@ -196,12 +200,13 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
     graph.output(values[image])
 
     meta = latents[0].meta["val"]
-    if meta.ndim == 0:
-        raise ValueError(f"{what}: its input is a single number, expected a latent (B, *latent)")
+    sizes = tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in meta.shape)
+    if meta.ndim == 0 or None in sizes:
+        raise ValueError(f"{what} takes a tensor of sizes {tuple(meta.shape)}, expected a latent (B, *latent)")
     return Lifted(
         graph=graph,
         inputs=inputs,
-        sizes=tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in meta.shape),
+        sizes=sizes,
         dynamic=isinstance(meta.shape[0], torch.SymInt),
         dtype=meta.dtype,
         device=meta.device,
@@ -307,8 +312,8 @@ def _free_batch(fixed: fx.Graph, rows: int) -> fx.Graph:
 
     Only a guess at what the author would have exported with a free batch: the caller compares the two.
     """
-    graph, copies = fx.Graph(), {}
-    image = graph.graph_copy(fixed, copies)
+    graph = fx.Graph()
+    image = graph.graph_copy(fixed, {})
     (z,) = (node for node in graph.find_nodes(op="placeholder") if node.name == "z")
     batch = _first(graph, "call_method", "size", (z, 0))
     of_latent = {z}
@@ -323,10 +328,15 @@ def _free_batch(fixed: fx.Graph, rows: int) -> fx.Graph:
         # The first size of a reshaped constant is no batch: a 1 is there to broadcast.
         if node not in of_latent and ("view" in schema.name or "reshape" in schema.name):
             continue
-        for argument, value in _given(node):
+
+        def free(argument: Any, value: Any) -> Any:
             if argument.name in ("size", "shape", "repeats") and isinstance(value, (list, tuple)):
-                if value and value[0] == rows:
-                    _replace(node, argument.name, value, [batch, *value[1:]])
+                return [batch, *value[1:]] if value and value[0] == rows else value
+            return batch if argument.name == "N" and value == rows else value  # native_group_norm
+
+        node.args = tuple(free(*pair) for pair in zip(schema.arguments, node.args, strict=False))
+        node.kwargs = {argument.name: free(argument, node.kwargs[argument.name])
+                       for argument in schema.arguments if argument.name in node.kwargs}  # fmt: skip
     graph.output(image)
     return graph
 
@@ -335,10 +345,3 @@ def _first(graph: fx.Graph, kind: str, target: Any, args: tuple[Any, ...]) -> fx
     """A new node of that kind before all that compute."""
     with graph.inserting_after(graph.find_nodes(op="placeholder")[-1]):
         return graph.create_node(kind, target, args)
-
-
-def _replace(node: fx.Node, name: str, old: Any, new: Any) -> None:
-    if name in node.kwargs:
-        node.kwargs = {**node.kwargs, name: new}
-    else:
-        node.args = tuple(new if value is old else value for value in node.args)

@@ -391,7 +391,7 @@ def _leaky_relu(at: _Lowering, x: Any, slope: Any) -> int:
 
 @_rule("aten.elu.default")
 def _elu(at: _Lowering, x: Any, alpha: Any, scale: Any, input_scale: Any) -> int:
-    numbers = {"alpha": at.number(alpha), "scale": at.number(scale), "input_scale": at.number(input_scale)}
+    numbers: dict[str, Any] = {"alpha": at.number(alpha), "scale": at.number(scale), "input_scale": at.number(input_scale)}
     return at.emit("elu", (at.value(x),), **numbers)
 
 
@@ -471,7 +471,7 @@ def _arithmetic(at: _Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> i
     scalars = [not isinstance(x, fx.Node) or not isinstance(x.meta.get("val"), torch.Tensor) for x in (a, b)]
     if not any(scalars):
         left, right = at.value(a), at.value(b)
-        attrs = {"alpha": alpha} if op == "add" else {}
+        attrs: dict[str, Any] = {"alpha": alpha} if op == "add" else {}
         output = at.emit(op, (left, right), **attrs)
         for operand in (left, right):
             _check_broadcast(at, operand, output)

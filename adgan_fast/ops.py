@@ -108,7 +108,7 @@ def adam_step_torch(
     Args:
         params: K tensors (G, *shape_k), G pairs' private copies; float32 or float64, contiguous, one dtype and one
             device for all K. Written.
-        exp_avgs: K tensors shaped as `params`: m. Not read at step 1 (they may be uninitialised). Written unless `last`.
+        exp_avgs: K tensors shaped as `params`: m. Not read at step 1 (may be uninitialised). Written unless `last`.
         exp_avg_sqs: the same for v.
         grads: K tensors shaped as `params`.
         initial: empty, or at step 1 the K values to start from: each either shape_k (one for all pairs) or
@@ -127,8 +127,8 @@ def adam_step_torch(
     bias1 = 1.0 - beta1**step
     inv_sqrt_bias2 = 1.0 / math.sqrt(1.0 - beta2**step)
     for k, (p, m, v, g) in enumerate(zip(params, exp_avgs, exp_avg_sqs, grads, strict=True)):
-        # One rounding an operation, in the order of csrc/core/adam.cpp: no fused multiply-add (alpha=, addcmul), which
-        # torch's vectorised loops use in a loop's body and not in its tail.
+        # The operations and order of csrc/core/adam.cpp. No fused multiply-add (alpha=, addcmul): torch's vectorised
+        # loops use it in a loop's body and not in its tail, so that an element's result would depend on its place.
         new_m = g * (1.0 - beta1)
         new_v = (g * (1.0 - beta2)).mul_(g)
         if step > 1:

@@ -75,23 +75,30 @@ class _PlainArray:
 
     def __setstate__(self, state: Sequence[Any]) -> None:
         _, shape, dtype, fortran, data = state
-        if isinstance(data, str):
-            data = data.encode("latin1")
-        if not isinstance(dtype, _PlainDType) or not isinstance(data, bytes):
+        self.fill(data.encode("latin1") if isinstance(data, str) else data, dtype, shape, "F" if fortran else "C")
+
+    def fill(self, data: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> None:
+        if not isinstance(dtype, _PlainDType) or not isinstance(data, (bytes, bytearray)) or order not in ("C", "F"):
             raise pickle.UnpicklingError("refused an array that is not of numbers")
-        array = np.frombuffer(data, dtype=dtype.dtype).reshape(shape, order="F" if fortran else "C")
+        array = np.frombuffer(data, dtype=dtype.dtype).reshape(shape, order=order)
         self.array = array.astype(array.dtype.newbyteorder("="))
 
 
 class _NDArray:
     """Stands in for the class numpy.ndarray, which pickles of arrays name but need not call."""
 
-    def __init__(self) -> None:
+    def __init__(self, *_: Any) -> None:
         raise pickle.UnpicklingError("refused to call numpy.ndarray")
 
 
 def _reconstruct(*_: Any) -> _PlainArray:
     return _PlainArray()
+
+
+def _from_buffer(data: Any, dtype: Any, shape: tuple[int, ...], order: Any, *_: Any) -> _PlainArray:
+    array = _PlainArray()
+    array.fill(data, dtype, shape, order)
+    return array
 
 
 def _encode(text: str, encoding: str | bytes = "latin1", *_: Any) -> bytes:
@@ -108,6 +115,7 @@ def _empty_bytes(*arguments: Any) -> bytes:
 
 _STAND_INS: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy.core.numeric", "_frombuffer"): _from_buffer,  # protocol 5
     ("numpy", "ndarray"): _NDArray,
     ("numpy", "dtype"): _PlainDType,
     ("_codecs", "encode"): _encode,  # how Python 3 writes bytes in the protocols of Python 2,

@@ -48,7 +48,7 @@ def choose(job: Job) -> Engine:
     """
     if job.config.engine != "auto":
         return _named(job)
-    passed = []
+    passed: list[str] = []
     for engine in TABLE:
         reason = engine.why_not() or engine.refuses(job)
         if reason is None:

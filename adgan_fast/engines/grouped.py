@@ -61,8 +61,8 @@ def _search(job: Job, block: Block, run: list[Tile]) -> None:
     for tile in run:
         if first_pass is None or first_pass.layout != layout(job, tile):
             first_pass = _Pass(job, _program(job), starts_of(job, block, tile))
-        found = first_pass.search(images_of(job, block, tile))
-        block.put(tile.first, tile.start, *found, shape=tile.shape)
+        initial, final, latents, reconstructions = first_pass.search(images_of(job, block, tile))
+        block.put(tile.first, tile.start, initial, final, latents, reconstructions, tile.shape)
 
 
 class _Pass:
@@ -94,8 +94,7 @@ class _Pass:
         leaves, reconstruction = self.leaves, self.first
         loss = initial = self._loss(reconstruction, images)
         for step in range(1, steps + 1):
-            grads = torch.autograd.grad(loss.sum(), leaves, retain_graph=step == 1)
-            grads = [grad.contiguous() for grad in grads]
+            grads = [dw.contiguous() for dw in torch.autograd.grad(loss.sum(), leaves, retain_graph=step == 1)]
             old = self.old if step == 1 else []
             ops.adam_step_(
                 self.state, self.moments, self.squares, grads, old, lrs, *config.betas, config.eps, step, step == steps
