@@ -19,7 +19,7 @@ _RULES: dict[str, Rule] = {}
 def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     """The Program of `module`, which is in eval mode and maps (B, *latent_shape) to (B, C, H, W).
 
-    Parameters and buffers are referred to, not copied. Raises Unlowered naming the layer and op that has no rule.
+    Parameters and buffers are referred to, not copied, where they are contiguous. Raises Unlowered naming the layer and op that has no rule.
     """
     reference = next(iter(module.parameters()), torch.empty(0))
     dtype = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
@@ -211,7 +211,7 @@ class _Lowering:
             value = self.values[old]
             if value.kind == "parameter":
                 names.append(self.names[value.index])
-                parameters.append(self.parameters[value.index].detach())
+                parameters.append(self.parameters[value.index].detach().contiguous())
                 value = Value("parameter", value.shape, len(parameters) - 1)
             elif value.kind == "constant":
                 constants.append(self.constants[value.index])

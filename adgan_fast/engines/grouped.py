@@ -8,6 +8,9 @@ stay in that core's cache, and no result depends on the number of threads.
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import NamedTuple
+
 import torch
 
 from .. import ops
@@ -46,8 +49,9 @@ class Grouped:
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
+        spare: Spare = defaultdict(list)
         runs = runs_of_tiles(job, len(block.images))
-        run_items(lambda run: _search(job, block, run), runs, job.device, block.cancel)
+        run_items(lambda run: _search(job, block, run, spare), runs, job.device, block.cancel)
 
 
 def _program(job: Job) -> Program:
@@ -55,21 +59,41 @@ def _program(job: Job) -> Program:
     return job.program
 
 
-def _search(job: Job, block: Block, run: list[Tile]) -> None:
-    """Search tiles that have the same starts; those of one size share the first forward."""
+def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:
+    """Search tiles that have the same starts; those of one layout share the first forward."""
     first_pass: _Pass | None = None
     for tile in run:
-        if first_pass is None or first_pass.layout != layout(job, tile):
+        shape = layout(job, tile)
+        if first_pass is None or first_pass.layout != shape:
             first_pass = _Pass(job, _program(job), starts_of(job, block, tile))
-        initial, final, latents, reconstructions = first_pass.search(images_of(job, block, tile))
+        try:
+            state = spare[shape].pop()
+        except IndexError:
+            state = _State.like(first_pass.leaves)
+        initial, final, latents, reconstructions = first_pass.search(images_of(job, block, tile), state)
         block.put(tile.first, tile.start, initial, final, latents, reconstructions, tile.shape)
+        spare[shape].append(state)
+
+
+class _State(NamedTuple):
+    """What Adam changes: latents and private weights (G, ...), and their moments."""
+
+    values: list[torch.Tensor]
+    moments: list[torch.Tensor]
+    squares: list[torch.Tensor]
+
+    @staticmethod
+    def like(leaves: list[torch.Tensor]) -> _State:
+        """Uninitialised."""
+        return _State(*([leaf.new_empty(leaf.shape) for leaf in leaves] for _ in range(3)))
+
+
+Spare = dict[tuple[int, int], list[_State]]
+"""States by layout that no thread uses now: taking new memory for each tile costs a tenth of the time."""
 
 
 class _Pass:
-    """The first forward of a set of starts, and the search of any images from it.
-
-    Memory for weights and moments is taken once and used for each group of images in turn.
-    """
+    """The first forward of a set of starts, and the search of any images from it."""
 
     def __init__(self, job: Job, program: Program, starts: torch.Tensor):
         self.job, self.program = job, program
@@ -79,15 +103,11 @@ class _Pass:
         self.leaves = [starts, *self.theta][: len(self.old)]
         self.leaves = [leaf.detach().requires_grad_(job.config.steps > 0) for leaf in self.leaves]
         self.first = self._forward(self.leaves)
-        self.state, self.moments, self.squares = (
-            [torch.empty_like(leaf, memory_format=torch.contiguous_format, requires_grad=False) for leaf in self.leaves]
-            for _ in range(3)
-        )
 
     def _forward(self, leaves: list[torch.Tensor]) -> torch.Tensor:
         return batched.forward(self.program, leaves[0], leaves[1:] or self.theta, self.program.constants)
 
-    def search(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def search(self, images: torch.Tensor, state: _State) -> tuple[torch.Tensor, ...]:
         """Images (G, B, C, H, W) to initial and final losses, final latents, final reconstructions."""
         config, steps = self.job.config, self.job.config.steps
         lrs = [config.lr_z] + [config.lr_weights] * (len(self.leaves) - 1)
@@ -96,13 +116,11 @@ class _Pass:
         for step in range(1, steps + 1):
             grads = [dw.contiguous() for dw in torch.autograd.grad(loss.sum(), leaves, retain_graph=step == 1)]
             old = self.old if step == 1 else []
-            ops.adam_step_(
-                self.state, self.moments, self.squares, grads, old, lrs, *config.betas, config.eps, step, step == steps
-            )
-            leaves = [leaf.detach().requires_grad_(step < steps) for leaf in self.state]
+            ops.adam_step_(*state, grads, old, lrs, *config.betas, config.eps, step, step == steps)
+            leaves = [leaf.detach().requires_grad_(step < steps) for leaf in state.values]
             reconstruction = self._forward(leaves)
             loss = self._loss(reconstruction, images)
-        return initial.detach(), loss.detach(), leaves[0].detach(), reconstruction.detach()
+        return initial.detach(), loss.detach(), leaves[0].detach().clone(), reconstruction.detach()
 
     def _loss(self, reconstruction: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         return self.job.loss(reconstruction.flatten(0, 1), images.flatten(0, 1))
