@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -25,9 +26,11 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     dtype = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
     latent = torch.zeros((1, *latent_shape), dtype=dtype, device=reference.device)
     try:
-        exported = torch.export.export(module, (latent,), strict=False)
-        if any(_mutates(node) for node in exported.graph.nodes):
-            exported = exported.run_decompositions({})  # functional form: no op writes to its input
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
+            exported = torch.export.export(module, (latent,), strict=False)
+            if any(_mutates(node) for node in exported.graph.nodes):
+                exported = exported.run_decompositions({})  # functional form: no op writes to its input
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
     return _Lowering(module, exported).program()
@@ -64,7 +67,7 @@ class _Lowering:
                 continue  # added where it is used, so that what is never used is not learned
             if node.op == "output":
                 output = self._output()
-            elif isinstance(node.meta.get("val"), torch.Tensor):
+            elif isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
                 self.ids[node] = self._lower_node()
         return self._pruned(output)
 
@@ -142,7 +145,8 @@ class _Lowering:
         rule = _RULES.get(str(self.node.target))
         if rule is None:
             raise self.refuse(f"op {self.node.target} is not known to the fast engines")
-        dtype = self.node.meta["val"].dtype
+        result = self.node.meta["val"]
+        dtype = (result if isinstance(result, torch.Tensor) else result[0]).dtype
         if not dtype.is_floating_point:
             raise self.refuse(f"{self.node.target} gives {dtype}; only floating point is known to the fast engines")
         return rule(self, *self._arguments())

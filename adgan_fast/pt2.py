@@ -2,9 +2,9 @@
 
 `torch.export.load` unpickles the sample inputs and pickled weights and evaluates the strings of symbolic shapes. This
 reader does neither. The archive is a zip of stored (never compressed) records; of these it reads the JSON description
-of the graph, the JSON tables of weights and constants, and their raw bytes. Operators come from the explicit list `ALLOWED`: a
-pattern such as `torch.ops.aten.*` would not do, because that namespace also holds `aten::from_file`, which creates,
-resizes and maps any file it is told to.
+of the graph, the JSON tables of weights and constants, and their raw bytes. Operators come from the explicit list
+`ALLOWED`: a pattern such as `torch.ops.aten.*` would not do, because that namespace also holds `aten::from_file`, which
+creates, resizes and maps any file it is told to.
 
 What is supported: archives of version 0 with schema 8, as `torch.export.save` of torch 2.13 writes them, and those of
 other releases that write the same two numbers and keep weights as raw bytes. Refused by name are archives with a

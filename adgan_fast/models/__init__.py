@@ -1,0 +1,30 @@
+"""Generators and critics, and how to build one from the ``config`` of another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from .dcgan import DCGANCritic, DCGANGenerator
+
+__all__ = ["DCGANCritic", "DCGANGenerator", "build"]
+
+_KINDS: dict[str, type[nn.Module]] = {"DCGANGenerator": DCGANGenerator, "DCGANCritic": DCGANCritic}
+
+
+def build(config: Mapping[str, Any]) -> nn.Module:
+    """The model that ``config`` (a model's ``config``: its kind and its arguments) describes, freshly initialised.
+
+    Raises:
+        ValueError: an unknown kind, or arguments that this kind does not take.
+    """
+    arguments = dict(config)
+    kind = arguments.pop("kind", None)
+    if kind not in _KINDS:
+        raise ValueError(f"kind must be one of {', '.join(map(repr, _KINDS))}, got {kind!r}")
+    try:
+        return _KINDS[kind](**arguments)
+    except TypeError as error:
+        raise ValueError(f"{kind} cannot be built from {arguments!r}: {error}") from error

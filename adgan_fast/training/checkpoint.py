@@ -1,0 +1,202 @@
+"""Storage of generators and of training runs: safetensors and JSON, written so that a crash leaves the old file whole.
+
+A generator is one ``.safetensors`` file whose header holds its architecture. A checkpoint is a folder with one JSON
+file, ``checkpoint.json``, and the tensors file that it names together with its SHA-256. The JSON is the commit point:
+the tensors file of a new checkpoint has a name of its own and is complete on disk before the JSON is replaced, and the
+old one is removed only afterwards. Nothing is pickled: loading a file runs no code from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load as load_bytes
+from safetensors.torch import save as to_bytes
+from torch import nn
+
+from .. import models
+
+FORMAT = "adgan_fast"
+VERSION = 1
+CHECKPOINT = "checkpoint.json"
+_PREFIX = "generator/"  # of the generator's tensors in a checkpoint
+
+
+class CheckpointError(ValueError):
+    """A stored file is damaged, of another format or version, or does not belong to what it is loaded into."""
+
+
+def save_generator(generator: nn.Module, path: str | os.PathLike[str]) -> Path:
+    """Writes a generator of ``adgan_fast.models`` (architecture, parameters, buffers) to one file, atomically.
+
+    Raises:
+        ValueError: a module without the ``config`` that building it again takes, or with NaN or Inf in its tensors.
+    """
+    architecture = getattr(generator, "config", None)
+    if not isinstance(architecture, dict):
+        name = type(generator).__name__
+        raise ValueError(f"{name} has no config dict: only models of adgan_fast.models can be saved")
+    tensors = _portable(generator.state_dict())
+    require_finite(tensors)
+    header = {"format": FORMAT, "version": str(VERSION), "architecture": json.dumps(architecture)}
+    path = Path(path)
+    _replace(path, to_bytes(tensors, header))
+    return path
+
+
+def load_generator(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
+    """The generator at ``path``, in eval mode on ``device``.
+
+    Args:
+        path: a file of ``save_generator``, or the folder (or ``checkpoint.json``) of a training run.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        CheckpointError: the file is damaged or not one of these formats.
+    """
+    path = Path(path)
+    if path.is_dir() or path.name == CHECKPOINT:
+        folder = path if path.is_dir() else path.parent
+        tensors, meta = load_checkpoint(folder)
+        architecture = meta.get("architecture", {}).get("generator")
+        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
+    else:
+        tensors, architecture = _read_generator(path)
+    if not isinstance(architecture, dict):
+        raise CheckpointError(f"{path}: holds no architecture of a generator")
+    try:
+        model = models.build(architecture)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that no memory holds
+        raise CheckpointError(f"{path}: {error}") from error
+    load_state(model, tensors, path)
+    return model.eval().to(device)
+
+
+def save_checkpoint(
+    folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]
+) -> Path:
+    """Replaces the checkpoint in ``folder`` (made if need be) by these tensors and this JSON-able ``meta``.
+
+    A crash at any moment leaves either the old or the new checkpoint. Returns the path of ``checkpoint.json``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = to_bytes(_portable(tensors))
+    digest = hashlib.sha256(data).hexdigest()
+    name = f"checkpoint-{digest[:16]}.safetensors"
+    head = {"format": FORMAT, "version": VERSION, "tensors": name, "sha256": digest, "meta": dict(meta)}
+    # allow_nan=False: NaN is no JSON, and no state worth keeping.
+    text = json.dumps(head, indent=1, allow_nan=False).encode()
+    _replace(folder / name, data)
+    _replace(folder / CHECKPOINT, text)
+    # What this checkpoint supersedes, and what a crash during an earlier one left behind.
+    for other in [*folder.glob("checkpoint-*.safetensors"), *folder.glob(".checkpoint*.tmp")]:
+        if other.name != name:
+            other.unlink(missing_ok=True)
+    return folder / CHECKPOINT
+
+
+def has_checkpoint(folder: str | os.PathLike[str]) -> bool:
+    """Whether a checkpoint (sound or not) lies in ``folder``."""
+    return (Path(folder) / CHECKPOINT).is_file()
+
+
+def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """The tensors (on the CPU) and the ``meta`` of the checkpoint in ``folder``.
+
+    Raises:
+        FileNotFoundError: there is none, or the tensors file that it names is gone.
+        CheckpointError: it is damaged, or of another format or version.
+    """
+    path = Path(folder) / CHECKPOINT
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no checkpoint here")
+    try:
+        head = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not JSON ({error})") from error
+    if not isinstance(head, dict) or head.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: not a checkpoint of {FORMAT}")
+    if head.get("version") != VERSION:
+        raise CheckpointError(f"{path}: format version {head.get('version')!r}, this release reads version {VERSION}")
+    name, digest, meta = head.get("tensors"), head.get("sha256"), head.get("meta")
+    if not isinstance(name, str) or not isinstance(digest, str) or not isinstance(meta, dict):
+        raise CheckpointError(f"{path}: its tensors, sha256 or meta entry is missing or malformed")
+    file = path.parent / Path(name).name  # beside it, wherever a made-up name would point
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: named by {path.name} but not there")
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CheckpointError(f"{file}: damaged: its SHA-256 is not the one in {path.name}")
+    try:
+        return load_bytes(data), meta
+    except SafetensorError as error:
+        raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+
+
+def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> None:
+    """``model.load_state_dict``, strict, with a CheckpointError that names ``source`` where it does not fit."""
+    try:
+        model.load_state_dict(dict(tensors))
+    except RuntimeError as error:
+        raise CheckpointError(f"{source}: does not fit {type(model).__name__}: {error}") from error
+
+
+def require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """ValueError naming the first tensor that holds NaN or Inf."""
+    for name, value in tensors.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise ValueError(f"{name} holds NaN or Inf")
+
+
+def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no generator here")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: a safetensors file, but not a generator of {FORMAT}")
+            if header.get("version") != str(VERSION):
+                found = header.get("version")
+                raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+    try:
+        return tensors, json.loads(header.get("architecture", ""))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its architecture is not JSON ({error})") from error
+
+
+def _portable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Writes ``data`` to ``path`` so that ``path`` holds the old bytes or all the new ones, whatever happens."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    # The rename itself must be on disk before the next file refers to it; not every system can open a folder for that.
+    with contextlib.suppress(OSError):
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,440 @@
+"""The Wasserstein GAN (Arjovsky et al. 2017, Algorithm 1), by which the paper trains its generators (Sect. 4.2).
+
+    for each generator step:
+        n_critic times:  w <- descend  mean d_w(g(z)) - mean d_w(x)     (x: data, z ~ N(0, I)); keep d_w Lipschitz
+        once:            g <- descend  -mean d_w(g(z))
+
+d_w is kept Lipschitz by clipping its weights (``objective="clip"``, the paper's), or by adding to its loss
+gp_weight * mean (|grad d_w(y)| - 1)^2, where y = u x + (1 - u) g(z), u uniform (``"gp"``, Gulrajani et al. 2017).
+
+Every random number is a function of (seed, purpose, counter) alone: of the step for latents, of the epoch for the order
+of the data. So a run needs no random state: it can be resumed from a step number, and leaves the global state alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from .. import validate
+from ..images import save_grid
+from ..models import DCGANCritic, DCGANGenerator
+from ..models.dcgan import IMAGE_SIZES, NORMS
+from .checkpoint import (
+    CheckpointError,
+    has_checkpoint,
+    load_checkpoint,
+    load_state,
+    require_finite,
+    save_checkpoint,
+    save_generator,
+)
+
+HISTORY = ("critic_loss", "wasserstein", "generator_loss")
+GENERATOR_FILE = "generator.safetensors"
+
+_INIT, _ORDER, _LATENTS, _SAMPLES = range(4)  # purposes of random streams; the numbers are part of what a seed means
+# Settings that may differ between a run and its resumption: how long and where it runs, not what it computes.
+_FREE = frozenset({"steps", "device", "checkpoint_every", "sample_every", "sample_count"})
+_LR = {"clip": 5e-5, "gp": 1e-4}
+_NORM = {"clip": "batch", "gp": "layer"}
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss or a weight became NaN or Inf.
+
+    Attributes:
+        step: the generator step (counted from 1) at which it was seen.
+        checkpoint: folder of the last checkpoint before it, sound and on disk; None if the run kept none.
+    """
+
+    def __init__(self, step: int, found: str, checkpoint: Path | None) -> None:
+        self.step, self.checkpoint = step, checkpoint
+        kept = f"the last good checkpoint is in {checkpoint}" if checkpoint else "no checkpoint was kept (no out=)"
+        super().__init__(f"training diverged at step {step}: {found}; {kept}. A smaller lr is the usual remedy")
+
+
+@dataclasses.dataclass(frozen=True)
+class WGANConfig:
+    """Settings of the training. Invalid values raise ValueError naming the field.
+
+    Attributes:
+        latent: length of the latent (Deecke et al. 2018, Sect. 4.2: 256).
+        width: width of generator and critic, see ``DCGANGenerator``.
+        steps: generator steps in all.
+        batch_size: images, and latents, in a batch.
+        objective: ``"clip"``: weight clipping with RMSprop, as in the paper; ``"gp"``: gradient penalty with Adam.
+        lr: learning rate of both networks; by the objective when None: 5e-5 (Arjovsky et al. 2017) or 1e-4
+            (Gulrajani et al. 2017).
+        n_critic: critic steps before each generator step.
+        clip: with ``"clip"``, bound of each critic weight.
+        gp_weight: with ``"gp"``, weight of the penalty.
+        betas: with ``"gp"``, Adam's decay rates.
+        norm: normalisation in the critic, ``"batch"``, ``"layer"`` or ``"none"``; ``"batch"`` for clipping and
+            ``"layer"`` for the penalty when None. ``"batch"`` does not go with the penalty.
+        critic_boost: take 100 critic steps in place of n_critic at the first 25 and every 500th generator step, as
+            Arjovsky et al.'s own program does.
+        seed: of weights, order of data and latents, 0 <= seed < 2**64.
+        device: where to train; the CPU when None.
+        checkpoint_every: generator steps between checkpoints; 0 for the first and last alone.
+        sample_every: generator steps between sample pictures; 0 for none.
+        sample_count: images in a sample picture.
+    """
+
+    latent: int = 256
+    width: int = 64
+    steps: int = 10_000
+    batch_size: int = 64
+    objective: Literal["clip", "gp"] = "clip"
+    lr: float | None = None
+    n_critic: int = 5
+    clip: float = 0.01
+    gp_weight: float = 10.0
+    betas: tuple[float, float] = (0.0, 0.9)
+    norm: Literal["batch", "layer", "none"] | None = None
+    critic_boost: bool = False
+    seed: int = 0
+    device: str | torch.device | None = None
+    checkpoint_every: int = 1000
+    sample_every: int = 1000
+    sample_count: int = 64
+
+    def __post_init__(self) -> None:
+        for name in ("latent", "width", "batch_size", "n_critic", "sample_count"):
+            _whole(name, getattr(self, name), 1)
+        for name in ("steps", "seed", "checkpoint_every", "sample_every"):
+            _whole(name, getattr(self, name), 0)
+        if self.seed >= 2**64:
+            raise ValueError(f"seed must be below 2**64, got {self.seed}")
+        for name, known in (("objective", tuple(_LR)), ("norm", (None, *NORMS))):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
+        if self.lr is None:
+            object.__setattr__(self, "lr", _LR[self.objective])
+        if self.norm is None:
+            object.__setattr__(self, "norm", _NORM[self.objective])
+        if self.objective == "gp" and self.norm == "batch":
+            raise ValueError("norm='batch' does not go with objective='gp': take 'layer' or 'none'")
+        for name in ("lr", "clip", "gp_weight"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+                raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+        two = isinstance(self.betas, (tuple, list)) and len(self.betas) == 2
+        if not two or not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
+        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        try:
+            torch.device(self.device or "cpu")
+        except (RuntimeError, TypeError) as error:
+            raise ValueError(f"device {self.device!r} is not a torch device: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainResult:
+    """What ``train`` returns.
+
+    Attributes:
+        generator: the trained generator, in eval mode.
+        critic: its critic, in eval mode.
+        history: for each generator step, float64 (steps,): ``"critic_loss"`` and ``"wasserstein"``, the estimate
+            mean d(x) - mean d(g(z)), both of the last critic step before it, and ``"generator_loss"``.
+        step: generator steps taken in all.
+    """
+
+    generator: DCGANGenerator
+    critic: DCGANCritic
+    history: dict[str, npt.NDArray[np.float64]]
+    step: int
+
+
+def train(
+    images: torch.Tensor | npt.NDArray[Any],
+    config: WGANConfig | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    progress: bool = False,
+) -> TrainResult:
+    """Trains a DCGAN generator on ``images``.
+
+    On one machine, with one number of threads, the weights are bitwise a function of (images, config), whether or not
+    the run was interrupted and resumed, and whatever else has drawn random numbers.
+
+    Args:
+        images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1].
+        config: the settings; ``WGANConfig()`` when None.
+        out: folder for checkpoints, sample pictures (``samples-<step>.png``) and, at the end, the generator
+            (``generator.safetensors``, read by ``load_generator``); nothing is written when None.
+        resume: go on from the checkpoint in ``out``, if there is one. Images and settings must be the same; the
+            number of steps may grow, and device and the spacing of checkpoints and samples may change.
+        progress: show a progress bar on stderr.
+
+    Raises:
+        TypeError, ValueError: images or settings that cannot be trained on, naming what is wrong.
+        FileExistsError: ``out`` holds a checkpoint and ``resume`` is False.
+        CheckpointError: the checkpoint is damaged, or of other images or settings.
+        TrainingDiverged: a loss or weight became NaN or Inf.
+    """
+    config = config or WGANConfig()
+    folder = Path(out) if out is not None else None
+    if resume and folder is None:
+        raise ValueError("resume=True needs out=, the folder that holds the checkpoint")
+    if folder is not None and not resume and has_checkpoint(folder):
+        raise FileExistsError(f"{folder} holds a checkpoint: resume=True goes on from it; else give another folder")
+    images = _images(images)
+    # The caller's grad mode and cuDNN settings must not decide the result; both are put back at the end.
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+    ):
+        run = _Run(images, config)
+        if folder is not None and resume and has_checkpoint(folder):
+            run.restore(folder)
+        _loop(run, folder, progress)
+    if folder is not None:
+        save_generator(run.generator, folder / GENERATOR_FILE)
+    history = {name: np.array([row[index] for row in run.history]) for index, name in enumerate(HISTORY)}
+    return TrainResult(run.generator.eval(), run.critic.eval(), history, run.step)
+
+
+def _loop(run: _Run, folder: Path | None, progress: bool) -> None:
+    config, good = run.config, None
+
+    def keep() -> Path | None:
+        try:
+            for name, model in run.models().items():
+                require_finite({f"{name} {key}": value for key, value in model.state_dict().items()})
+        except ValueError as error:
+            raise TrainingDiverged(run.step, str(error), good) from error
+        if folder is not None:
+            run.save(folder)
+        return folder
+
+    good = keep()  # also shows now, not hours later, that the folder can be written to
+    saved = run.step
+    with tqdm(total=config.steps, initial=run.step, disable=not progress, desc="train", unit="step") as bar:
+        while run.step < config.steps:
+            losses = run.advance()
+            for name, value in zip(HISTORY, losses, strict=True):
+                if not math.isfinite(value):
+                    raise TrainingDiverged(run.step, f"{name} is {value}", good)
+            bar.update()
+            if progress and run.step % 10 == 0:
+                bar.set_postfix_str(f"W {losses[HISTORY.index('wasserstein')]:.3g}", refresh=False)
+            if folder is not None and config.sample_every and run.step % config.sample_every == 0:
+                run.picture(folder)
+            if config.checkpoint_every and run.step % config.checkpoint_every == 0:
+                good, saved = keep(), run.step
+    if saved != run.step:
+        keep()
+
+
+class _Run:
+    """Everything that changes during training, and one step of it."""
+
+    def __init__(self, images: torch.Tensor, config: WGANConfig) -> None:
+        self.config, self.device = config, torch.device(config.device or "cpu")
+        self.count, channels, self.image_size = len(images), images.shape[1], images.shape[2]
+        self.fingerprint = _fingerprint(images)
+        self.images = images.to(self.device)
+        init = torch.Generator().manual_seed(int(_stream(config.seed, _INIT).integers(2**63)))
+        # Drawn on the CPU, so that a seed means the same weights on every device.
+        self.generator = DCGANGenerator(self.image_size, channels, config.latent, config.width, generator=init)
+        self.critic = DCGANCritic(self.image_size, channels, config.width, str(config.norm), generator=init)
+        self.generator.to(self.device).train()
+        self.critic.to(self.device).train()
+        self.optimizers = {"generator": _optimizer(self.generator, config), "critic": _optimizer(self.critic, config)}
+        self.critic_parameters = list(self.critic.parameters())
+        self.step = 0
+        self.drawn = 0  # images drawn so far, over all epochs
+        self.history: list[tuple[float, ...]] = []
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+    def advance(self) -> tuple[float, ...]:
+        """n_critic critic steps and one generator step; returns what HISTORY names."""
+        config = self.config
+        boosted = config.critic_boost and (self.step < 25 or self.step % 500 == 0)
+        stream = _stream(config.seed, _LATENTS, self.step)
+        for _ in range(100 if boosted else config.n_critic):
+            loss, distance = self._critic_step(stream)
+        generator_loss = self._generator_step(stream)
+        self.step += 1
+        # One transfer for the three numbers: each would wait for the device.
+        losses = tuple(torch.stack([loss, distance, generator_loss]).double().tolist())
+        self.history.append(losses)
+        return losses
+
+    def _critic_step(self, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        config, optimizer = self.config, self.optimizers["critic"]
+        real = self._batch()
+        with torch.no_grad():
+            fake = self.generator(self._latents(stream, len(real)))
+        if config.norm == "batch":
+            # Apart, as Arjovsky et al. do: batch statistics of the data, or of the generator, not of a mixture.
+            distance = self.critic(real).mean() - self.critic(fake).mean()
+        else:
+            score = self.critic(torch.cat([real, fake]))
+            distance = score[: len(real)].mean() - score[len(real) :].mean()
+        loss = -distance
+        if config.objective == "gp":
+            mix = torch.from_numpy(stream.random((len(real), 1, 1, 1), dtype=np.float32)).to(self.device)
+            loss = loss + config.gp_weight * _penalty(self.critic, torch.lerp(fake, real, mix))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        if config.objective == "clip":
+            with torch.no_grad():
+                for parameter in self.critic_parameters:
+                    parameter.clamp_(-config.clip, config.clip)
+        return loss.detach(), distance.detach()
+
+    def _generator_step(self, stream: np.random.Generator) -> torch.Tensor:
+        optimizer = self.optimizers["generator"]
+        self.critic.requires_grad_(False)  # spares the critic's weight gradients
+        loss = -self.critic(self.generator(self._latents(stream, self.config.batch_size))).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        self.critic.requires_grad_(True)
+        return loss.detach()
+
+    def _latents(self, stream: np.random.Generator, count: int) -> torch.Tensor:
+        return torch.from_numpy(stream.standard_normal((count, self.config.latent), dtype=np.float32)).to(self.device)
+
+    def _batch(self) -> torch.Tensor:
+        """The next batch_size images of an endless sequence of shuffled epochs, in [-1, 1]."""
+        parts, needed = [], self.config.batch_size
+        while needed:
+            epoch, position = divmod(self.drawn, self.count)
+            if epoch != self._epoch:
+                self._epoch, self._order = epoch, _stream(self.config.seed, _ORDER, epoch).permutation(self.count)
+            part = self._order[position : position + needed]
+            parts.append(part)
+            needed -= len(part)
+            self.drawn += len(part)
+        index = torch.from_numpy(np.concatenate(parts)).to(self.device)
+        batch = self.images[index]
+        return batch if batch.is_floating_point() else validate.to_range(batch, torch.float32)
+
+    @torch.no_grad()
+    def picture(self, folder: Path) -> None:
+        """Draws sample_count images of the generator in eval mode, always from the same latents, into ``folder``."""
+        latents = self._latents(_stream(self.config.seed, _SAMPLES), self.config.sample_count)
+        samples = self.generator.eval()(latents)
+        self.generator.train()
+        shown = 3 if samples.shape[1] == 3 else 1  # channels that a PNG can hold
+        save_grid(samples[:, :shown], folder / f"samples-{self.step:07d}.png", scale=max(1, 64 // self.image_size))
+
+    def save(self, folder: Path) -> None:
+        tensors = {"history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(HISTORY))}
+        for name, model in self.models().items():
+            tensors |= {f"{name}/{key}": value for key, value in model.state_dict().items()}
+            for index, state in self.optimizers[name].state_dict()["state"].items():
+                tensors |= {f"{name}_optimizer/{index}/{key}": torch.as_tensor(value) for key, value in state.items()}
+        meta = {
+            "kind": "wgan",
+            "step": self.step,
+            "drawn": self.drawn,
+            "images": self.fingerprint,
+            "config": _described(self.config),
+            "architecture": {name: model.config for name, model in self.models().items()},
+            "history": HISTORY,
+        }
+        save_checkpoint(folder, tensors, meta)
+
+    def restore(self, folder: Path) -> None:
+        tensors, meta = load_checkpoint(folder)
+        if meta.get("kind") != "wgan":
+            raise CheckpointError(f"{folder}: a checkpoint of {meta.get('kind')!r}, not of a WGAN")
+        lacking = [name for name in ("step", "drawn", "config", "images") if name not in meta]
+        if lacking:
+            raise CheckpointError(f"{folder}: its meta entry lacks {', '.join(lacking)}")
+        theirs, ours = meta["config"], _described(self.config)
+        changed = [name for name in ours if name not in _FREE and theirs.get(name) != ours[name]]
+        if changed:
+            listed = ", ".join(f"{name} {theirs.get(name)!r} there, {ours[name]!r} here" for name in changed)
+            raise CheckpointError(f"{folder}: this run was started with other settings: {listed}")
+        if meta["images"] != self.fingerprint:
+            listed = f"{meta['images']} there, {self.fingerprint} here"
+            raise CheckpointError(f"{folder}: this run was started with other images: {listed}")
+        if meta["step"] > self.config.steps:
+            raise CheckpointError(f"{folder}: is already at step {meta['step']}, beyond steps={self.config.steps}")
+        for name, model in self.models().items():
+            load_state(model, _below(tensors, f"{name}/"), folder)
+            state = self.optimizers[name].state_dict()
+            state["state"] = {}
+            for key, value in _below(tensors, f"{name}_optimizer/").items():
+                index, _, entry = key.partition("/")
+                state["state"].setdefault(int(index), {})[entry] = value
+            self.optimizers[name].load_state_dict(state)
+        self.step, self.drawn = meta["step"], meta["drawn"]
+        self.history = [tuple(row) for row in tensors["history"].tolist()]
+
+    def models(self) -> dict[str, DCGANGenerator | DCGANCritic]:
+        return {"generator": self.generator, "critic": self.critic}
+
+
+def _penalty(critic: Callable[[torch.Tensor], torch.Tensor], mixed: torch.Tensor) -> torch.Tensor:
+    """mean (|grad d(y)| - 1)^2 over images y (B, C, H, W), |.| Euclidean; Gulrajani et al. 2017, eq. 3."""
+    mixed = mixed.requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+
+
+def _optimizer(model: nn.Module, config: WGANConfig) -> torch.optim.Optimizer:
+    assert config.lr is not None
+    if config.objective == "gp":
+        return torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas)
+    return torch.optim.RMSprop(model.parameters(), lr=config.lr)
+
+
+def _stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, counter))))
+
+
+def _images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
+    """(N, C, H, H) uint8 or float32 on the CPU, checked."""
+    tensor = validate.as_images(images).cpu()
+    if tensor.shape[2] != tensor.shape[3] or tensor.shape[2] not in IMAGE_SIZES:
+        wanted = f"(N, C, H, H) or (N, H, H) with H one of {', '.join(map(str, IMAGE_SIZES))}"
+        raise ValueError(f"images must have shape {wanted}, got {tuple(tensor.shape)}")
+    if tensor.numel() == 0:
+        raise ValueError(f"there must be at least one image of at least one channel, got shape {tuple(tensor.shape)}")
+    validate.scan(tensor, strict=True)
+    # uint8 stays as it is: a quarter of the memory, and scaled batch by batch.
+    return tensor if tensor.dtype == torch.uint8 else tensor.float()
+
+
+def _fingerprint(images: torch.Tensor) -> str:
+    """Shape, type and content of (up to 1024 of) the images, so that a run is not resumed on others."""
+    some = images[:: max(1, len(images) // 1024)].contiguous().numpy()
+    digest = hashlib.sha256(some.tobytes()).hexdigest()[:16]
+    return f"{'x'.join(map(str, images.shape))} {some.dtype} {digest}"
+
+
+def _described(config: WGANConfig) -> dict[str, Any]:
+    described = dataclasses.asdict(config) | {"device": str(config.device or "cpu")}
+    return json.loads(json.dumps(described))  # as it comes back from a file: lists for tuples
+
+
+def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
