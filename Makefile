@@ -1,0 +1,55 @@
+# Each target sets up its own virtual environment in .venv, given python >= 3.10, a C++ compiler and make.
+#   make test    everything that continuous integration runs; the C++ extension must build
+#   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
+#   make bench   the benchmarks
+#   make lint    ruff and mypy alone
+#   make clean   removes what the others made
+# PYTHON=... names another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# What an installed tree was made from: a change to any of it installs (and compiles) again.
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
+PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+INSTALLED := $(VENV)/.installed
+INSTALLED_STRICT := $(VENV)/.installed-strict
+
+.PHONY: test demo bench lint clean
+.NOTPARALLEL:
+
+test: lint
+	$(BIN)/python -m pytest
+
+demo: $(INSTALLED)
+	$(BIN)/python -m adgan_fast.demo --output demo-output
+
+bench: $(INSTALLED_STRICT)
+	$(BIN)/python -m pytest bench/
+
+lint: $(INSTALLED_STRICT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch first, with the pin of constraints.txt: the extension is compiled against it, hence no build isolation.
+$(INSTALLED): $(SOURCES) | $(BIN)/pip
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
+	$(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	@touch $@
+
+# Where the extension was left out by the rule above, this one compiles it or fails.
+$(INSTALLED_STRICT): $(SOURCES) | $(BIN)/pip
+	$(PIP_INSTALL) torch
+	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
+	ADGAN_FAST_BUILD_EXT=1 $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	@touch $(INSTALLED) $@
+
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + "; name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -f adgan_fast/_C.*

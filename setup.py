@@ -1,0 +1,99 @@
+"""Adds the C++ extension to what pyproject.toml declares.
+
+The environment variable ADGAN_FAST_BUILD_EXT says what happens where the extension cannot be built:
+
+* unset: best effort. The package is installed without it and works (more slowly); the reason is printed and kept in
+  the package, where `adgan_fast.ops.load_extension()` finds it;
+* 1: strict. The installation fails;
+* 0: skip. The extension is not tried.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
+
+try:
+    from torch.utils.cpp_extension import BuildExtension, CppExtension
+except ImportError:  # build isolation hides the installed torch: see [build-system] in pyproject.toml
+    BuildExtension, CppExtension = build_ext, None
+
+ROOT = Path(__file__).resolve().parent
+FLAG = os.environ.get("ADGAN_FAST_BUILD_EXT", "")
+if FLAG not in ("", "0", "1"):
+    sys.exit(f"ADGAN_FAST_BUILD_EXT must be unset, 0 or 1, got {FLAG!r}")
+STRICT = FLAG == "1"
+
+
+def unbuildable() -> str:
+    """Why the extension cannot even be tried here, or an empty string."""
+    if sys.platform == "win32":
+        return "it is built with GCC or Clang only"
+    if CppExtension is None:
+        return "torch was not importable during the build (install torch first and build with --no-build-isolation)"
+    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    if shutil.which(compiler) is None:
+        return f"no C++ compiler ({compiler!r} was not found; the variable CXX names another)"
+    return ""
+
+
+class BuildNative(BuildExtension):
+    """Builds the extension, or leaves a note in its place that says why it is not there."""
+
+    def build_extensions(self):
+        reason = unbuildable()
+        if not reason:
+            try:
+                super().build_extensions()
+            except (BaseError, CCompilerError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
+                reason = f"the compilation failed ({error})"
+        if reason and STRICT:
+            sys.exit(f"adgan_fast: the C++ extension was not built: {reason}. ADGAN_FAST_BUILD_EXT=1 asked for it.")
+        if reason:
+            print(f"adgan_fast: going on without the C++ extension: {reason}.", file=sys.stderr)
+        package = ROOT / "adgan_fast" if self.inplace else Path(self.build_lib) / "adgan_fast"
+        note = package / "_C.unbuilt.txt"
+        if reason:
+            package.mkdir(parents=True, exist_ok=True)
+            note.write_text(reason + "\n", encoding="utf-8")
+        else:
+            note.unlink(missing_ok=True)
+
+
+def extension():
+    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
+    make = CppExtension or Extension
+    return make(
+        "adgan_fast._C",
+        sources,
+        depends=sorted(
+            str(path.relative_to(ROOT)) for suffix in ("h", "inl") for path in (ROOT / "csrc").rglob(f"*.{suffix}")
+        ),
+        extra_compile_args=[
+            "-O3",
+            "-g0",
+            "-std=c++20",
+            "-fvisibility=hidden",
+            "-fno-math-errno",  # with the next one: else a loop with a square root or a division is not vectorised
+            "-fno-trapping-math",
+            "-ffp-contract=off",  # else a loop's body and its tail round differently
+            f"-fmacro-prefix-map={ROOT}/=",  # error messages name csrc/..., not the folder it was built in
+            "-DTORCH_TARGET_VERSION=0x020b000000000000",  # the stable ABI of torch 2.11
+        ],
+        py_limited_api=True,
+        optional=not STRICT,
+    )
+
+
+setup(
+    ext_modules=[] if FLAG == "0" else [extension()],
+    cmdclass={"build_ext": BuildNative},
+    # One wheel for every CPython from 3.10 on; a wheel without the extension is for any Python and machine.
+    options={} if FLAG == "0" else {"bdist_wheel": {"py_limited_api": "cp310"}},
+)

@@ -1,0 +1,184 @@
+"""What is installed is what is in the tree, with a compiler or without one; and importing it stays light."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", "README.md")
+FOLDERS = ("adgan_fast", "kernels", "csrc")
+BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.unbuilt.txt")
+
+# One call of the operator, wherever the package comes from; prints that place and what load_extension() said.
+USE_THE_OPERATOR = """
+import torch
+from adgan_fast import ops
+reason = ops.load_extension()
+p, m, v, g = (torch.ones(2, 3) for _ in range(4))
+ops.adam_step_([p], [m], [v], [g], [], [0.1], 0.5, 0.999, 1e-8, 1, False)
+torch.testing.assert_close(p, torch.full((2, 3), 0.9))
+import adgan_fast.kernels
+print(ops.__file__, adgan_fast.kernels.__file__, reason, sep="\\n")
+"""
+
+
+def run(command, cwd, check=True, **environment):
+    """`command` with only those ADGAN and CXX variables that are given; the output is shown if it fails."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("ADGAN_") and k not in ("CXX", "CC")}
+    done = subprocess.run(command, cwd=cwd, env={**env, **environment}, text=True, capture_output=True)
+    if check:
+        assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def use(package_root, cwd):
+    """The three lines of USE_THE_OPERATOR, with the package in `package_root` before any other."""
+    done = run([sys.executable, "-c", USE_THE_OPERATOR], cwd, PYTHONPATH=str(package_root))
+    ops_file, kernels_file, reason = done.stdout.strip().splitlines()
+    assert Path(ops_file).parent == Path(kernels_file).parents[1] == package_root / "adgan_fast"
+    return reason
+
+
+def wheel(tree, out, flag):
+    command = ["-m", "pip", "wheel", "--no-build-isolation", "--no-deps", "--no-index", "-w", str(out), "."]
+    run([sys.executable, *command], tree, ADGAN_FAST_BUILD_EXT=flag)
+    (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the source tree without build products."""
+    copy = tmp_path / "tree"
+    copy.mkdir()
+    for name in FILES:
+        if (ROOT / name).exists():
+            shutil.copy(ROOT / name, copy)
+    for name in FOLDERS:
+        shutil.copytree(ROOT / name, copy / name, ignore=BUILT)
+    return copy
+
+
+def modules(tree):
+    """Where every module of the tree is installed."""
+    own = {p.relative_to(tree).as_posix() for p in (tree / "adgan_fast").rglob("*.py")}
+    kernels = {"adgan_fast/kernels/" + p.relative_to(tree / "kernels").as_posix() for p in tree.glob("kernels/**/*.py")}
+    return own | kernels
+
+
+def data(tree):
+    """Files that are not modules and are installed too."""
+    configs = {f"adgan_fast/kernels/configs/{p.name}" for p in tree.glob("kernels/configs/*.json")}
+    return {"adgan_fast/py.typed"} | configs
+
+
+def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
+    path = wheel(tree, tmp_path / "out", flag="0")
+    assert path.name.endswith("-py3-none-any.whl")
+    with zipfile.ZipFile(path) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert names == modules(tree) | data(tree)
+        (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+    assert "Requires-Dist: torch>=2.11" in metadata
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(tmp_path / "site")
+    assert "was not built" in use(tmp_path / "site", tmp_path)
+
+
+def test_wheel_with_the_extension_serves_every_python_and_names_no_folder(tree, tmp_path):
+    path = wheel(tree, tmp_path / "out", flag="1")
+    assert "-cp310-abi3-" in path.name
+    with zipfile.ZipFile(path) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        archive.extractall(tmp_path / "site")
+    (library,) = names - modules(tree) - data(tree)
+    assert library == "adgan_fast/_C.abi3.so"
+    assert str(tree).encode() not in (tmp_path / "site" / library).read_bytes()
+    assert use(tmp_path / "site", tmp_path) == "None"
+
+
+def test_sdist_holds_what_a_build_needs(tree, tmp_path):
+    command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path / "out")]
+    run(command, tree, ADGAN_FAST_BUILD_EXT="0")
+    (path,) = (tmp_path / "out").glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    needed = {p.relative_to(tree).as_posix() for folder in FOLDERS for p in (tree / folder).rglob("*") if p.is_file()}
+    assert needed <= names
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "adgan_fast/py.typed"} <= names
+
+
+def test_without_a_compiler_the_package_works_and_says_why(tree, tmp_path):
+    site = tmp_path / "site"
+    done = run([sys.executable, "setup.py", "build", "--build-lib", str(site)], tree, CXX="/nonexistent/c++")
+    assert "going on without the C++ extension: no C++ compiler" in done.stderr
+    assert not list(site.rglob("*.so"))
+    reason = use(site, tmp_path)
+    assert "no C++ compiler" in reason
+    assert "ADGAN_FAST_BUILD_EXT=1" in reason
+
+
+def test_without_a_compiler_a_strict_build_fails(tree, tmp_path):
+    command = [sys.executable, "setup.py", "build", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, check=False, CXX="/nonexistent/c++", ADGAN_FAST_BUILD_EXT="1")
+    assert done.returncode != 0
+    assert "'/nonexistent/c++' was not found" in done.stderr
+
+
+@pytest.mark.parametrize("flag", ["", "1"])
+def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag):
+    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
+        source.unlink()
+    (tree / "csrc/module.cpp").write_text("this is not C++\n")
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag)
+    assert (done.returncode != 0) == (flag == "1")
+    assert "the compilation failed" in done.stderr
+    note = tmp_path / "site/adgan_fast/_C.unbuilt.txt"
+    assert note.exists() == (flag == "")
+
+
+@pytest.fixture
+def no_torch(tmp_path):
+    """A folder that, in PYTHONPATH, hides the installed torch as build isolation does."""
+    (tmp_path / "hidden/torch").mkdir(parents=True)
+    (tmp_path / "hidden/torch/__init__.py").write_text("raise ImportError\n")
+    return str(tmp_path / "hidden")
+
+
+def test_an_isolated_build_without_torch_goes_on_and_says_why(tree, tmp_path, no_torch):
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, PYTHONPATH=no_torch)
+    assert "--no-build-isolation" in done.stderr
+    assert "torch was not importable" in (tmp_path / "site/adgan_fast/_C.unbuilt.txt").read_text()
+
+
+def test_a_flag_that_means_nothing_is_refused(tree, no_torch):
+    command = [sys.executable, "setup.py", "--version"]
+    done = run(command, tree, check=False, PYTHONPATH=no_torch, ADGAN_FAST_BUILD_EXT="yes")
+    assert done.returncode != 0
+    assert "ADGAN_FAST_BUILD_EXT must be unset, 0 or 1, got 'yes'" in done.stderr
+
+
+IMPORT_ALONE = """
+import sys, torch
+before = set(sys.modules)
+import adgan_fast, adgan_fast.ops
+heavy = ("triton", "jax", "matplotlib", "sklearn", "adgan_fast._C", "adgan_fast.kernels")
+print([name for name in set(sys.modules) - before if name.startswith(heavy)])
+print([path for path in torch.ops.loaded_libraries if "_C." in path])
+print(torch.cuda.is_initialized())
+print(sorted(name for name in set(sys.modules) - before if name.split(".")[0] == "kernels"))
+"""
+
+
+def test_importing_the_package_loads_no_triton_no_extension_and_no_cuda(tmp_path):
+    assert run([sys.executable, "-c", IMPORT_ALONE], tmp_path).stdout.split("\n") == ["[]", "[]", "False", "[]", ""]
