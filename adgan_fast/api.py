@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import warnings
 from typing import Any, TypeVar
 
 import numpy as np
@@ -85,6 +86,13 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
             }
             if len(given):
                 _search(engine, plan.planned(engine, job, len(given)), given, found)
+    lost = int((~torch.isfinite(found["scores"])).sum())
+    if lost:
+        warnings.warn(
+            f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} returned such values",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     for tensor in found.values():
         tensor[~finite] = float("nan")
     return engine.name, found

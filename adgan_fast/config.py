@@ -92,7 +92,7 @@ class SearchConfig:
         _one_of("engine", self.engine, ENGINES)
         _one_of("precision", self.precision, PRECISIONS)
         if self.latent_shape is not None:
-            shape = (self.latent_shape,) if isinstance(self.latent_shape, int) else tuple(self.latent_shape)
+            shape = tuple(self.latent_shape) if isinstance(self.latent_shape, (tuple, list)) else (self.latent_shape,)
             if not shape:
                 raise ValueError("latent_shape must name at least one dimension, got ()")
             for size in shape:
@@ -100,6 +100,9 @@ class SearchConfig:
             object.__setattr__(self, "latent_shape", shape)
         if self.chunk is not None:
             _whole("chunk", self.chunk, 1)
+        for name in ("progress", "strict"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.device is not None:
             try:
                 torch.device(self.device)
@@ -129,5 +132,5 @@ def _number(name: str, value: Any, least: float, inclusive: bool) -> None:
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...], more: str = "") -> None:
-    if value not in known:
+    if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} {more}".rstrip() + f", got {value!r}")

@@ -33,7 +33,6 @@ TRAINING = WGANConfig(
 """Chosen on the validation images (--held-out validation). The paper's own settings, weight clipping at 5e-5 with
 latent 256, are WGANConfig's defaults; they take more steps than a demo has."""
 
-CHUNK = 64  # a generator this small is faster with many pairs at once than with one, the choice for larger ones
 
 # Shares of each digit: to train on while settings are chosen, to choose them on, to test on.
 SHARES = {"fit": 0.5, "validation": 0.2, "test": 0.3}
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error(f"engine {args.engine!r} cannot run here: {unavailable[args.engine]}")
     try:
         training = dataclasses.replace(TRAINING, steps=args.steps, seed=args.seed)
-        config = SearchConfig(n_seed=args.n_seed, seed=args.seed, engine=args.engine, chunk=CHUNK, progress=True)
+        config = SearchConfig(n_seed=args.n_seed, seed=args.seed, engine=args.engine, progress=True)
         args.output.mkdir(parents=True, exist_ok=True)
     except (ValueError, OSError) as error:
         parser.error(str(error))

@@ -20,7 +20,8 @@ _RULES: dict[str, Rule] = {}
 def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     """The Program of `module`, which is in eval mode and maps (B, *latent_shape) to (B, C, H, W).
 
-    Parameters and buffers are referred to, not copied, where they are contiguous. Raises Unlowered naming the layer and op that has no rule.
+    Parameters and buffers are referred to, not copied, where they are contiguous. Raises Unlowered naming the layer and
+    the op that has no rule.
     """
     reference = next(iter(module.parameters()), torch.empty(0))
     dtype = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
@@ -395,7 +396,8 @@ def _leaky_relu(at: _Lowering, x: Any, slope: Any) -> int:
 
 @_rule("aten.elu.default")
 def _elu(at: _Lowering, x: Any, alpha: Any, scale: Any, input_scale: Any) -> int:
-    numbers: dict[str, Any] = {"alpha": at.number(alpha), "scale": at.number(scale), "input_scale": at.number(input_scale)}
+    numbers: dict[str, Any] = {"alpha": at.number(alpha), "scale": at.number(scale)}
+    numbers["input_scale"] = at.number(input_scale)
     return at.emit("elu", (at.value(x),), **numbers)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-__all__ = ["adam_step_", "adam_step_torch", "check_adam_step", "load_extension"]
+__all__ = ["adam_step_", "adam_step_torch", "check_adam_step", "load_extension", "native_search"]
 
 _EXTENSION_REMEDY = (
     "To get it, install a C++ compiler and torch>=2.11, then reinstall adgan-fast from source with "
@@ -64,7 +64,7 @@ def check_adam_step(
             _check_shape(tensors[k], f"{name}[{k}]", p)
         if initial:
             _check_like(initial[k], f"initial[{k}]", p, p.device)
-            _check_shape(initial[k], f"initial[{k}]", p if initial[k].dim() == p.dim() else p[0:1].squeeze(0))
+            _check_shape(initial[k], f"initial[{k}]", p if initial[k].dim() == p.dim() else p.new_empty(p.shape[1:]))
 
 
 def _check_like(t: Tensor, name: str, p: Tensor, device: torch.device) -> None:
@@ -172,6 +172,88 @@ def _adam_step_fake(
     last: bool,
 ) -> None:
     check_adam_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, beta1, beta2, eps, step)
+
+
+torch.library.define(
+    "adgan_fast::native_search",
+    "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
+    "int weights, int loss, int steps, float[] rates, bool poison=False) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+def native_search(
+    images: Tensor,
+    starts: Tensor,
+    parameters: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    code: Sequence[int],
+    numbers: Sequence[float],
+    weights: int,
+    loss: int,
+    steps: int,
+    rates: Sequence[float],
+    poison: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
+
+    A pair's result depends on that pair alone (per_sample: on its image and all starts), to the last bit: not on the
+    others of the call, nor on the number of threads.
+
+    Args:
+        images: (N, C, H, W), float32 and contiguous on the CPU, as all other tensors.
+        starts: (S, *latent), the same for every image, or (N, S, *latent).
+        parameters, constants: as the program names them.
+        code, numbers: the program, as `adgan_fast.engines.native.encode` writes it.
+        weights: 0 per_seed, 1 per_sample, 2 frozen.
+        loss: 0 l2, 1 l1, 2 laplacian.
+        steps: k.
+        rates: lr_z, lr_weights, beta1, beta2, eps.
+        poison: fill all scratch memory with NaN before each use (for tests).
+
+    Returns:
+        Initial and final losses (N, S), final latents (N, S, *latent), final reconstructions (N, S, C, H, W).
+
+    Raises:
+        RuntimeError: naming the argument; or where the program does not fit together.
+    """
+    return torch.ops.adgan_fast.native_search.default(
+        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, poison
+    )
+
+
+@torch.library.register_fake("adgan_fast::native_search")
+def _native_search_fake(
+    images: Tensor,
+    starts: Tensor,
+    parameters: Sequence[Tensor],
+    constants: Sequence[Tensor],
+    code: Sequence[int],
+    numbers: Sequence[float],
+    weights: int,
+    loss: int,
+    steps: int,
+    rates: Sequence[float],
+    poison: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    latent_rank = code[_latent_rank_at(code)]
+    per_image = starts.dim() - latent_rank == 2
+    n, s = images.shape[0], starts.shape[1 if per_image else 0]
+    latent = starts.shape[2 if per_image else 1 :]
+    losses = images.new_empty((n, s))
+    return (
+        losses,
+        torch.empty_like(losses),
+        images.new_empty((n, s, *latent)),
+        images.new_empty((n, s, *images.shape[1:])),
+    )
+
+
+def _latent_rank_at(code: Sequence[int]) -> int:
+    """Where `code` holds the rank of the latent: values are (kind, index, rank, *sizes), the latent's kind is 0."""
+    at = 1
+    while code[at] != 0:
+        at += 3 + code[at + 2]
+    return at + 2
 
 
 @cache

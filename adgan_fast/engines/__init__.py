@@ -9,13 +9,14 @@ import logging
 from .eager import Eager
 from .grouped import Grouped
 from .job import Block, Engine, Job, result_shapes
+from .native import Native
 from .reference import Reference
 
 __all__ = ["Block", "Engine", "EngineInfo", "Job", "choose", "engines", "result_shapes"]
 
 log = logging.getLogger("adgan_fast")
 
-TABLE: tuple[Engine, ...] = (Grouped(), Eager(), Reference())
+TABLE: tuple[Engine, ...] = (Native(), Grouped(), Eager(), Reference())
 """Fastest first; every engine is here."""
 
 

@@ -13,7 +13,9 @@ from .. import ops
 from ..workers import run_items
 from .job import Block, Job
 from .kernels import load_kernels
-from .tiles import Tile, images_of, layout, runs_of_tiles, starts_of
+from .tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
+
+CACHE = 96 << 20  # bytes in use by a thread on a CPU, measured (docs/performance.md)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -53,15 +55,16 @@ class Eager:
         return owners + 2 * rows * sum(kept.values())
 
     def default_chunk(self, job: Job) -> int:
-        """Measured (docs/performance.md)."""
-        if job.config.weights == "per_sample":
-            return 1
-        return min(4, job.n_seed) if job.device.type == "cpu" else 64
+        """Measured on a CPU (docs/performance.md); on a GPU a guess, not measured yet."""
+        if job.device.type == "cpu":
+            return on_cpu(job, self.bytes_of_pair(job), CACHE)
+        return 1 if job.config.weights == "per_sample" else 64
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
-        tiles = [tile for run in runs_of_tiles(job, len(block.images)) for tile in run]
+        chunk = self.default_chunk(job) if job.device.type == "cpu" else job.chunk or 1
+        tiles = [tile for run in runs_of_tiles(job, len(block.images), chunk) for tile in run]
         modules: SimpleQueue[nn.Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
         for _ in range(torch.get_num_threads() if job.device.type == "cpu" else 1):
             modules.put(copy.deepcopy(job.module))

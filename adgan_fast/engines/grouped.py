@@ -19,7 +19,11 @@ from ..workers import run_items
 from . import batched
 from .job import Block, Job
 from .kernels import load_kernels
-from .tiles import Tile, images_of, layout, runs_of_tiles, starts_of
+from .tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
+
+# Bytes in use by a thread on a CPU, measured (docs/performance.md): private weights are to stay in cache, while the rows
+# of a dense product gain by their number.
+CACHE = {"per_seed": 16 << 20, "per_sample": 16 << 20, "frozen": 128 << 20}
 
 
 class Grouped:
@@ -41,16 +45,17 @@ class Grouped:
         return size * (owners + rows * (3 * program.activation_count + 3 * batched.widest(program)))
 
     def default_chunk(self, job: Job) -> int:
-        """Measured (docs/performance.md): one owner of weights at a time on a CPU, a GPU filled."""
-        if job.config.weights == "frozen":
-            return job.n_seed
-        return 1 if job.device.type == "cpu" else 512
+        """Measured on a CPU (docs/performance.md); on a GPU a guess, not measured yet."""
+        if job.device.type == "cpu":
+            return on_cpu(job, self.bytes_of_pair(job), CACHE[job.config.weights])
+        return 8 if job.config.weights == "per_sample" else 512
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
         spare: Spare = defaultdict(list)
-        runs = runs_of_tiles(job, len(block.images))
+        chunk = self.default_chunk(job) if job.device.type == "cpu" else job.chunk or 1
+        runs = runs_of_tiles(job, len(block.images), chunk)
         run_items(lambda run: _search(job, block, run, spare), runs, job.device, block.cancel)
 
 

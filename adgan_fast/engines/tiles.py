@@ -23,12 +23,12 @@ class Tile(NamedTuple):
         return self.last - self.first, self.stop - self.start
 
 
-def runs_of_tiles(job: Job, n: int) -> list[list[Tile]]:
-    """Cut n images × S starts into tiles of `job.chunk` pairs (images for weights="per_sample").
+def runs_of_tiles(job: Job, n: int, chunk: int) -> list[list[Tile]]:
+    """Cut n images × S starts into tiles of `chunk` pairs (images for weights="per_sample").
 
     The tiles of a run have the same starts, which are shared by the images or else the run has one tile.
     """
-    chunk, n_seed = job.chunk or 1, job.n_seed
+    n_seed = job.n_seed
     if job.config.weights == "per_sample":
         starts, images = n_seed, chunk
     else:
@@ -62,3 +62,13 @@ def starts_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
     """The start of each pair of a tile: (G, B, *latent), a copy."""
     starts = job.starts.of_images(block.indices[tile.first : tile.last])[:, tile.start : tile.stop]
     return starts.reshape(*layout(job, tile), *starts.shape[2:]).clone(memory_format=torch.contiguous_format)
+
+
+def on_cpu(job: Job, bytes_of_pair: int, cache: int) -> int:
+    """Pairs to compute at once on a CPU: as many as keep a thread's working set within `cache` bytes, at least one.
+
+    It follows from the generator and n_seed alone, never from the batch or config.chunk, so that they cannot change a
+    bit: BLAS rounds a product differently by the number and alignment of its neighbours. Such a group is small (or one
+    pair), so there is no need of less.
+    """
+    return 1 if job.config.weights == "per_sample" else max(1, min(job.n_seed, cache // bytes_of_pair))

@@ -1,0 +1,183 @@
+"""`native`: the whole search in C++ (csrc/), for any generator that has a Program; CPU, float32.
+
+Python only cuts a block into calls short enough that an interrupt is soon answered. Threads are PyTorch's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+
+from .. import ops
+from ..program import Layer, Program
+from .job import Block, Job
+
+KINDS = ("latent", "activation", "parameter", "constant", "weight")
+OPS = (
+    "linear", "conv2d", "conv_transpose2d", "batch_norm",
+    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "scale_shift",
+    "add", "mul", "div",
+    "reshape", "permute", "upsample_nearest", "pixel_shuffle",
+)  # fmt: skip
+"""In the order of csrc/core/op.h."""
+WEIGHTS = ("per_seed", "per_sample", "frozen")
+LOSSES = ("l2", "l1", "laplacian")
+CALL_SECONDS = 0.3  # of work in one call, about: the time an interrupt may have to wait
+
+
+class Native:
+    name = "native"
+    exact = True
+
+    def why_not(self) -> str | None:
+        return ops.load_extension()
+
+    def refuses(self, job: Job) -> str | None:
+        if job.device.type != "cpu":
+            return f"it runs on the CPU, not on {job.device}"
+        if job.dtype != torch.float32:
+            return f"it computes in float32, not in {job.dtype}"
+        if not job.loss.builtin:
+            return f"the loss {job.loss.name!r} is a function of your own, which would be called from C++ at every step"
+        if job.program is None:
+            return job.unlowered
+        return unknown(job.program)
+
+    def bytes_of_pair(self, job: Job) -> int:
+        """w, m and v of one owner of weights; values and gradients of one sample (twice: the first pass is kept)."""
+        program = _program(job)
+        owners = 0 if job.config.weights == "frozen" else 4 * program.parameter_count
+        return 4 * (owners + 6 * program.activation_count + 3 * job.n_seed * _size(job.latent_shape))
+
+    def default_chunk(self, job: Job) -> int:
+        """A thread has one owner of weights at a time, whatever the chunk."""
+        return 1
+
+    def run(self, job: Job, block: Block) -> None:
+        """See Engine.run."""
+        code, numbers = encode(_program(job))
+        n, per_image = len(block.images), job.config.weights == "per_sample"
+        parameters, constants = tensors_of(job)
+        images, start, size = 1, 0, _first_call(job)
+        while start < job.n_seed:  # some starts, and all images of the block for these: their first pass is shared
+            stop = job.n_seed if per_image else min(job.n_seed, start + torch.get_num_threads())
+            first = 0
+            while first < n:
+                images = max(1, min(n - first, size // (stop - start)))
+                last = first + images
+                starts = job.starts.of_images(block.indices[first:last])[:, start:stop]
+                if job.starts.common is not None:
+                    starts = starts[0]
+                before = time.monotonic()
+                found = ops.native_search(
+                    block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code, numbers,
+                    *settings(job),
+                )  # fmt: skip
+                seconds = time.monotonic() - before
+                block.put(first, start, *found, shape=(images, stop - start))
+                pairs = images * (stop - start)
+                size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs))
+                first = last
+            start = stop
+
+
+def _first_call(job: Job) -> int:
+    """Pairs in the first call, before any has been timed: a tenth of a second at a slow machine's rate."""
+    work = 6 * _program(job).multiply_adds * (job.config.steps + 1)
+    return max(job.n_seed if job.config.weights == "per_sample" else 1, int(1e9 / max(1, work)))
+
+
+def _program(job: Job) -> Program:
+    assert job.program is not None, "refuses() comes first"
+    return job.program
+
+
+def _size(shape: Sequence[int]) -> int:
+    return int(torch.Size(shape).numel())
+
+
+def tensors_of(job: Job) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Parameters and constants of the program as the op takes them."""
+    program = _program(job)
+    return [p.detach().contiguous() for p in program.parameters], [
+        c.detach().to(torch.float32).contiguous() for c in program.constants
+    ]
+
+
+def settings(job: Job) -> tuple[int, int, int, list[float]]:
+    """weights, loss, steps and rates of the op."""
+    config = job.config
+    rates = [config.lr_z, config.lr_weights, *config.betas, config.eps]
+    return WEIGHTS.index(config.weights), LOSSES.index(job.loss.name), config.steps, rates
+
+
+def unknown(program: Program) -> str | None:
+    """What of a program the C++ code does not know, by the layer's name; None if it knows all."""
+    for layer in program.layers:
+        if layer.op not in OPS:
+            return f"layer {layer.name!r}: {layer.op} is not in the C++ engine"
+        if layer.op in ("linear", "conv2d", "conv_transpose2d", "batch_norm"):
+            for i in layer.inputs[1:3]:
+                if i is not None and program.values[i].kind == "weight" and _transposed(program, layer, i) is None:
+                    return f"layer {layer.name!r}: its weight is computed from parameters, which the C++ engine does not do"
+    return None
+
+
+def _transposed(program: Program, layer: Layer, weight: int) -> int | None:
+    """The stored matrix whose transpose a linear layer's weight is, if it is that."""
+    for maker in program.layers:
+        if maker.output == weight and layer.op == "linear" and layer.inputs[1] == weight:
+            source = maker.inputs[0]
+            assert source is not None
+            if maker.op == "permute" and maker.attrs["dims"] == (1, 0):
+                return source if program.values[source].kind in ("parameter", "constant") else None
+    return None
+
+
+def encode(program: Program) -> tuple[list[int], list[float]]:
+    """A program as the flat lists that csrc/core/program.cpp reads.
+
+    code: the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers, and
+    each as (op, output, number of inputs, *inputs, number of whole numbers, *them, number of real ones). numbers: the
+    real ones in order. An absent input is -1.
+    """
+    code, numbers = [len(program.values)], []
+    for value in program.values:
+        code += [KINDS.index(value.kind), value.index, len(value.shape), *value.shape]
+    code += [program.latent, program.output]
+    layers = [_encode(program, layer) for layer in program.layers]
+    used = {i for _, inputs, _, _, _ in layers for i in inputs} | {program.output}
+    layers = [layer for layer in layers if layer[2] in used]  # without transposes that their layers do themselves
+    code.append(len(layers))
+    for op, inputs, output, whole, real in layers:
+        code += [op, output, len(inputs), *inputs, len(whole), *whole, len(real)]
+        numbers += real
+    return code, numbers
+
+
+Encoded = tuple[int, list[int], int, list[int], list[float]]
+
+
+def _encode(program: Program, layer: Layer) -> Encoded:
+    """op, inputs, output, whole numbers, real numbers."""
+    attrs, inputs = layer.attrs, [-1 if i is None else i for i in layer.inputs]
+    whole: list[int] = []
+    if layer.op == "linear":
+        source = _transposed(program, layer, inputs[1])
+        whole = [int(source is not None)]
+        inputs[1] = inputs[1] if source is None else source
+    elif layer.op in ("conv2d", "conv_transpose2d"):
+        whole = [*attrs["stride"], *attrs["padding"], *attrs["dilation"], attrs["groups"]]
+    elif layer.op == "permute":
+        whole = list(attrs["dims"])
+    elif layer.op == "upsample_nearest":
+        whole = list(attrs["scale"])
+    elif layer.op == "pixel_shuffle":
+        whole = [attrs["factor"]]
+    names = {
+        "batch_norm": ("eps",), "leaky_relu": ("slope",), "elu": ("alpha", "scale", "input_scale"),
+        "softplus": ("beta", "threshold"), "scale_shift": ("scale", "shift"), "add": ("alpha",),
+    }  # fmt: skip
+    return OPS.index(layer.op), inputs, layer.output, whole, [float(attrs[name]) for name in names.get(layer.op, ())]

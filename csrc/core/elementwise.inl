@@ -1,0 +1,142 @@
+// Everything that touches each number once: norms, activations, sums, losses.
+
+static void fill_rows(float* out, int positions, int channels, const float* row) {
+  for (int p = 0; p < positions; ++p, out += channels) {
+    for (int c = 0; c < channels; ++c) out[c] = row ? row[c] : 0.0f;
+  }
+}
+
+static void sum_rows(const float* g, int positions, int channels, float* sums) {
+  each_vector(channels, [&](std::int64_t c, int lanes) {
+    F total = zero();
+    for (int p = 0; p < positions; ++p) total = add(total, load_up_to(g + static_cast<std::int64_t>(p) * channels + c, lanes));
+    store_up_to(sums + c, add(load_up_to(sums + c, lanes), total), lanes);
+  });
+}
+
+static void add_to(const float* x, float* out, std::int64_t n) {
+  each_vector(n, [&](std::int64_t i, int lanes) {
+    store_up_to(out + i, add(load_up_to(out + i, lanes), load_up_to(x + i, lanes)), lanes);
+  });
+}
+
+static void affine_rows(const float* x, float* out, int positions, int channels, const float* scale, const float* shift) {
+  for (int p = 0; p < positions; ++p, x += channels, out += channels) {
+    each_vector(channels, [&](std::int64_t c, int lanes) {
+      store_up_to(out + c, fma(load_up_to(x + c, lanes), load_up_to(scale + c, lanes), load_up_to(shift + c, lanes)), lanes);
+    });
+  }
+}
+
+static void norm_backward(const float* x, const float* g, float* gx, bool add_to_gx, int positions, int channels,
+                          const float* scale, const float* mean, const float* inverse, float* dgamma, float* dbeta) {
+  each_vector(channels, [&](std::int64_t c, int lanes) {
+    const F s = load_up_to(scale + c, lanes), mu = load_up_to(mean + c, lanes), inv = load_up_to(inverse + c, lanes);
+    F gamma = zero(), beta = zero();
+    for (int p = 0; p < positions; ++p) {
+      const std::int64_t i = static_cast<std::int64_t>(p) * channels + c;
+      const F gi = load_up_to(g + i, lanes);
+      gamma = fma(gi, mul(sub(load_up_to(x + i, lanes), mu), inv), gamma);
+      beta = add(beta, gi);
+      F to = mul(gi, s);
+      if (add_to_gx) to = add(load_up_to(gx + i, lanes), to);
+      store_up_to(gx + i, to, lanes);
+    }
+    if (dgamma) store_up_to(dgamma + c, add(load_up_to(dgamma + c, lanes), gamma), lanes);
+    if (dbeta) store_up_to(dbeta + c, add(load_up_to(dbeta + c, lanes), beta), lanes);
+  });
+}
+
+// softplus alone, number by number: log1p has no vector form here.
+static inline float softplus(float x, float beta, float threshold) {
+  return x * beta > threshold ? x : std::log1p(std::exp(x * beta)) / beta;
+}
+
+static void activate(int op, const double* numbers, const float* x, float* y, std::int64_t n) {
+  const auto apply = [&](const auto& f) __attribute__((always_inline)) {
+    each_vector(n, [&](std::int64_t i, int lanes) { store_up_to(y + i, f(load_up_to(x + i, lanes)), lanes); });
+  };
+  const F a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
+  const F c = set1(static_cast<float>(numbers[2]));
+  switch (static_cast<Op>(op)) {
+    case Op::relu: return apply([&](F v) { return if_greater(v, zero(), v, zero()); });
+    case Op::leaky_relu: return apply([&](F v) { return if_greater(v, zero(), v, mul(v, a)); });
+    case Op::tanh: return apply([&](F v) { return tanh(v); });
+    case Op::sigmoid: return apply([&](F v) { return sigmoid(v); });
+    case Op::silu: return apply([&](F v) { return mul(v, sigmoid(v)); });
+    case Op::scale_shift: return apply([&](F v) { return add(mul(v, a), b); });
+    case Op::elu:  // alpha, scale, input scale
+      return apply([&](F v) {
+        return if_greater(v, zero(), mul(v, b), mul(mul(a, b), sub(exp(mul(v, c)), set1(1.0f))));
+      });
+    default:
+      for (std::int64_t i = 0; i < n; ++i) {
+        y[i] = softplus(x[i], static_cast<float>(numbers[0]), static_cast<float>(numbers[1]));
+      }
+  }
+}
+
+static void activate_backward(int op, const double* numbers, const float* x, const float* y, const float* g, float* gx,
+                              bool add_to_gx, std::int64_t n) {
+  const auto apply = [&](const auto& f) __attribute__((always_inline)) {
+    each_vector(n, [&](std::int64_t i, int lanes) {
+      F to = f(i, lanes, load_up_to(g + i, lanes));
+      if (add_to_gx) to = add(load_up_to(gx + i, lanes), to);
+      store_up_to(gx + i, to, lanes);
+    });
+  };
+  const F one = set1(1.0f), a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
+  const F c = set1(static_cast<float>(numbers[2]));
+  switch (static_cast<Op>(op)) {
+    case Op::relu:
+      return apply([&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(y + i, k), zero(), gi, zero()); });
+    case Op::leaky_relu:
+      return apply([&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(x + i, k), zero(), gi, mul(gi, a)); });
+    case Op::tanh:
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = load_up_to(y + i, k);
+        return mul(gi, fnma(v, v, one));
+      });
+    case Op::sigmoid:
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = load_up_to(y + i, k);
+        return mul(gi, mul(sub(one, v), v));
+      });
+    case Op::silu:
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = load_up_to(x + i, k), s = sigmoid(v);
+        return mul(gi, mul(s, fma(v, sub(one, s), one)));
+      });
+    case Op::scale_shift: return apply([&](std::int64_t, int, F gi) { return mul(gi, a); });
+    case Op::elu:
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = load_up_to(x + i, k);
+        return mul(gi, if_greater(v, zero(), b, mul(mul(mul(a, b), c), exp(mul(v, c)))));
+      });
+    default:  // softplus: beta, threshold
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = mul(load_up_to(x + i, k), a);
+        return mul(gi, if_greater(v, b, one, sigmoid(v)));
+      });
+  }
+}
+
+static float l2(const float* y, const float* target, float* g, std::int64_t n) {
+  F total = zero();
+  each_vector(n, [&](std::int64_t i, int lanes) {
+    const F d = sub(load_up_to(y + i, lanes), load_up_to(target + i, lanes));
+    total = fma(d, d, total);
+    store_up_to(g + i, add(d, d), lanes);
+  });
+  return sum(total);
+}
+
+static float l1(const float* y, const float* target, float* g, std::int64_t n) {
+  F total = zero();
+  each_vector(n, [&](std::int64_t i, int lanes) {
+    const F d = sub(load_up_to(y + i, lanes), load_up_to(target + i, lanes));
+    total = add(total, abs(d));
+    store_up_to(g + i, if_greater(d, zero(), set1(1.0f), if_greater(zero(), d, set1(-1.0f), zero())), lanes);
+  });
+  return sum(total);
+}

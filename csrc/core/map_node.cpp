@@ -1,0 +1,471 @@
+#include "map_node.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+
+namespace adgan {
+
+namespace {
+
+void require(bool condition, const char* what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
+int whole(std::int64_t n) {
+  require(n >= 0 && n < (1 << 28), "a layer of the program is too large");
+  return static_cast<int>(n);
+}
+
+int up_to_vectors(int n) { return (n + 15) / 16 * 16; }
+
+constexpr int kPanel = 128;        // outputs of one piece: what a register block of the widest machine holds
+constexpr int kBlockFloats = 4096;  // of a block for one tap: half of a first-level cache of 32 KB
+constexpr int kNarrow = 16;        // fewer output channels than this go by columns
+
+}  // namespace
+
+MapSpec MapSpec::of(const Layer& layer, const std::vector<Value>& values) {
+  const Shape &x = values[layer.inputs[0]].shape, &w = values[layer.inputs[1]].shape, &y = values[layer.output].shape;
+  MapSpec spec;
+  if (layer.op == Op::linear) {
+    const bool transposed = layer.whole[0] != 0;
+    require(w.size() == 2 && !x.empty() && x.size() == y.size(), "a linear layer's shapes do not fit");
+    spec.order = transposed ? Order::transposed_linear : Order::linear;
+    spec.inputs = whole(w[transposed ? 0 : 1]);
+    spec.outputs = whole(w[transposed ? 1 : 0]);
+    spec.groups = spec.taps = 1;
+    spec.input_positions = spec.output_positions = whole(product(x) / x.back());
+    require(x.back() == spec.inputs && y.back() == spec.outputs && product(y) / y.back() == spec.input_positions,
+            "a linear layer's shapes do not fit");
+    for (int p = 0; p < spec.input_positions; ++p) spec.pairs.push_back({p, p});
+    spec.first_pair = {0, spec.input_positions};
+    return spec;
+  }
+  require(x.size() == 3 && w.size() == 4 && y.size() == 3, "a convolution's shapes do not fit");
+  const bool transposed = layer.op == Op::conv_transpose2d;
+  const std::int64_t *stride = &layer.whole[0], *padding = stride + 2, *dilation = stride + 4, groups = stride[6];
+  require(stride[0] > 0 && stride[1] > 0 && dilation[0] > 0 && dilation[1] > 0 && padding[0] >= 0 && padding[1] >= 0 &&
+              groups > 0 && x[0] % groups == 0 && y[0] % groups == 0,
+          "a convolution's settings are out of range");
+  spec.order = transposed ? Order::conv_transpose : Order::conv;
+  spec.inputs = whole(x[0]);
+  spec.outputs = whole(y[0]);
+  spec.groups = whole(groups);
+  require(w[0] == (transposed ? x[0] : y[0]) && w[1] == (transposed ? y[0] : x[0]) / groups,
+          "a convolution's weights do not fit");
+  spec.taps = whole(w[2] * w[3]);
+  spec.input_positions = whole(x[1] * x[2]);
+  spec.output_positions = whole(y[1] * y[2]);
+  for (std::int64_t i = 0; i < w[2]; ++i) {
+    for (std::int64_t j = 0; j < w[3]; ++j) {
+      spec.first_pair.push_back(static_cast<int>(spec.pairs.size()));
+      // The larger map's pixel is stride · (the smaller one's) + dilation · tap - padding.
+      const Shape &small = transposed ? x : y, &large = transposed ? y : x;
+      for (std::int64_t h = 0; h < small[1]; ++h) {
+        const std::int64_t top = h * stride[0] + i * dilation[0] - padding[0];
+        if (top < 0 || top >= large[1]) continue;
+        for (std::int64_t v = 0; v < small[2]; ++v) {
+          const std::int64_t left = v * stride[1] + j * dilation[1] - padding[1];
+          if (left < 0 || left >= large[2]) continue;
+          const int in_small = whole(h * small[2] + v), in_large = whole(top * large[2] + left);
+          spec.pairs.push_back(transposed ? Pair{in_small, in_large} : Pair{in_large, in_small});
+        }
+      }
+    }
+  }
+  spec.first_pair.push_back(static_cast<int>(spec.pairs.size()));
+  return spec;
+}
+
+std::int64_t MapSpec::natural(int group, int input, int tap, int output) const {
+  const std::int64_t group_inputs = inputs / groups, group_outputs = outputs / groups;
+  switch (order) {
+    case Order::linear: return output * group_inputs + input;
+    case Order::transposed_linear: return input * group_outputs + output;
+    case Order::conv: return ((group * group_outputs + output) * group_inputs + input) * taps + tap;
+    default: return ((group * group_inputs + input) * group_outputs + output) * taps + tap;
+  }
+}
+
+namespace {
+
+// Taps in sets that share no output position.
+std::vector<std::vector<int>> sets_of_taps(const MapSpec& spec) {
+  std::vector<int> first_tap(static_cast<std::size_t>(spec.output_positions), -1), set(static_cast<std::size_t>(spec.taps));
+  for (int t = 0; t < spec.taps; ++t) set[t] = t;
+  for (int t = 0; t < spec.taps; ++t) {
+    for (int i = spec.first_pair[t]; i < spec.first_pair[t + 1]; ++i) {
+      int& first = first_tap[spec.pairs[i].output];
+      if (first < 0) first = t;
+      const int from = set[t], to = set[first];
+      if (from != to) std::replace(set.begin(), set.end(), std::max(from, to), std::min(from, to));
+    }
+  }
+  std::vector<std::vector<int>> sets;
+  for (int s = 0; s < spec.taps; ++s) {
+    std::vector<int> taps;
+    for (int t = 0; t < spec.taps; ++t) {
+      if (set[t] == s) taps.push_back(t);
+    }
+    if (!taps.empty()) sets.push_back(taps);
+  }
+  return sets;
+}
+
+}  // namespace
+
+MapLayout::MapLayout(const MapSpec& given, bool as_rank1) : spec(given), rank1(as_rank1) {
+  group_inputs = spec.inputs / spec.groups;
+  const int outputs = spec.outputs / spec.groups;
+  columns = spec.taps > 1 && (outputs < kNarrow || spec.input_positions == 1);
+  group_outputs = columns ? spec.taps * outputs : outputs;
+  in_order = spec.input_positions == 1 && spec.groups == 1 && spec.output_positions == spec.taps &&
+             static_cast<int>(spec.pairs.size()) == spec.taps;
+  for (int t = 0; in_order && t < spec.taps; ++t) in_order = spec.pairs[t].output == t;
+  if (columns) {
+    add_pieces({});
+  } else {
+    for (const auto& taps : sets_of_taps(spec)) add_pieces(taps);
+  }
+  std::vector<char> reached(static_cast<std::size_t>(spec.output_positions), 0);
+  for (const Pair& pair : spec.pairs) reached[pair.output] = 1;
+  covered = std::find(reached.begin(), reached.end(), 0) == reached.end();
+}
+
+// The pieces of some taps (none: of the columns), which differ in their inputs and outputs alone.
+void MapLayout::add_pieces(const std::vector<int>& taps) {
+  Piece piece;
+  piece.taps = taps;
+  std::vector<int> row_of(static_cast<std::size_t>(spec.output_positions), -1);
+  for (int t : taps) {
+    piece.first_pair.push_back(static_cast<int>(piece.pairs.size()));
+    for (int i = spec.first_pair[t]; i < spec.first_pair[t + 1]; ++i) {
+      int& row = row_of[spec.pairs[i].output];
+      if (row < 0) {
+        row = static_cast<int>(piece.positions.size());
+        piece.positions.push_back(spec.pairs[i].output);
+      }
+      piece.pairs.push_back({spec.pairs[i].input, row});
+    }
+  }
+  if (columns) {
+    piece.first_pair.push_back(0);
+    for (int p = 0; p < spec.input_positions; ++p) {
+      piece.positions.push_back(p);
+      piece.pairs.push_back({p, p});
+    }
+  }
+  piece.first_pair.push_back(static_cast<int>(piece.pairs.size()));
+  const int panel = rank1 ? group_outputs : kPanel;
+  MapShape& shape = piece.shape;
+  shape.inputs = group_inputs;
+  shape.ld = up_to_vectors(std::min(panel, group_outputs));
+  shape.taps = columns ? 1 : static_cast<int>(taps.size());
+  shape.stride = (shape.taps + (shape.taps > 1)) * shape.ld;
+  shape.block = rank1 ? group_inputs : std::clamp(kBlockFloats / shape.ld, 1, group_inputs);
+  shape.blocks = (group_inputs + shape.block - 1) / shape.block;
+  shape.size = static_cast<std::int64_t>(group_inputs) * shape.stride;
+  const int outside = whole(static_cast<std::int64_t>(piece.positions.size()) * shape.ld);
+  piece.output_row.assign(static_cast<std::size_t>(shape.taps) * spec.input_positions, outside);
+  for (int t = 0; t < shape.taps; ++t) {
+    for (int i = piece.first_pair[t]; i < piece.first_pair[t + 1]; ++i) {
+      piece.output_row[static_cast<std::size_t>(t) * spec.input_positions + piece.pairs[i].input] =
+          piece.pairs[i].output * shape.ld;
+    }
+  }
+  for (int group = 0; group < spec.groups; ++group) {
+    for (int first = 0; first < group_outputs; first += panel) {
+      piece.group = group;
+      piece.first_output = first;
+      shape.outputs = std::min(panel, group_outputs - first);
+      piece.offset = size_;
+      size_ += shape.size;
+      pieces.push_back(piece);
+    }
+  }
+}
+
+// f(packed index of a row, group, input, tap in the module, first output in the module, outputs) for every row's parts.
+template <typename F>
+void MapLayout::each_row(const F& f) const {
+  const int outputs = spec.outputs / spec.groups;
+  for (const Piece& piece : pieces) {
+    for (int k = 0; k < piece.shape.inputs; ++k) {
+      for (int t = 0; t < piece.shape.taps; ++t) {
+        const std::int64_t row = piece.offset + piece.shape.row(k, t);
+        for (int n = 0; n < piece.shape.outputs;) {
+          const int at = piece.first_output + n;
+          const int tap = columns ? at / outputs : piece.taps[t], output = columns ? at % outputs : at;
+          const int count = std::min(piece.shape.outputs - n, outputs - output);
+          f(row + n, piece.group, k, tap, output, count);
+          n += count;
+        }
+      }
+    }
+  }
+}
+
+void MapLayout::pack(const float* natural, float* packed) const {
+  std::fill(packed, packed + size_, 0.0f);
+  each_row([&](std::int64_t to, int group, int input, int tap, int output, int count) {
+    const float* from = natural + spec.natural(group, input, tap, output);
+    const std::int64_t step = spec.natural(group, input, tap, output + 1) - spec.natural(group, input, tap, output);
+    for (int n = 0; n < count; ++n) packed[to + n] = from[n * step];
+  });
+}
+
+void MapLayout::add_unpacked(const float* packed, float* natural) const {
+  each_row([&](std::int64_t from, int group, int input, int tap, int output, int count) {
+    float* to = natural + spec.natural(group, input, tap, output);
+    const std::int64_t step = spec.natural(group, input, tap, output + 1) - spec.natural(group, input, tap, output);
+    for (int n = 0; n < count; ++n) to[n * step] += packed[from + n];
+  });
+}
+
+namespace {
+
+std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
+// Lists and buffers in a node's scratch.
+struct Scratch {
+  RowLists rows;
+  ColumnLists by_channel;
+  float* transposed;
+  float* buffer;
+  std::int64_t size;
+
+  Scratch(const MapLayout& layout, float* base) {
+    const MapSpec& spec = layout.spec;
+    const std::int64_t positions = spec.input_positions;
+    std::int64_t at = 0, blocks = 0, listed = 0, largest = 0;
+    for (const auto& piece : layout.pieces) {
+      blocks = std::max<std::int64_t>(blocks, piece.shape.blocks);
+      listed = std::max<std::int64_t>(listed, static_cast<std::int64_t>(piece.shape.blocks) * piece.shape.block);
+      largest = std::max(largest, piece.buffer_size());
+    }
+    const auto take = [&](std::int64_t floats) {
+      float* const p = base ? base + at : nullptr;
+      at += aligned(floats + 16);  // lists are written by whole vectors
+      return p;
+    };
+    rows.count = reinterpret_cast<int*>(take(positions * blocks));
+    rows.offset = reinterpret_cast<int*>(take(positions * listed));
+    rows.value = take(positions * listed);
+    by_channel.stride = static_cast<int>(positions);
+    by_channel.count = reinterpret_cast<int*>(take(layout.group_inputs));
+    by_channel.position = reinterpret_cast<int*>(take(layout.group_inputs * positions));
+    by_channel.value = take(layout.group_inputs * positions);
+    transposed = take(16 * positions);
+    buffer = take(largest);
+    size = at;
+  }
+};
+
+class MapNode : public Node {
+ public:
+  MapNode(const MapLayout* layout, const MapPlaces& at) : layout_(*layout), at_(at) {}
+
+  void prepare(Run& run) const override {
+    if (at_.source != MapPlaces::Source::prepared) return;
+    layout_.pack(run.state.old + at_.natural, run.prepared + at_.weights);
+    if (run.gradient && at_.gradient >= 0) std::fill_n(run.prepared + at_.gradient, layout_.packed_size(), 0.0f);
+  }
+
+  void forward(Run& run) const override {
+    const MapSpec& spec = layout_.spec;
+    const float* const x = run.act + at_.x;
+    float* const y = run.act + at_.y;
+    const float* const weights = source(run);
+    const float* const bias = at_.bias < 0 ? nullptr : (at_.bias_fixed ? run.fixed : run.state.old) + at_.bias;
+    if (layout_.rank1) {
+      const MapShape& shape = layout_.pieces[0].shape;
+      if (!(at_.moves_latent && run.first_layer_done)) {
+        run.kernels->rank1_forward(shape.inputs, shape.outputs, shape.ld, weights, x, y);
+      }
+      if (bias) {
+        for (int p = 0; p < spec.output_positions; ++p) run.kernels->add(bias, y + p * spec.outputs, spec.outputs);
+      }
+      return;
+    }
+    const Scratch scratch(layout_, run.scratch);
+    if (layout_.columns || !layout_.covered) run.kernels->fill_rows(y, spec.output_positions, spec.outputs, bias);
+    int listed_group = -1, listed_stride = -1;
+    for (const auto& piece : layout_.pieces) {
+      if (piece.group != listed_group || piece.shape.stride != listed_stride) {
+        listed_group = piece.group;
+        listed_stride = piece.shape.stride;
+        run.kernels->list_rows(piece.shape, x + piece.group * layout_.group_inputs, spec.inputs, spec.input_positions,
+                               false, scratch.rows);
+      }
+      fill_buffer(piece, layout_.columns ? nullptr : bias, scratch.buffer);
+      run.kernels->map_forward(piece.shape, weights + piece.offset, piece.pairs.data(), piece.first_pair.data(),
+                               scratch.rows, scratch.buffer);
+      put(piece, scratch.buffer, y);
+    }
+  }
+
+  void backward(Run& run) const override {
+    const MapSpec& spec = layout_.spec;
+    const float* const dy = run.grad + at_.dy;
+    if (run.gradient && at_.bias_gradient >= 0) {
+      run.kernels->sum_rows(dy, spec.output_positions, spec.outputs, run.gradient + at_.bias_gradient);
+    }
+    if (layout_.rank1) return rank1_backward(run);
+    const bool learn = run.gradient && at_.source != MapPlaces::Source::fixed;
+    float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
+    if (!dx && !learn) return;
+    const Scratch scratch(layout_, run.scratch);
+    // A channel's entries that are zero have no part in dW; nor in dx, behind a ReLU.
+    const bool all = dx && !at_.gated;
+    if (dx && !at_.add_dx) std::fill_n(dx, static_cast<std::int64_t>(spec.input_positions) * spec.inputs, 0.0f);
+    int listed_group = -1;
+    for (const auto& piece : layout_.pieces) {
+      const int first_input = piece.group * layout_.group_inputs;
+      if (piece.group != listed_group) {
+        listed_group = piece.group;
+        run.kernels->list_columns(run.act + at_.x + first_input, spec.inputs, spec.input_positions,
+                                  layout_.group_inputs, all, scratch.by_channel, scratch.transposed);
+      }
+      get(piece, dy, scratch.buffer);
+      MapBackward job{};
+      job.weights = source(run) + piece.offset;
+      job.learn = learn;
+      if (learn) {
+        if (at_.source == MapPlaces::Source::prepared) {
+          job.gradient = run.prepared + at_.gradient + piece.offset;
+        } else if (at_.gradient >= 0) {
+          job.gradient = run.gradient + at_.gradient + piece.offset;
+        } else {
+          const std::int64_t at = at_.weights + piece.offset;
+          job.state = {run.state.old + at, run.state.value + at, run.state.first + at, run.state.second + at};
+        }
+      }
+      job.lists = scratch.by_channel;
+      job.g = scratch.buffer;
+      job.output_row = piece.output_row.data();
+      job.positions = spec.input_positions;
+      job.gx = dx ? dx + first_input : nullptr;
+      job.gx_stride = spec.inputs;
+      job.adam = run.adam;
+      run.kernels->map_backward(piece.shape, job);
+    }
+  }
+
+  void finish(Run& run) const override {
+    if (run.gradient && at_.source == MapPlaces::Source::prepared && at_.gradient >= 0) {
+      layout_.add_unpacked(run.prepared + at_.gradient, run.gradient + at_.natural_gradient);
+    }
+  }
+
+ private:
+  const float* source(const Run& run) const {
+    switch (at_.source) {
+      case MapPlaces::Source::state: return run.state.old + at_.weights;
+      case MapPlaces::Source::prepared: return run.prepared + at_.weights;
+      default: return run.fixed + at_.weights;
+    }
+  }
+
+  // A piece's outputs before any tap: the bias, or zero, and zero in the padding.
+  void fill_buffer(const MapLayout::Piece& piece, const float* bias, float* buffer) const {
+    const int ld = piece.shape.ld, first = piece.group * layout_.group_outputs + piece.first_output;
+    std::fill_n(buffer, piece.buffer_size(), 0.0f);
+    if (!bias) return;
+    for (std::size_t row = 0; row < piece.positions.size(); ++row) {
+      std::copy_n(bias + first, piece.shape.outputs, buffer + row * ld);
+    }
+  }
+
+  // f(place in the buffer, place in the output, how many) for each run of numbers that belong together.
+  template <typename F>
+  void each_run(const MapLayout::Piece& piece, const F& f) const {
+    const MapSpec& spec = layout_.spec;
+    const int ld = piece.shape.ld, outputs = spec.outputs / spec.groups, first_channel = piece.group * outputs;
+    if (!layout_.columns) {
+      for (std::size_t row = 0; row < piece.positions.size(); ++row) {
+        f(row * ld, static_cast<std::size_t>(piece.positions[row]) * spec.outputs + first_channel + piece.first_output,
+          piece.shape.outputs);
+      }
+      return;
+    }
+    for (int n = 0; n < piece.shape.outputs;) {
+      const int tap = (piece.first_output + n) / outputs, channel = (piece.first_output + n) % outputs;
+      const int count = std::min(piece.shape.outputs - n, outputs - channel);
+      for (int i = spec.first_pair[tap]; i < spec.first_pair[tap + 1]; ++i) {
+        f(static_cast<std::size_t>(spec.pairs[i].input) * ld + n,
+          static_cast<std::size_t>(spec.pairs[i].output) * spec.outputs + first_channel + channel, count);
+      }
+      n += count;
+    }
+  }
+
+  // Puts a piece's outputs into place; columns are added.
+  void put(const MapLayout::Piece& piece, const float* buffer, float* y) const {
+    if (layout_.columns) {
+      each_run(piece, [&](std::size_t from, std::size_t to, int count) {
+        for (int n = 0; n < count; ++n) y[to + n] += buffer[from + n];
+      });
+    } else {
+      each_run(piece, [&](std::size_t from, std::size_t to, int count) { std::copy_n(buffer + from, count, y + to); });
+    }
+  }
+
+  // The adjoint: what a piece sees of the output's gradient; zero where it sees nothing, and in the padding.
+  void get(const MapLayout::Piece& piece, const float* dy, float* buffer) const {
+    std::fill_n(buffer, piece.buffer_size(), 0.0f);
+    each_run(piece, [&](std::size_t to, std::size_t from, int count) { std::copy_n(dy + from, count, buffer + to); });
+  }
+
+  void rank1_backward(Run& run) const {
+    const MapShape& shape = layout_.pieces[0].shape;
+    const int inputs = shape.inputs, outputs = shape.outputs;
+    const std::int64_t per_step = aligned(inputs) + aligned(outputs);
+    float* const history = run.history + at_.history;
+    float* const now = history + (run.step - 1) * per_step;
+    std::copy_n(run.act + at_.x, inputs, now);
+    std::copy_n(run.grad + at_.dy, outputs, now + aligned(inputs));
+    Rank1Update job{};
+    job.outputs = outputs;
+    job.ld = shape.ld;
+    job.history = run.step;
+    job.adam = run.adam;
+    for (int s = 0; s < run.step; ++s) job.g[s] = history + s * per_step + aligned(inputs);
+    const float* const old = run.state.old + at_.weights;
+    float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
+    if (at_.moves_latent) {
+      job.out = run.next_act + at_.y;
+      std::fill_n(job.out, outputs, 0.0f);
+    }
+    // Some rows at a time: their gradient, their Adam step, the latent's, and their part of the next forward pass,
+    // while they are in cache.
+    constexpr int kRows = 8;
+    for (int row = 0; row < inputs; row += kRows) {
+      const std::int64_t at = static_cast<std::int64_t>(row) * shape.ld;
+      job.rows = std::min(kRows, inputs - row);
+      for (int s = 0; s < run.step; ++s) job.x[s] = history + s * per_step + row;
+      job.old = old + at;
+      job.value = run.state.value + at_.weights + at;
+      if (dx) run.kernels->rank1_backward(job.rows, outputs, shape.ld, job.old, run.grad + at_.dy, dx + row, at_.add_dx);
+      if (at_.moves_latent) {
+        const State z{run.latent.old + row, run.latent.value + row, run.latent.first + row, run.latent.second + row};
+        run.kernels->adam(z, dx + row, job.rows, run.adam_latent);
+        job.next = run.latent.value + row;
+      }
+      run.kernels->rank1_update(job);
+    }
+  }
+
+  const MapLayout& layout_;
+  const MapPlaces at_;
+};
+
+}  // namespace
+
+std::int64_t MapLayout::scratch_size() const { return Scratch(*this, nullptr).size; }
+
+std::unique_ptr<Node> make_map_node(const MapLayout* layout, const MapPlaces& places) {
+  return std::make_unique<MapNode>(layout, places);
+}
+
+}  // namespace adgan

@@ -1,0 +1,313 @@
+// Linear layers and convolutions (see kernels.h): forward, gradient of the input, gradient of the weights with Adam.
+
+constexpr int kMostVectors = 8;  // outputs held in registers at once: more are done in turns
+
+#define ADGAN_UNROLL _Pragma("GCC unroll 16")
+
+static std::int64_t list_rows(const MapShape& shape, const float* x, int stride, int positions, bool all,
+                              RowLists lists) {
+  std::int64_t found = 0;
+  for (int p = 0; p < positions; ++p) {
+    for (int b = 0; b < shape.blocks; ++b) {
+      const int first = b * shape.block;
+      const int channels = shape.inputs - first < shape.block ? shape.inputs - first : shape.block;
+      const std::int64_t list = (static_cast<std::int64_t>(p) * shape.blocks + b) * shape.block;
+      int count = 0;
+      for (int c = 0; c < channels; c += L) {
+        const int n = channels - c < L ? channels - c : L;
+        count += append(x + static_cast<std::int64_t>(p) * stride + first + c, n, all, c * shape.stride, shape.stride,
+                        lists.offset + list + count, lists.value + list + count);
+      }
+      lists.count[p * shape.blocks + b] = count;
+      found += count;
+    }
+  }
+  return found;
+}
+
+static std::int64_t list_columns(const float* x, int stride, int positions, int channels, bool all, ColumnLists lists,
+                                 float* scratch) {
+  std::int64_t found = 0;
+  for (int first = 0; first < channels; first += L) {
+    const int width = channels - first < L ? channels - first : L;
+    for (int p = 0; p < positions; ++p) {  // a transposed copy of some channels
+      const float* row = x + static_cast<std::int64_t>(p) * stride + first;
+      for (int c = 0; c < width; ++c) scratch[c * positions + p] = row[c];
+    }
+    for (int c = 0; c < width; ++c) {
+      const std::int64_t list = static_cast<std::int64_t>(first + c) * lists.stride;
+      int count = 0;
+      for (int p = 0; p < positions; p += L) {
+        const int n = positions - p < L ? positions - p : L;
+        count += append(scratch + c * positions + p, n, all, p, 1, lists.position + list + count,
+                        lists.value + list + count);
+      }
+      lists.count[first + c] = count;
+      found += count;
+    }
+  }
+  return found;
+}
+
+// -- forward -------------------------------------------------------------------------------------------------------
+
+// out[0 : NV vectors] += Σ value[i] · (row at offset[i]).
+template <int NV>
+static inline __attribute__((always_inline)) void add_rows(const float* rows, const int* offset, const float* value,
+                                                           int count, float* out) {
+  F sum_a[NV];
+  ADGAN_UNROLL
+  for (int v = 0; v < NV; ++v) sum_a[v] = load(out + v * L);
+  int i = 0;
+  if constexpr (NV <= 4) {  // two sums, since one would wait for its own last addition
+    F sum_b[NV];
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sum_b[v] = zero();
+    for (; i + 2 <= count; i += 2) {
+      const F xa = set1(value[i]), xb = set1(value[i + 1]);
+      const float *ra = rows + offset[i], *rb = rows + offset[i + 1];
+      ADGAN_UNROLL
+      for (int v = 0; v < NV; ++v) sum_a[v] = fma(xa, load(ra + v * L), sum_a[v]);
+      ADGAN_UNROLL
+      for (int v = 0; v < NV; ++v) sum_b[v] = fma(xb, load(rb + v * L), sum_b[v]);
+    }
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sum_a[v] = add(sum_a[v], sum_b[v]);
+  }
+  for (; i < count; ++i) {
+    const F x = set1(value[i]);
+    const float* row = rows + offset[i];
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sum_a[v] = fma(x, load(row + v * L), sum_a[v]);
+  }
+  ADGAN_UNROLL
+  for (int v = 0; v < NV; ++v) store(out + v * L, sum_a[v]);
+}
+
+template <int NV>
+static void forward_vectors(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
+                            RowLists lists, float* out, int vector) {
+  for (int b = 0; b < shape.blocks; ++b) {
+    for (int t = 0; t < shape.taps; ++t) {
+      const float* rows = weights + shape.row(b * shape.block, t) + vector * L;
+      // Between them the pairs fetch the next block's rows for this tap, before they are due.
+      const float* next = rows + static_cast<std::int64_t>(shape.block) * shape.stride;
+      const int joined = first_pair[t + 1] - first_pair[t];
+      const int share = b + 1 < shape.blocks && joined > 0 ? (shape.block + joined - 1) / joined : 0;
+      int fetched = 0;
+      for (int i = first_pair[t]; i < first_pair[t + 1]; ++i) {
+        for (int end = fetched + share < shape.block ? fetched + share : shape.block; fetched < end; ++fetched) {
+          ADGAN_UNROLL
+          for (int v = 0; v < NV; ++v) {
+            __builtin_prefetch(next + static_cast<std::int64_t>(fetched) * shape.stride + v * L, 0, 2);
+          }
+        }
+        const std::int64_t list = static_cast<std::int64_t>(pairs[i].input) * shape.blocks + b;
+        add_rows<NV>(rows, lists.offset + list * shape.block, lists.value + list * shape.block, lists.count[list],
+                     out + static_cast<std::int64_t>(pairs[i].output) * shape.ld + vector * L);
+      }
+    }
+  }
+}
+
+// CALL(NV) for NV vectors from `vector` on, until all outputs are done.
+#define ADGAN_BY_VECTORS(OUTPUTS, CALL)                                        \
+  for (int vector = 0; vector * L < (OUTPUTS); vector += kMostVectors) {       \
+    const int count = ((OUTPUTS)-vector * L + L - 1) / L;                      \
+    switch (count < kMostVectors ? count : kMostVectors) {                     \
+      case 1: CALL(1); break;                                                  \
+      case 2: CALL(2); break;                                                  \
+      case 3: CALL(3); break;                                                  \
+      case 4: CALL(4); break;                                                  \
+      case 5: CALL(5); break;                                                  \
+      case 6: CALL(6); break;                                                  \
+      case 7: CALL(7); break;                                                  \
+      default: CALL(8); break;                                                 \
+    }                                                                          \
+  }
+
+static void map_forward(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
+                        RowLists lists, float* out) {
+#define ADGAN_CALL(NV) forward_vectors<NV>(shape, weights, pairs, first_pair, lists, out, vector)
+  ADGAN_BY_VECTORS(shape.outputs, ADGAN_CALL)
+#undef ADGAN_CALL
+}
+
+// -- Adam ----------------------------------------------------------------------------------------------------------
+
+struct AdamVectors {
+  F beta1, beta2, scale, eps;
+  explicit AdamVectors(const AdamStep& step)
+      : beta1(set1(step.beta1)), beta2(set1(step.beta2)), scale(set1(step.scale)), eps(set1(step.eps)) {}
+};
+
+enum Phase { kFirst = 1, kLast = 2 };
+
+static inline __attribute__((always_inline)) F moved(F w, F m, F v, const AdamVectors& adam) {
+  return fnma(adam.scale, div(m, add(sqrt(v), adam.eps)), w);
+}
+
+// The first step: √V = |g|. (Not lr · sign(g): eps counts where g is small.)
+static inline __attribute__((always_inline)) F moved_first(F w, F g, const AdamVectors& adam) {
+  return fnma(adam.scale, div(g, add(abs(g), adam.eps)), w);
+}
+
+template <int PHASE>
+static inline __attribute__((always_inline)) void update(F g, const State& state, std::int64_t at,
+                                                         const AdamVectors& adam) {
+  F m = g, v = mul(g, g);
+  if constexpr (!(PHASE & kFirst)) {
+    m = fma(adam.beta1, load(state.first + at), m);
+    v = fma(adam.beta2, load(state.second + at), v);
+  }
+  if constexpr (!(PHASE & kLast)) {
+    store(state.first + at, m);
+    store(state.second + at, v);
+  }
+  const F w = load(state.old + at);
+  store(state.value + at, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam));
+}
+
+template <int PHASE>
+static void adam_phase(const State& s, const float* gradient, std::int64_t n, const AdamStep& step) {
+  const AdamVectors adam(step);
+  each_vector(n, [&](std::int64_t i, int lanes) {
+    const F g = load_up_to(gradient + i, lanes);
+    F m = g, v = mul(g, g);
+    if constexpr (!(PHASE & kFirst)) {
+      m = fma(adam.beta1, load_up_to(s.first + i, lanes), m);
+      v = fma(adam.beta2, load_up_to(s.second + i, lanes), v);
+    }
+    if constexpr (!(PHASE & kLast)) {
+      store_up_to(s.first + i, m, lanes);
+      store_up_to(s.second + i, v, lanes);
+    }
+    const F w = load_up_to(s.old + i, lanes);
+    store_up_to(s.value + i, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam), lanes);
+  });
+}
+
+static void adam(const State& state, const float* gradient, std::int64_t n, const AdamStep& step) {
+  switch ((step.first ? kFirst : 0) | (step.last ? kLast : 0)) {
+    case 0: return adam_phase<0>(state, gradient, n, step);
+    case kFirst: return adam_phase<kFirst>(state, gradient, n, step);
+    case kLast: return adam_phase<kLast>(state, gradient, n, step);
+    default: return adam_phase<kFirst | kLast>(state, gradient, n, step);
+  }
+}
+
+// -- backward ------------------------------------------------------------------------------------------------------
+
+// gx of one channel at R positions: its weights against what the taps see of g.
+template <int R>
+static inline __attribute__((always_inline)) void dots(const MapShape& shape, const MapBackward& job,
+                                                       const float* weights, const int* position, float* gx) {
+  F sums[R];
+  ADGAN_UNROLL
+  for (int r = 0; r < R; ++r) sums[r] = zero();
+  const int* row = job.output_row;
+  for (int t = 0; t < shape.taps; ++t, row += job.positions, weights += shape.ld) {
+    const float* g[R];
+    ADGAN_UNROLL
+    for (int r = 0; r < R; ++r) g[r] = job.g + row[position[r]];
+    for (int n = 0; n < shape.outputs; n += L) {
+      const F w = load(weights + n);
+      ADGAN_UNROLL
+      for (int r = 0; r < R; ++r) sums[r] = fma(w, load(g[r] + n), sums[r]);
+    }
+  }
+  if constexpr (R == 8) {
+    float total[8];
+    sums_of_8(sums, total);
+    for (int r = 0; r < R; ++r) gx[static_cast<std::int64_t>(position[r]) * job.gx_stride] += total[r];
+    return;
+  }
+  ADGAN_UNROLL
+  for (int r = 0; r < R; ++r) {
+    gx[static_cast<std::int64_t>(position[r]) * job.gx_stride] += sum(sums[r]);
+  }
+}
+
+static inline void input_gradient(const MapShape& shape, const MapBackward& job, int channel) {
+  const float* weights = job.weights + shape.row(channel, 0);
+  const int* position = job.lists.position + static_cast<std::int64_t>(channel) * job.lists.stride;
+  float* gx = job.gx + channel;
+  int left = job.lists.count[channel];
+  for (; left >= 8; left -= 8, position += 8) dots<8>(shape, job, weights, position, gx);
+  for (; left >= 4; left -= 4, position += 4) dots<4>(shape, job, weights, position, gx);
+  if (left == 3) dots<3>(shape, job, weights, position, gx);
+  if (left == 2) dots<2>(shape, job, weights, position, gx);
+  if (left == 1) dots<1>(shape, job, weights, position, gx);
+}
+
+enum { kAccumulate = 4 };
+
+// dW of one channel, tap by tap in registers, then Adam on the spot (or added to the gradient).
+template <int NV, int PHASE>
+static inline __attribute__((always_inline)) void weight_gradient(const MapShape& shape, const MapBackward& job,
+                                                                  int channel, int vector, const AdamVectors& adam) {
+  const std::int64_t list = static_cast<std::int64_t>(channel) * job.lists.stride;
+  const int* position = job.lists.position + list;
+  const float* value = job.lists.value + list;
+  const int count = job.lists.count[channel];
+  std::int64_t at = shape.row(channel, 0) + vector * L;
+  const int* row = job.output_row;
+  const float* g = job.g + vector * L;
+  for (int t = 0; t < shape.taps; ++t, row += job.positions, at += shape.ld) {
+    F sums[NV];
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sums[v] = zero();
+    for (int i = 0; i < count; ++i) {
+      const F x = set1(value[i]);
+      const float* from = g + row[position[i]];
+      ADGAN_UNROLL
+      for (int v = 0; v < NV; ++v) sums[v] = fma(x, load(from + v * L), sums[v]);
+    }
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) {
+      if constexpr (PHASE == kAccumulate) {
+        store(job.gradient + at + v * L, add(load(job.gradient + at + v * L), sums[v]));
+      } else {
+        update<PHASE>(sums[v], job.state, at + v * L, adam);
+        // The next channel's, which the processor's own prefetching, page by page, fetches too late.
+        const std::int64_t next = at + v * L + shape.stride;
+        __builtin_prefetch(job.state.old + next, 0, 2);
+        if constexpr (!(PHASE & kFirst)) {
+          __builtin_prefetch(job.state.first + next, 1, 2);
+          __builtin_prefetch(job.state.second + next, 1, 2);
+        }
+      }
+    }
+  }
+}
+
+template <int NV, int PHASE>
+static void weight_gradients(const MapShape& shape, const MapBackward& job, int channel, int vector) {
+  const AdamVectors adam(job.adam);
+  weight_gradient<NV, PHASE>(shape, job, channel, vector, adam);
+}
+
+template <int PHASE>
+static void weight_gradients(const MapShape& shape, const MapBackward& job, int channel) {
+#define ADGAN_CALL(NV) weight_gradients<NV, PHASE>(shape, job, channel, vector)
+  ADGAN_BY_VECTORS(shape.outputs, ADGAN_CALL)
+#undef ADGAN_CALL
+}
+
+template <int PHASE>
+static void backward_phase(const MapShape& shape, const MapBackward& job) {
+  for (int c = 0; c < shape.inputs; ++c) {
+    if (job.gx) input_gradient(shape, job, c);
+    if (job.learn) weight_gradients<PHASE>(shape, job, c);
+  }
+}
+
+static void map_backward(const MapShape& shape, const MapBackward& job) {
+  if (job.gradient) return backward_phase<kAccumulate>(shape, job);
+  switch ((job.adam.first ? kFirst : 0) | (job.adam.last ? kLast : 0)) {
+    case 0: return backward_phase<0>(shape, job);
+    case kFirst: return backward_phase<kFirst>(shape, job);
+    case kLast: return backward_phase<kLast>(shape, job);
+    default: return backward_phase<kFirst | kLast>(shape, job);
+  }
+}

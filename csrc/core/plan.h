@@ -1,0 +1,100 @@
+// A program made ready to run: nodes in order, and where every number lies in an arena.
+//
+// Layouts. A batched value of shape (C, H, W) is stored position by position, [H][W][C]; every other value as its shape
+// says. Weights of a layer that alone uses them are stored as its kernels want them (kernels.h); others as they are.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "kernels.h"
+#include "program.h"
+
+namespace adgan {
+
+enum class Weights : int { per_seed, per_sample, frozen };
+
+// What a node works on: one sample, and the weights of its owner.
+struct Run {
+  const Kernels* kernels;
+  const float* fixed;    // constants, and what follows from them alone
+  State state;           // parameters of the owner; `old` is what a forward or backward pass reads
+  float* prepared;       // what follows from the parameters: packed copies, scales and shifts
+  float* gradient;       // of parameters that no node updates itself; null: nothing is learned
+  float* act;            // values
+  float* grad;           // and their gradients
+  float* scratch;
+  float* history;        // inputs and output gradients of the rank-1 layers
+  AdamStep adam;         // of the parameters
+  int step;              // from 1
+  // The latent's own state, for the node that moves it (Plan::moves_latent).
+  AdamStep adam_latent;
+  State latent;
+  float* next_act;
+  bool first_layer_done;
+};
+
+class Node {
+ public:
+  virtual ~Node() = default;
+  virtual void prepare(Run&) const {}  // once the parameters are known
+  virtual void forward(Run&) const = 0;
+  virtual void backward(Run&) const = 0;
+  virtual void finish(Run&) const {}  // once the gradients of all samples are there
+};
+
+struct Parameter {
+  std::int64_t offset = 0;     // in the owner's state
+  std::int64_t size = 0;       // there, padding included
+  std::int64_t gradient = -1;  // in Run::gradient, or -1 where the node that uses it updates it
+  class Packing* packing = nullptr;  // null: stored as it is
+};
+
+// A layout of weights.
+class Packing {
+ public:
+  virtual ~Packing() = default;
+  virtual std::int64_t packed_size() const = 0;
+  virtual void pack(const float* natural, float* packed) const = 0;
+  virtual void add_unpacked(const float* packed, float* natural) const = 0;
+};
+
+class Plan {
+ public:
+  // Throws std::invalid_argument where the program does not fit together.
+  Plan(const Program& program, Weights weights, std::int64_t steps);
+
+  const Program program;
+  std::vector<std::unique_ptr<Node>> nodes;
+  std::vector<Parameter> parameters;
+  std::int64_t latent_act, latent_grad, latent_size;
+  std::int64_t output_act, output_grad, output_size;
+  bool moves_latent = false;  // a node of backward() moves the latent and does the next first layer
+
+  // Floats of each region.
+  std::int64_t state_size = 0, moments_size = 0, gradient_size = 0, fixed_size = 0, prepared_size = 0, act_size = 0,
+               grad_size = 0, scratch_size = 0, history_size = 0;
+
+  // θ₀ in the state's layout, and the constants. Sizes must be as the program says.
+  void load(const std::vector<const float*>& given, const std::vector<const float*>& constants, float* theta,
+            float* fixed) const;
+
+  void prepare(Run&) const;
+  void forward(Run&) const;
+  void backward(Run&) const;        // from the gradient of the output
+  void update(Run&) const;          // Adam on what backward() left to it
+
+ private:
+  friend class Builder;
+  std::vector<std::pair<std::int64_t, std::int64_t>> zeros_;       // of grad: shared by several consumers
+  struct Fixed {
+    std::int64_t offset;
+    int constant;
+    const Packing* packing;
+    double eps;  // of a batch norm: 1 / √(variance + eps) is kept; negative: the constant itself
+  };
+  std::vector<Fixed> fixed_;
+  std::vector<std::unique_ptr<Packing>> layouts_;
+};
+
+}  // namespace adgan

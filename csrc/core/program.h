@@ -1,0 +1,44 @@
+// A generator as data: adgan_fast/program.py's Program, read from the flat lists that adgan_fast/engines/native.py writes.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "op.h"
+
+namespace adgan {
+
+using Shape = std::vector<std::int64_t>;
+
+std::int64_t product(const Shape& shape, std::size_t first = 0);
+
+enum class Kind : int { latent, activation, parameter, constant, weight, count };
+
+struct Value {
+  Kind kind;
+  int index;    // of a parameter or constant
+  Shape shape;  // of one sample where batched, else whole
+
+  bool batched() const { return kind == Kind::latent || kind == Kind::activation; }
+  std::int64_t size() const { return product(shape); }
+};
+
+struct Layer {
+  Op op;
+  int output;
+  std::vector<int> inputs;  // value ids, -1 where absent
+  std::vector<std::int64_t> whole;
+  std::vector<double> real;
+};
+
+struct Program {
+  std::vector<Value> values;
+  std::vector<Layer> layers;
+  int latent;
+  int output;
+
+  // Throws std::invalid_argument where the lists make no program.
+  Program(const std::vector<std::int64_t>& code, const std::vector<double>& numbers);
+};
+
+}  // namespace adgan

@@ -1,0 +1,109 @@
+// Weight matrices that meet one row of input: y = x W. Their gradient is an outer product, so the moments are rebuilt
+// from the inputs and output gradients of the steps so far instead of being stored.
+
+static void rank1_forward(int inputs, int outputs, int ld, const float* weights, const float* x, float* out) {
+  each_vector(outputs, [&](std::int64_t n, int lanes) { store_up_to(out + n, zero(), lanes); });
+  int k = 0;
+  for (; k + 4 <= inputs; k += 4) {
+    const float* w = weights + static_cast<std::int64_t>(k) * ld;
+    const F x0 = set1(x[k]), x1 = set1(x[k + 1]), x2 = set1(x[k + 2]), x3 = set1(x[k + 3]);
+    each_vector(outputs, [&](std::int64_t n, int lanes) {
+      F y = fma(x0, load(w + n), load_up_to(out + n, lanes));
+      y = fma(x1, load(w + ld + n), y);
+      y = fma(x2, load(w + 2 * ld + n), y);
+      y = fma(x3, load(w + 3 * ld + n), y);
+      store_up_to(out + n, y, lanes);
+    });
+  }
+  for (; k < inputs; ++k) {
+    const float* w = weights + static_cast<std::int64_t>(k) * ld;
+    const F xk = set1(x[k]);
+    each_vector(outputs, [&](std::int64_t n, int lanes) {
+      store_up_to(out + n, fma(xk, load(w + n), load_up_to(out + n, lanes)), lanes);
+    });
+  }
+}
+
+static void rank1_backward(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add_to_gx) {
+  for (int k = 0; k < inputs; k += 4) {
+    const int rows = inputs - k < 4 ? inputs - k : 4;
+    const float* w = weights + static_cast<std::int64_t>(k) * ld;
+    F sums[4] = {zero(), zero(), zero(), zero()};
+    if (rows == 4) {
+      each_vector(outputs, [&](std::int64_t n, int lanes) {
+        const F gn = load_up_to(g + n, lanes);
+        ADGAN_UNROLL
+        for (int r = 0; r < 4; ++r) sums[r] = fma(gn, load(w + r * ld + n), sums[r]);
+      });
+    } else {
+      for (int r = 0; r < rows; ++r) {
+        each_vector(outputs, [&](std::int64_t n, int lanes) {
+          sums[r] = fma(load_up_to(g + n, lanes), load(w + r * ld + n), sums[r]);
+        });
+      }
+    }
+    for (int r = 0; r < rows; ++r) gx[k + r] = add_to_gx ? gx[k + r] + sum(sums[r]) : sum(sums[r]);
+  }
+}
+
+// R rows at T steps. M = Σ β₁^(T-1-s) x_s g_s and V = Σ β₂^(T-1-s) x_s² g_s², as Adam's recurrences give them.
+template <int R, int T>
+static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& job, int row) {
+  const AdamVectors adam(job.adam);
+  F a[R][T], b[R][T], next[R];
+  ADGAN_UNROLL
+  for (int r = 0; r < R; ++r) {
+    float decay1 = 1.0f, decay2 = 1.0f;
+    for (int s = T - 1; s >= 0; --s, decay1 *= job.adam.beta1, decay2 *= job.adam.beta2) {
+      const float x = job.x[s][row + r];
+      a[r][s] = set1(x * decay1);
+      b[r][s] = set1(x * x * decay2);
+    }
+    next[r] = set1(job.next ? job.next[row + r] : 0.0f);
+  }
+  const std::int64_t at = static_cast<std::int64_t>(row) * job.ld;
+  const std::int64_t ahead = static_cast<std::int64_t>(job.rows) * job.ld;  // the rows that come after these
+  each_vector(job.outputs, [&](std::int64_t n, int lanes) {
+    F m[R], v[R];
+    ADGAN_UNROLL
+    for (int s = 0; s < T; ++s) {
+      const F g = load_up_to(job.g[s] + n, lanes), square = mul(g, g);
+      ADGAN_UNROLL
+      for (int r = 0; r < R; ++r) {
+        m[r] = s == 0 ? mul(a[r][s], g) : fma(a[r][s], g, m[r]);
+        v[r] = s == 0 ? mul(b[r][s], square) : fma(b[r][s], square, v[r]);
+      }
+    }
+    F y = job.out ? load_up_to(job.out + n, lanes) : zero();
+    ADGAN_UNROLL
+    for (int r = 0; r < R; ++r) {
+      const std::int64_t i = at + r * job.ld + n;
+      const F old = load(job.old + i);
+      const F w = T == 1 ? moved_first(old, m[r], adam) : moved(old, m[r], v[r], adam);
+      __builtin_prefetch(job.old + i + ahead, 0, 2);
+      store(job.value + i, w);
+      y = fma(next[r], w, y);
+    }
+    if (job.out) store_up_to(job.out + n, y, lanes);
+  });
+}
+
+template <int T>
+static void rank1_steps(const Rank1Update& job) {
+  int row = 0;
+  for (; row + 2 <= job.rows; row += 2) rank1_rows<2, T>(job, row);
+  if (row < job.rows) rank1_rows<1, T>(job, row);
+}
+
+static void rank1_update(const Rank1Update& job) {
+  switch (job.history) {
+    case 1: return rank1_steps<1>(job);
+    case 2: return rank1_steps<2>(job);
+    case 3: return rank1_steps<3>(job);
+    case 4: return rank1_steps<4>(job);
+    case 5: return rank1_steps<5>(job);
+    case 6: return rank1_steps<6>(job);
+    case 7: return rank1_steps<7>(job);
+    default: return rank1_steps<8>(job);
+  }
+}

@@ -1,0 +1,75 @@
+// Algorithm 1 for one owner of weights at a time (adgan_fast/engines/reference.py is the plain statement).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "plan.h"
+
+namespace adgan {
+
+enum class Loss : int { l2, l1, laplacian, count };
+
+struct Rule {
+  Weights weights;
+  Loss loss;
+  std::int64_t steps;
+  double lr_latent, lr_weights, beta1, beta2, eps;
+};
+
+// Some images [image, ...] and the same starts for all of them, or each its own.
+struct Pairs {
+  std::int64_t images, starts;
+  const float* image;        // (images, C, H, W)
+  const float* start;        // (starts, *latent), or (images, starts, *latent)
+  bool common;               // starts are those of every image
+  float *initial, *final;    // (images, starts)
+  float* latent;             // (images, starts, *latent)
+  float* reconstruction;     // (images, starts, C, H, W)
+};
+
+// Memory of one thread; everything a search touches lies in it, so that no step allocates.
+class Arena {
+ public:
+  explicit Arena(std::int64_t floats);
+  float* take(std::int64_t floats);  // aligned to a cache line; throws std::logic_error at the end
+  void reset() { used_ = 0; }
+  void poison();  // NaN everywhere
+
+ private:
+  struct Free {
+    void operator()(float* p) const;
+  };
+  std::unique_ptr<float, Free> memory_;
+  std::int64_t size_, used_ = 0;
+};
+
+class Search {
+ public:
+  Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels);
+
+  std::int64_t arena_floats(std::int64_t starts) const;
+
+  // One start of several images with private weights: the first pass is theirs together.
+  void per_seed(Arena&, const Pairs&, std::int64_t start, std::int64_t first_image, std::int64_t last_image) const;
+  // All starts of an image, with one copy of the weights.
+  void per_sample(Arena&, const Pairs&, std::int64_t image) const;
+  // Some pairs, numbered image by image, without private weights.
+  void frozen(Arena&, const Pairs&, std::int64_t first_pair, std::int64_t last_pair) const;
+
+ private:
+  struct Buffers;
+  void set_target(const Buffers&, const float* image) const;
+  float loss(const Run&, const Buffers&) const;
+  void write_image(const float* act, float* to) const;
+  void use_theta(Run&, const Buffers&) const;
+
+  const Plan& plan_;
+  const Rule rule_;
+  const float *theta_, *fixed_;
+  const Kernels& kernels_;
+  std::int64_t channels_, height_, width_;
+};
+
+}  // namespace adgan

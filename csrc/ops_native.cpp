@@ -1,0 +1,142 @@
+// The operator adgan_fast::native_search (contract in adgan_fast/ops.py): checks, the split over threads, registration.
+// The maths is in core/.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <tuple>
+#include <vector>
+
+#include "core/plan.h"
+#include "core/search.h"
+
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+using Tensors = std::vector<Tensor>;
+
+#define NATIVE_CHECK(condition, ...) STD_TORCH_CHECK(condition, "adgan_fast::native_search: ", __VA_ARGS__)
+
+void check_float(const Tensor& t, const char* name) {
+  NATIVE_CHECK(t.is_cpu() && t.scalar_type() == ScalarType::Float && t.is_contiguous(), name,
+               " must be contiguous float32 on the cpu");
+}
+
+void check_shape(const Tensor& t, const adgan::Shape& shape, std::int64_t leading, const char* name) {
+  bool fits = t.dim() == leading + static_cast<std::int64_t>(shape.size());
+  for (std::size_t d = 0; fits && d < shape.size(); ++d) {
+    fits = t.size(leading + static_cast<std::int64_t>(d)) == shape[d];
+  }
+  NATIVE_CHECK(fits, name, " does not have the shape that the program says");
+}
+
+std::vector<const float*> pointers(const Tensors& tensors) {
+  std::vector<const float*> result;
+  for (const Tensor& t : tensors) result.push_back(t.const_data_ptr<float>());
+  return result;
+}
+
+// Runs work(i, thread's arena) for every i < n; threads take the next one as they become free.
+template <typename Work>
+void over_threads(std::int64_t n, std::int64_t arena_floats, bool poison, const Work& work) {
+  std::atomic<std::int64_t> next{0};
+  std::exception_ptr error;
+  std::mutex lock;
+  torch::stable::parallel_for(0, n, 1, [&](std::int64_t, std::int64_t) {
+    try {
+      std::unique_ptr<adgan::Arena> arena;
+      for (std::int64_t i; (i = next.fetch_add(1)) < n;) {
+        if (!arena) arena = std::make_unique<adgan::Arena>(arena_floats);
+        if (poison) arena->poison();
+        work(i, *arena);
+      }
+    } catch (...) {
+      next = n;
+      const std::lock_guard<std::mutex> guard(lock);
+      error = std::current_exception();
+    }
+  });
+  if (error) std::rethrow_exception(error);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> native_search(Tensor images, Tensor starts, Tensors parameters,
+                                                         Tensors constants, std::vector<std::int64_t> code,
+                                                         std::vector<double> numbers, std::int64_t weights,
+                                                         std::int64_t loss, std::int64_t steps,
+                                                         std::vector<double> rates, bool poison) {
+  NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
+  NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1 or 2, got ", loss);
+  NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
+  NATIVE_CHECK(rates.size() == 5, "rates are lr_z, lr_weights, beta1, beta2, eps");
+  const auto mode = static_cast<adgan::Weights>(weights);
+  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, rates[0], rates[1], rates[2], rates[3], rates[4]};
+  check_float(images, "images");
+  check_float(starts, "starts");
+  for (const Tensor& t : parameters) check_float(t, "parameters");
+  for (const Tensor& t : constants) check_float(t, "constants");
+
+  const adgan::Program program(code, numbers);
+  for (const adgan::Value& v : program.values) {
+    const bool parameter = v.kind == adgan::Kind::parameter;
+    if (!parameter && v.kind != adgan::Kind::constant) continue;
+    const Tensors& given = parameter ? parameters : constants;
+    NATIVE_CHECK(v.index >= 0 && v.index < static_cast<std::int64_t>(given.size()), "the program names a tensor that is not there");
+    check_shape(given[v.index], v.shape, 0, parameter ? "a parameter" : "a constant");
+  }
+  const adgan::Shape &latent = program.values[program.latent].shape, &image = program.values[program.output].shape;
+  check_shape(images, image, 1, "images");
+  const bool common = starts.dim() == static_cast<std::int64_t>(latent.size()) + 1;
+  check_shape(starts, latent, common ? 1 : 2, "starts");
+  const std::int64_t n = images.size(0), s = starts.size(common ? 0 : 1);
+  NATIVE_CHECK(common || starts.size(0) == n, "starts must have as many rows as images");
+
+  const adgan::Plan plan(program, mode, steps);
+  const auto shaped = [&](const adgan::Shape& rest) {
+    std::vector<std::int64_t> shape{n, s};
+    shape.insert(shape.end(), rest.begin(), rest.end());
+    return torch::stable::new_empty(images, shape);
+  };
+  Tensor initial = shaped({}), final = shaped({}), latents = shaped(latent), reconstructions = shaped(image);
+  if (n * s == 0) return {initial, final, latents, reconstructions};
+
+  adgan::Arena shared(plan.state_size + plan.fixed_size + 1024);
+  float *const theta = shared.take(plan.state_size), *const fixed = shared.take(plan.fixed_size);
+  plan.load(pointers(parameters), pointers(constants), theta, fixed);
+  const adgan::Pairs pairs{n, s, images.const_data_ptr<float>(), starts.const_data_ptr<float>(), common,
+                           initial.mutable_data_ptr<float>(), final.mutable_data_ptr<float>(),
+                           latents.mutable_data_ptr<float>(), reconstructions.mutable_data_ptr<float>()};
+  const adgan::Search search(plan, rule, theta, fixed, adgan::kernels());
+  const std::int64_t threads = torch::stable::get_num_threads();
+  if (mode == adgan::Weights::per_sample) {
+    over_threads(n, search.arena_floats(s), poison,
+                 [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
+  } else if (mode == adgan::Weights::frozen) {
+    const std::int64_t count = n * s, size = std::max<std::int64_t>(1, std::min<std::int64_t>(16, count / threads));
+    over_threads((count + size - 1) / size, search.arena_floats(1), poison, [&](std::int64_t i, adgan::Arena& arena) {
+      search.frozen(arena, pairs, i * size, std::min(count, (i + 1) * size));
+    });
+  } else {
+    // One start and some images at a time: as many as still leave every thread several pieces of work.
+    const std::int64_t size = std::clamp<std::int64_t>(n * s / (4 * threads), 1, n);
+    const std::int64_t parts = (n + size - 1) / size;
+    over_threads(s * parts, search.arena_floats(1), poison, [&](std::int64_t i, adgan::Arena& arena) {
+      search.per_seed(arena, pairs, i / parts, i % parts * size, std::min(n, (i % parts + 1) * size));
+    });
+  }
+  return {initial, final, latents, reconstructions};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) { m.impl("native_search", TORCH_BOX(&native_search)); }

@@ -1,0 +1,42 @@
+"""What the tests share. Helper modules beside this file (generators.py) are imported by name: pytest puts the folder of
+a conftest.py onto the import path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, settings
+
+# The same examples on every run, and a failing one told as it is found: to shrink it would take minutes.
+# `pytest --hypothesis-profile=explore` looks for new ones, and shrinks them.
+settings.register_profile(
+    "fixed",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile(
+    "explore", settings.get_profile("fixed"), derandomize=False, phases=tuple(Phase), print_blob=True
+)
+settings.load_profile("fixed")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread: what is this small is fastest so. The number is restored."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """For tests that set the number of threads: it is restored."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)

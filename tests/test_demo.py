@@ -1,0 +1,239 @@
+"""The demo, with little training and few starts, and the pictures it draws."""
+
+from __future__ import annotations
+
+import csv
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("matplotlib", reason="the demo's extra is not installed: pip install 'adgan-fast[demo]'")
+pytest.importorskip("sklearn", reason="the demo's extra is not installed: pip install 'adgan-fast[demo]'")
+
+import matplotlib
+from matplotlib.figure import Figure
+from PIL import Image
+from pyarrow import parquet
+from sklearn.metrics import roc_auc_score
+
+from adgan_fast import demo, score
+from adgan_fast.data import load_digits
+from adgan_fast.report import figures, save_gallery, save_roc
+from adgan_fast.training import load_generator
+
+FILES = {"scores.csv", "scores.parquet", "roc.png", "gallery.png", "generator.safetensors"}
+QUICK = ["--steps", "3", "--n-seed", "2"]
+
+
+SPLIT = demo.split
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_images() -> Iterator[None]:
+    """Every tenth image of each part, which is enough for the road to be walked."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "split", lambda labels: {name: part[::10] for name, part in SPLIT(labels).items()})
+        yield
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
+    assert demo.main([*QUICK, "--output", str(folder)]) == 0
+    return folder
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "scores.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def weights_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_generator(folder / "generator.safetensors").state_dict()
+
+
+def test_the_demo_writes_its_files_and_nothing_else(output: Path) -> None:
+    assert {file.name for file in output.iterdir()} == FILES
+    for name in ("roc.png", "gallery.png"):
+        with Image.open(output / name) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 300
+
+
+def test_csv_and_parquet_hold_the_same_scores_of_the_held_out_images(output: Path) -> None:
+    rows, table = rows_of(output), parquet.read_table(output / "scores.parquet")
+    digits = load_digits()
+    held_out = demo.split(digits.labels)["test"]
+    assert [int(row["index"]) for row in rows] == held_out.tolist() == table["index"].to_pylist()
+    assert [int(row["label"]) for row in rows] == digits.labels[held_out].tolist() == table["label"].to_pylist()
+    assert [row["anomalous"] == "1" for row in rows] == table["anomalous"].to_pylist()
+    assert table["anomalous"].to_pylist() == [label != 8 for label in table["label"].to_pylist()]
+    assert np.array_equal(np.array([np.float32(row["score"]) for row in rows]), table["score"].to_numpy())
+
+
+def test_the_scores_are_those_of_the_public_api_for_the_saved_generator(output: Path) -> None:
+    table = parquet.read_table(output / "scores.parquet")
+    some = table["index"].to_numpy()[:40:8]
+    generator = load_generator(output / "generator.safetensors")
+    assert np.array_equal(score(generator, load_digits().images[some], n_seed=2), table["score"].to_numpy()[:40:8])
+
+
+def test_a_second_run_gives_the_same_numbers_on_top_of_the_first(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = sorted(FILES - {"generator.safetensors"})  # whose header lists its entries in an order of its own
+    before, weights = [(output / name).read_bytes() for name in files], weights_of(output)
+    assert demo.main([*QUICK, "--output", str(output)]) == 0
+    assert [(output / name).read_bytes() for name in files] == before
+    assert all(torch.equal(value, weights[name]) for name, value in weights_of(output).items())
+    said = capsys.readouterr().out
+    auc = roc_auc_score(*zip(*((row["anomalous"] == "1", float(row["score"])) for row in rows_of(output)), strict=True))
+    assert f"AUC {auc:.4f}" in said
+    assert re.search(r"images/s, engine '\w+'", said)
+    assert str(output) in said
+
+
+def test_a_seed_and_a_digit_and_an_engine_can_be_chosen(output: Path, tmp_path: Path, capsys) -> None:
+    options = ["--output", str(tmp_path), "--digit", "1", "--seed", "5", "--engine", "grouped"]
+    assert demo.main([*QUICK, *options, "--held-out", "validation"]) == 0
+    rows = rows_of(tmp_path)
+    assert [row["anomalous"] for row in rows] == [str(int(row["label"] != "1")) for row in rows]
+    assert "engine 'grouped'" in capsys.readouterr().out
+    assert not torch.equal(weights_of(output)["layers.0.weight"], weights_of(tmp_path)["layers.0.weight"])
+
+
+def test_the_parts_of_the_data_share_no_image_and_hold_every_digit_alike() -> None:
+    labels = load_digits().labels
+    parts = SPLIT(labels)
+    assert sorted(np.concatenate(list(parts.values())).tolist()) == list(range(len(labels)))
+    for name, part in parts.items():
+        shares = np.bincount(labels[part], minlength=10) / np.bincount(labels)
+        assert np.abs(shares - demo.SHARES[name]).max() < 0.01
+    assert all(np.array_equal(part, again) for part, again in zip(parts.values(), SPLIT(labels).values()))  # noqa: B905
+
+
+@pytest.mark.parametrize("options", [["--steps", "-1"], ["--n-seed", "0"], ["--digit", "10"], ["--engine", "warp"]])
+def test_a_bad_option_is_refused_at_once(options: list[str], tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        demo.main([*options, "--output", str(tmp_path / "out")])
+    assert stopped.value.code == 2
+    assert options[0].strip("-").replace("-", "_") in capsys.readouterr().err.replace("-", "_")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_a_file_is_refused_at_once(tmp_path: Path, capsys) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    with pytest.raises(SystemExit):
+        demo.main(["--output", str(file)])
+    assert str(file) in capsys.readouterr().err
+    assert file.read_text() == "mine"
+
+
+def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
+    real = demo.importlib.util.find_spec
+    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
+    with pytest.raises(SystemExit):
+        demo.main(["--output", str(tmp_path)])
+    assert "needs matplotlib: pip install 'adgan-fast[demo]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["train", "search"])
+def test_an_interrupt_ends_the_demo_without_a_traceback(where: str, tmp_path: Path, monkeypatch, capsys) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(demo, where, interrupted)
+    assert demo.main([*QUICK, "--output", str(tmp_path)]) == 130
+    assert "Interrupted" in capsys.readouterr().err
+    assert torch.get_num_threads() == threads
+    assert not (tmp_path / "scores.csv").exists()
+
+
+# Pictures
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are saved from now on, still open."""
+    found: list[Figure] = []
+    real = figures._save
+    monkeypatch.setattr(figures, "_save", lambda figure, path: (found.append(figure), real(figure, path))[1])
+    return found
+
+
+def pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def test_the_roc_curve_shows_the_points_and_the_area(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = drawn(monkeypatch)
+    path = save_roc(tmp_path / "roc.png", [0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0], 0.875, "A title")
+    assert path == tmp_path / "roc.png"
+    assert pixels(path).std() > 0
+    (axes,) = found[0].axes
+    assert axes.lines[1].get_xydata().tolist() == [[0, 0], [0, 0.5], [0.5, 1], [1, 1]]
+    assert axes.get_title() == "A title"
+    assert "AUC 0.8750" in [text.get_text() for text in axes.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_gallery_shows_the_extremes_with_their_residuals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    random = np.random.default_rng(0)
+    images = random.uniform(-1, 1, (6, channels, 8, 8)).astype(np.float32)
+    reconstructions = random.uniform(-1, 1, images.shape).astype(np.float32)
+    scores = np.array([3.0, np.nan, 1.0, 5.0, 2.0, 4.0])
+    found = drawn(monkeypatch)
+    save_gallery(tmp_path / "g.png", images, reconstructions, scores, labels="abcdef", count=2)
+    axes = np.array(found[0].axes).reshape(2, 3, 2)
+    titles = [[cell.get_title() for cell in block[0]] for block in axes]
+    assert titles == [["c\n1", "e\n2"], ["d\n5", "f\n4"]]
+    for block, which in zip(axes, ([2, 4], [3, 5]), strict=True):
+        for column, index in enumerate(which):
+            image, reconstruction, residual = (cell.images[0].get_array() for cell in block[:, column])
+            expected = (images[index].transpose(1, 2, 0) + 1) / 2
+            assert np.allclose(np.asarray(image).reshape(expected.shape), expected)
+            expected = (reconstructions[index].transpose(1, 2, 0) + 1) / 2
+            assert np.allclose(np.asarray(reconstruction).reshape(expected.shape), expected)
+            assert np.allclose(residual, np.abs(images[index] - reconstructions[index]).mean(0))
+    scales = {cell.images[0].get_clim() for cell in axes[:, 2].flat}
+    assert len(scales) == 1
+    assert pixels(tmp_path / "g.png").std() > 0
+
+
+def test_the_gallery_of_fewer_images_than_asked_for_shows_those(tmp_path: Path, monkeypatch) -> None:
+    found = drawn(monkeypatch)
+    images = np.zeros((2, 1, 8, 8))
+    save_gallery(tmp_path / "g.png", images, images, np.array([2.0, 1.0]))
+    assert len(found[0].axes) == 2 * 3 * 2
+    assert [axes.get_title() for axes in found[0].axes[:2]] == ["#1\n1", "#0\n2"]
+
+
+def test_the_gallery_says_what_it_cannot_draw(tmp_path: Path) -> None:
+    images, scores = np.zeros((3, 1, 8, 8)), np.arange(3.0)
+    for arguments, message in [
+        ((images[:, 0], images[:, 0], scores), r"\(3, 8, 8\)"),
+        ((images, images[:2], scores), r"\(2, 1, 8, 8\)"),
+        ((images, images, scores[:2]), "one score"),
+        ((images, images, np.full(3, np.nan)), "no image has a finite score"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            save_gallery(tmp_path / "g.png", *arguments)
+    with pytest.raises(ValueError, match="count must be at least 1"):
+        save_gallery(tmp_path / "g.png", images, images, scores, count=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_pictures_are_drawn_without_pyplot(tmp_path: Path) -> None:
+    had, settings = "matplotlib.pyplot" in sys.modules, matplotlib.rcParams.copy()
+    save_roc(tmp_path / "roc.png", [0, 1], [0, 1], 0.5, "")
+    assert ("matplotlib.pyplot" in sys.modules) == had
+    assert matplotlib.rcParams.copy() == settings

@@ -1,0 +1,77 @@
+"""Ctrl-C: the search stops soon, and leaves neither threads nor settings behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+import torch
+from generators import FAMILIES
+
+import adgan_fast
+
+pytestmark = pytest.mark.usefixtures("threads")
+
+ENGINES = [e.name for e in adgan_fast.engines() if e.available]
+SOON = 2.0  # seconds
+CASE = FAMILIES["DCGAN of 28"]
+LONG = {"n_seed": 64, "steps": 50}  # many seconds of work
+
+
+def workers() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("adgan_fast")]
+
+
+def assert_clean(threads: int) -> None:
+    assert workers() == []
+    assert torch.get_num_threads() == threads
+    found = adgan_fast.score(FAMILIES["DCGAN of 8"].module, FAMILIES["DCGAN of 8"].images(1), n_seed=2, steps=1)
+    assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_stops_the_search_soon(engine, threads):
+    torch.set_num_threads(threads)
+    adgan_fast.score(CASE.module, CASE.images(1), engine=engine, n_seed=1, steps=1)  # what is loaded once is loaded
+    sent: list[float] = []
+
+    def send() -> None:
+        sent.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)  # as the keyboard does: to the process, which hands it to its main thread
+
+    timer = threading.Timer(0.8, send)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            adgan_fast.score(CASE.module, CASE.images(200), engine=engine, **LONG)
+        assert time.monotonic() - sent[0] < SOON
+    finally:
+        timer.cancel()
+    assert_clean(threads)
+
+
+@pytest.mark.parametrize("engine", [e for e in ENGINES if e in ("grouped", "eager", "reference")])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_an_error_in_the_midst_of_the_work_stops_the_rest(engine, error):
+    torch.set_num_threads(2)
+    calls = 0
+
+    def loss(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls == 25:
+            raise error
+        return (reconstruction - image).square().flatten(1).sum(1)
+
+    before = time.monotonic()
+    with pytest.raises(error):
+        adgan_fast.score(CASE.module, CASE.images(200), engine=engine, loss=loss, **LONG)
+    assert time.monotonic() - before < 10  # of hundreds of seconds
+    stopped = calls
+    time.sleep(0.05)
+    assert calls == stopped
+    assert_clean(2)

@@ -1,0 +1,269 @@
+"""The native engine: agreement with the float64 reference, the same bits however the work is cut, nothing uninitialised."""
+
+from __future__ import annotations
+
+import importlib
+import math
+import threading
+import time
+
+import pytest
+import torch
+from bounds import FLOAT32, violations
+from generators import FAMILIES, Case, cases, dcgan
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+import adgan_fast
+from adgan_fast import SearchConfig, ops
+from adgan_fast.engines import native
+from adgan_fast.lowering import lower
+
+MODES = ("per_seed", "per_sample", "frozen")
+LOSSES = ("l2", "l1", "laplacian")
+
+pytestmark = pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
+
+
+def run(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
+    settings = {"n_seed": 3, "steps": 4, "latent_shape": case.latent_shape, "engine": "native", **settings}
+    return adgan_fast.search(case.module, images, **settings)
+
+
+def reference(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
+    case.module.double()
+    try:
+        return run(case, images.double(), **{**settings, "engine": "reference"})
+    finally:
+        case.module.float()
+
+
+def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", loss: str = "l2", steps: int = 3):
+    program = lower(case.module.eval(), case.latent_shape)
+    random = torch.Generator().manual_seed(3)
+    starts = torch.randn(s, *case.latent_shape, generator=random)
+    return (
+        case.images(n), starts, [p.detach() for p in program.parameters], list(program.constants),
+        *native.encode(program), MODES.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
+    )  # fmt: skip
+
+
+# -- agreement -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_agrees_with_the_reference_on_every_family(name, weights):
+    case = FAMILIES[name]
+    for loss in LOSSES if weights == "per_seed" else ("l2",):
+        images, settings = case.images(2), {"weights": weights, "loss": loss}
+        assert not violations(run(case, images, **settings), reference(case, images, **settings), FLOAT32)
+
+
+@pytest.mark.usefixtures("one_thread")
+@settings(max_examples=25)
+@given(cases(), st.sampled_from(MODES), st.sampled_from(LOSSES), st.integers(6, 11))
+def test_agrees_with_the_reference_for_many_steps(case, weights, loss, steps):
+    """Beyond the steps that rank-1 layers keep; engines/test_agreement.py has the usual ones."""
+    images, settings = case.images(2), {"weights": weights, "loss": loss, "steps": steps, "lr_weights": 1e-3}
+    try:
+        expected = reference(case, images, **settings)
+    except ValueError:  # every ReLU is shut
+        return
+    # Where float32 itself has an entry of a first gradient flip its sign, nothing can be said.
+    if math.prod(case.image_shape) >= 6 and not violations(
+        run(case, images, **{**settings, "engine": "reference"}), expected, FLOAT32 * 0.25
+    ):
+        assert not violations(run(case, images, **settings), expected, FLOAT32)
+
+
+@pytest.mark.parametrize("image_size, channels, width", [(32, 1, 16), (32, 3, 24), (64, 3, 8), (28, 1, 20)])
+@pytest.mark.parametrize("weights", MODES)
+def test_agrees_at_widths_that_fill_registers_and_leave_a_rest(image_size, channels, width, weights):
+    case = dcgan(image_size, channels, 24, width)
+    images = case.images(2)
+    expected = reference(case, images, weights=weights, engine="grouped")
+    assert not violations(run(case, images, weights=weights), expected, FLOAT32)
+
+
+def test_latents_and_reconstructions_are_those_of_the_best_start():
+    case = FAMILIES["DCGAN of 16"]
+    found, expected = run(case, case.images(3)), reference(case, case.images(3))
+    torch.testing.assert_close(found.latents, expected.latents.float(), rtol=0, atol=2e-3)
+    torch.testing.assert_close(found.reconstructions, expected.reconstructions.float(), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("weights", MODES)
+def test_starts_of_each_images_own(weights):
+    case = FAMILIES["DCGAN of 8"]
+    settings = {"starts": "independent", "weights": weights}
+    assert not violations(
+        run(case, case.images(3), **settings), reference(case, case.images(3), **settings), FLOAT32
+    )
+
+
+# -- the same bits -------------------------------------------------------------------------------------------------
+
+
+def _same(a: adgan_fast.SearchResult, b: adgan_fast.SearchResult) -> bool:
+    names = ("initial_losses", "losses", "latents", "reconstructions")
+    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("name", ["DCGAN of 32", "upsample and convolve", "tied weights"])
+def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkeypatch):
+    case = FAMILIES[name] if name != "DCGAN of 32" else dcgan(32, 1, 20, 16)
+    images = case.images(5)
+    torch.set_num_threads(1)
+    whole = run(case, images, weights=weights)
+    torch.set_num_threads(3)
+    assert _same(whole, run(case, images, weights=weights))
+    monkeypatch.setattr(native, "CALL_SECONDS", 0.0)  # a pair at a time
+    assert _same(whole, run(case, images, weights=weights))
+    backwards = run(case, images.flip(0), weights=weights)
+    assert torch.equal(backwards.losses.flip(0), whole.losses)
+    assert torch.equal(backwards.latents.flip(0), whole.latents)
+    alone = run(case, images[2:3], weights=weights)
+    assert torch.equal(alone.losses, whole.losses[2:3])
+
+
+# -- the operator --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("weights", MODES)
+def test_opcheck(weights):
+    torch.library.opcheck(torch.ops.adgan_fast.native_search.default, op_arguments(FAMILIES["DCGAN of 8"], weights=weights))
+
+
+@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_scratch_is_read_before_it_is_written(name, weights):
+    arguments = op_arguments(FAMILIES[name], weights=weights, loss="laplacian")
+    for clean, poisoned in zip(ops.native_search(*arguments), ops.native_search(*arguments, poison=True), strict=True):
+        assert torch.equal(clean, poisoned) and bool(torch.isfinite(poisoned).all())
+
+
+@settings(max_examples=40, deadline=None)
+@given(cases(), st.sampled_from(MODES), st.sampled_from(LOSSES))
+def test_no_scratch_is_read_before_it_is_written_in_random_generators(case, weights, loss):
+    arguments = op_arguments(case, weights=weights, loss=loss)
+    for clean, poisoned in zip(ops.native_search(*arguments), ops.native_search(*arguments, poison=True), strict=True):
+        assert torch.equal(clean.nan_to_num(7), poisoned.nan_to_num(7))
+
+
+def test_no_images_and_no_steps():
+    case = FAMILIES["DCGAN of 8"]
+    arguments = op_arguments(case, n=0)
+    assert [len(t) for t in ops.native_search(*arguments)] == [0, 0, 0, 0]
+    initial, final, latents, _ = ops.native_search(*op_arguments(case, steps=0))
+    assert torch.equal(initial, final) and torch.equal(latents[0], op_arguments(case)[1])
+
+
+@pytest.mark.parametrize("change", ["image", "starts", "weights", "dtype", "code", "numbers", "rates", "parameters"])
+def test_what_breaks_the_contract_is_refused(change):
+    a = list(op_arguments(FAMILIES["DCGAN of 8"]))
+    if change == "image":
+        a[0] = a[0][:, :, :-1]
+    elif change == "starts":
+        a[1] = a[1][:, :-1]
+    elif change == "weights":
+        a[6] = 3
+    elif change == "dtype":
+        a[0] = a[0].double()
+    elif change == "code":
+        a[4] = a[4][:-3]
+    elif change == "numbers":
+        a[5] = a[5] + [1.0]
+    elif change == "rates":
+        a[9] = a[9][:3]
+    else:
+        a[2] = a[2][:-1]
+    with pytest.raises((RuntimeError, ValueError)):
+        ops.native_search(*a)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_garbled_program_is_refused_or_runs_but_never_crashes(data):
+    a = list(op_arguments(FAMILIES["upsample and convolve"], n=1, s=1, steps=1))
+    code = list(a[4])
+    for _ in range(data.draw(st.integers(1, 3))):
+        code[data.draw(st.integers(0, len(code) - 1))] = data.draw(st.integers(-2, 40))
+    a[4] = code
+    try:
+        ops.native_search(*a)
+    except (RuntimeError, ValueError, IndexError):
+        pass
+
+
+def test_the_gil_is_released():
+    case = dcgan(32, 1, 64, 32)
+    arguments, counted, done = op_arguments(case, n=4, s=8), 0, threading.Event()
+    worker = threading.Thread(target=lambda: (ops.native_search(*arguments), done.set()))
+    worker.start()
+    while not done.is_set():
+        counted += 1
+        time.sleep(0.001)
+    worker.join()
+    assert counted > 5
+
+
+# -- refusals ------------------------------------------------------------------------------------------------------
+
+
+def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped(monkeypatch):
+    case = FAMILIES["DCGAN of 8"]
+    assert run(case, case.images(1), engine="auto").engine == "native"
+
+    def loss(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return (r - x).square().flatten(1).sum(1)
+
+    assert run(case, case.images(1), engine="auto", loss=loss).engine == "grouped"
+    with pytest.raises(ValueError, match="'loss' is a function"):
+        run(case, case.images(1), loss=loss)
+    with pytest.raises(ValueError, match="float32, not in torch.float64"):
+        reference(case, case.images(1).double(), engine="native") if False else run(
+            Case(dcgan(8, 1, 5, 3).module.double(), (5,), (1, 8, 8)), case.images(1).double()
+        )
+
+
+class ScaledWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.ConvTranspose2d(4, 1, 3)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.conv_transpose2d(z, self.conv.weight * 0.5)
+
+
+def test_a_layer_it_does_not_know_is_named():
+    case = Case(ScaledWeight(), (4, 1, 1), (1, 3, 3))
+    with pytest.raises(ValueError, match=r"layer '.*': its weight is computed from parameters"):
+        run(case, case.images(1))
+
+
+def test_every_lowered_op_is_known():
+    batched = importlib.import_module("adgan_fast.engines.batched")
+    assert set(batched._RUN) == set(native.OPS)
+
+
+def test_a_zero_gradient_is_no_update():
+    """Learning rates of 0 for the weights and a generator that ignores most of its latent: nothing is NaN."""
+    module = nn.Sequential(nn.Linear(6, 18), nn.ReLU(), nn.Unflatten(1, (2, 3, 3)), nn.ConvTranspose2d(2, 1, 3))
+    with torch.no_grad():
+        module[0].weight[:, 3:] = 0
+        module[0].weight[9:] = 0
+        module[0].bias[9:] = -1
+    case = Case(module, (6,), (1, 5, 5))
+    found = run(case, case.images(2), steps=5)
+    assert bool(torch.isfinite(found.losses).all())
+    starts = adgan_fast.starts.draw(0, None, 3, (6,), "normal").float()
+    first, second = found.latents[:, :, 3:], starts[:, 3:].expand(2, 3, 3)
+    assert not torch.equal(first, second)  # weights of zero get gradients, and so does the latent behind them later
+    frozen = run(case, case.images(2), steps=5, weights="frozen")
+    assert torch.equal(frozen.latents[:, :, 3:], second)
+    assert SearchConfig().eps > 0
