@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import threading
 import warnings
 from typing import Any, TypeVar
 
@@ -22,6 +23,8 @@ from .precision import arithmetic
 from .program import Unlowered
 from .result import SearchResult
 from .starts import Starts, draw
+
+_ONE_AT_A_TIME = threading.RLock()  # a search uses every thread, and settings of PyTorch that all threads share
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
@@ -73,11 +76,12 @@ def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchCon
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    with torch.inference_mode(False), torch.enable_grad():
+    with _ONE_AT_A_TIME, torch.inference_mode(False), torch.enable_grad():
         finite = validate.scan(given, config.strict)
         module = _own_copy(gen, config)
         device, dtype = _home(module)
-        with torch.autocast(device.type, enabled=False):
+        random = torch.random.fork_rng([device] if device.type == "cuda" else [])
+        with random, torch.autocast(device.type, enabled=False):
             job = _job(module, device, dtype, given, config)
             engine = choose(job)
             found = {
@@ -89,12 +93,14 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
     lost = int((~torch.isfinite(found["scores"])).sum())
     if lost:
         warnings.warn(
-            f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} returned such values",
+            f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} or the loss returned "
+            "such values on the way, or the learning rates let the search diverge",
             RuntimeWarning,
             stacklevel=3,
         )
-    for tensor in found.values():
-        tensor[~finite] = float("nan")
+    if not bool(finite.all()):
+        for tensor in found.values():
+            tensor[~finite] = float("nan")
     return engine.name, found
 
 
@@ -102,6 +108,8 @@ def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
     """The run's own generator: in eval mode, on the run's device, in float32 (float64 if it was)."""
     if isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram)):
         module: nn.Module = load_exported(gen)
+    elif isinstance(gen, torch.jit.ScriptModule):
+        raise TypeError("gen is TorchScript; pass the module it was made from, or the path of a saved .pt2")
     elif isinstance(gen, nn.Module):
         try:
             module = copy.deepcopy(gen)
@@ -112,18 +120,23 @@ def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
             ) from error
     else:
         raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
-    dtype = torch.float64 if any(tensor.dtype == torch.float64 for tensor in _numbers(module)) else torch.float32
-    return module.to(device=config.device or _home(module)[0], dtype=dtype).eval()
-
-
-def _numbers(module: nn.Module) -> list[torch.Tensor]:
-    return [tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point()]
+    device, dtype = _home(module)
+    if device.type == "meta":
+        raise ValueError(f"generator {type(module).__name__} is on the meta device: it has no weights")
+    try:
+        return module.to(device=config.device, dtype=dtype).eval()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
+        raise ValueError(f"device {str(config.device)!r} cannot be used: {error}") from error
 
 
 def _home(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a generator computes; one without a number of its own is at home on the CPU, in float32."""
-    like = next(iter(_numbers(module)), torch.empty(0, dtype=torch.float32))
-    return like.device, like.dtype
+    """Where a generator computes, and in what: float64 if its first parameter is (or buffer, if it has none).
+
+    One without a number of its own is at home on the CPU, in float32.
+    """
+    numbers = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+    like = next(numbers, torch.empty(0, dtype=torch.float32))
+    return like.device, torch.float64 if like.dtype == torch.float64 else torch.float32
 
 
 def _job(
@@ -137,14 +150,15 @@ def _job(
         n_images=len(images), device=device, dtype=dtype,
     )  # fmt: skip
     probes = draw(config.seed, None, 2, latent_shape, config.prior).to(device, dtype)
-    validate.check_generator(module, probes, image_shape)
+    image, loss = validate.check_generator(module, probes, image_shape), Loss(config.loss)
+    validate.check_loss(loss, image)
     program, unlowered = None, ""
     if config.engine not in ("reference", "eager"):
         try:
             program = lower(module, latent_shape)
         except Unlowered as error:
             unlowered = str(error)
-    return Job(module, program, unlowered, config, Loss(config.loss), starts, latent_shape, image_shape, device, dtype)
+    return Job(module, program, unlowered, config, loss, starts, probes, latent_shape, image_shape, device, dtype)
 
 
 def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:

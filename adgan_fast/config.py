@@ -18,7 +18,7 @@ ENGINES = ("auto", "reference", "eager", "grouped", "native", "triton")
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SearchConfig:
     """Settings of Algorithm 1. Invalid values raise ValueError naming the field.
 
@@ -28,7 +28,7 @@ class SearchConfig:
         lr_z: Adam's learning rate for the latent (footnote 5: 0.25).
         lr_weights: Adam's learning rate for the private weights (footnote 5: 5e-5).
         betas: Adam's decay rates (footnote 5: 0.5, 0.999).
-        eps: Adam's epsilon, above 0 so that a zero gradient is no update.
+        eps: Adam's epsilon, at least float32's least normal number, so that a zero gradient is no update.
         weights: who owns a copy of the weights. ``"per_seed"`` (the paper, Sect. 3.1): each (image, start) pair;
             ``"per_sample"``: each image, its starts sharing one; ``"frozen"``: nobody, only the latent moves.
         loss: ``"l2"`` (Sect. 4.2), ``"l1"``, ``"laplacian"`` (Sect. 5, ref. [28]), or a callable
@@ -41,7 +41,8 @@ class SearchConfig:
         engine: ``"auto"`` or the name of an engine; see ``adgan_fast.engines()``.
         precision: the least exact arithmetic an engine may use: ``"float32"``, ``"tf32"`` or ``"bf16"``.
         device: where to run; the generator's own device when None.
-        chunk: pairs (images for ``weights="per_sample"``) computed together; planned from free memory when None.
+        chunk: pairs (images for ``weights="per_sample"``) computed together on a GPU; planned from free memory when
+            None. On a CPU engines compute a number of their own at once, the same for every job size.
         progress: show a progress bar on stderr.
         strict: raise on images with NaN or Inf, instead of scoring those rows NaN.
     """
@@ -66,21 +67,17 @@ class SearchConfig:
     strict: bool = False
 
     def __post_init__(self) -> None:
-        _whole("n_seed", self.n_seed, 1)
-        _whole("steps", self.steps, 0)
-        _whole("seed", self.seed, 0)
+        for name, least in (("n_seed", 1), ("steps", 0), ("seed", 0)):
+            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
         if self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, got {self.seed}")
-        _number("lr_z", self.lr_z, 0.0, inclusive=True)
-        _number("lr_weights", self.lr_weights, 0.0, inclusive=True)
-        _number("eps", self.eps, 0.0, inclusive=False)
+        for name, low in (("lr_z", 0.0), ("lr_weights", 0.0), ("eps", torch.finfo(torch.float32).tiny)):
+            object.__setattr__(self, name, _number(name, getattr(self, name), low))
         if not isinstance(self.betas, (tuple, list)) or len(self.betas) != 2:
             raise ValueError(f"betas must be two numbers, got {self.betas!r}")
-        for beta in self.betas:
-            _number("betas", beta, 0.0, inclusive=True)
-            if beta >= 1:
-                raise ValueError(f"betas must be below 1, got {self.betas!r}")
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        object.__setattr__(self, "betas", tuple(_number("betas", beta, 0.0) for beta in self.betas))
+        if max(self.betas) >= 1:
+            raise ValueError(f"betas must be below 1, got {self.betas!r}")
         _one_of("weights", self.weights, WEIGHTS)
         if not callable(self.loss):
             _one_of("loss", self.loss, LOSSES, "or a callable")
@@ -95,11 +92,9 @@ class SearchConfig:
             shape = tuple(self.latent_shape) if isinstance(self.latent_shape, (tuple, list)) else (self.latent_shape,)
             if not shape:
                 raise ValueError("latent_shape must name at least one dimension, got ()")
-            for size in shape:
-                _whole("latent_shape", size, 1)
-            object.__setattr__(self, "latent_shape", shape)
+            object.__setattr__(self, "latent_shape", tuple(_whole("latent_shape", size, 1) for size in shape))
         if self.chunk is not None:
-            _whole("chunk", self.chunk, 1)
+            object.__setattr__(self, "chunk", _whole("chunk", self.chunk, 1))
         for name in ("progress", "strict"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -108,6 +103,16 @@ class SearchConfig:
                 torch.device(self.device)
             except (RuntimeError, TypeError) as error:
                 raise ValueError(f"device {self.device!r} is not a torch device: {error}") from error
+
+    def __eq__(self, other: object) -> bool:
+        """Every field equal; starts given as tensors by their values."""
+        if not isinstance(other, SearchConfig):
+            return NotImplemented
+        return all(_same(getattr(self, field.name), getattr(other, field.name)) for field in dataclasses.fields(self))
+
+    def __hash__(self) -> int:
+        values = (getattr(self, field.name) for field in dataclasses.fields(self))
+        return hash(tuple(tuple(value.shape) if isinstance(value, torch.Tensor) else value for value in values))
 
     def replace(self, **overrides: Any) -> SearchConfig:
         """A copy with some fields changed; an unknown name raises TypeError naming it."""
@@ -118,17 +123,23 @@ class SearchConfig:
         return dataclasses.replace(self, **overrides)
 
 
-def _whole(name: str, value: Any, least: int) -> None:
+def _whole(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    return int(value)
 
 
-def _number(name: str, value: Any, least: float, inclusive: bool) -> None:
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool) and value < float("inf")
-    if not good or not (value >= least if inclusive else value > least):
-        raise ValueError(
-            f"{name} must be a finite number {'of at least' if inclusive else 'above'} {least:g}, got {value!r}"
-        )
+def _number(name: str, value: Any, least: float) -> float:
+    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not good or not least <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of at least {least:.3g}, got {value!r}")
+    return float(value)
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return torch.equal(a, b)
+    return type(a) is type(b) and bool(a == b)
 
 
 def _one_of(name: str, value: Any, known: tuple[str, ...], more: str = "") -> None:

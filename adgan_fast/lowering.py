@@ -23,9 +23,9 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     Parameters and buffers are referred to, not copied, where they are contiguous. Raises Unlowered naming the layer and
     the op that has no rule.
     """
-    reference = next(iter(module.parameters()), torch.empty(0))
-    dtype = reference.dtype if reference.is_floating_point() else torch.get_default_dtype()
-    latent = torch.zeros((1, *latent_shape), dtype=dtype, device=reference.device)
+    numbers = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+    like = next(numbers, torch.empty(0))
+    latent = torch.zeros((1, *latent_shape), dtype=like.dtype, device=like.device)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
@@ -34,7 +34,7 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
-    return _Lowering(module, exported).program()
+    return _Lowering(module, exported, latent.dtype).program()
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -48,7 +48,7 @@ def _first_line(error: BaseException) -> str:
 class _Lowering:
     """The state of one lowering: values and layers so far, and the node in hand."""
 
-    def __init__(self, module: nn.Module, exported: torch.export.ExportedProgram):
+    def __init__(self, module: nn.Module, exported: torch.export.ExportedProgram, dtype: torch.dtype):
         self.values: list[Value] = []
         self.layers: list[Layer] = []
         self.parameters: list[torch.Tensor] = []
@@ -57,7 +57,7 @@ class _Lowering:
         self.made_by: dict[int, Layer] = {}
         self.ids: dict[fx.Node, int] = {}
         self.module, self.exported = module, exported
-        self.latent = -1
+        self.latent, self.dtype = -1, dtype
         self.node: fx.Node = next(iter(exported.graph.nodes))
 
     def program(self) -> Program:
@@ -188,7 +188,8 @@ class _Lowering:
         return self.add(Value("parameter", tuple(parameter.shape), len(self.parameters) - 1))
 
     def _constant(self, tensor: torch.Tensor) -> int:
-        self.constants.append(tensor.detach())
+        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
+        self.constants.append(tensor.to(self.dtype) if tensor.is_floating_point() else tensor)
         return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
 
     def _output(self) -> int:

@@ -177,7 +177,14 @@ def _adam_step_fake(
 torch.library.define(
     "adgan_fast::native_search",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
-    "int weights, int loss, int steps, float[] rates, bool poison=False) -> (Tensor, Tensor, Tensor, Tensor)",
+    "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+)
+
+torch.library.define(  # seconds by layer, for bench/profile_native.py
+    "adgan_fast::native_profile",
+    "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
+    "int weights, int loss, int steps, float[] rates) -> Tensor",
 )
 
 
@@ -192,6 +199,7 @@ def native_search(
     loss: int,
     steps: int,
     rates: Sequence[float],
+    lanes: int = 0,
     poison: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
@@ -208,6 +216,7 @@ def native_search(
         loss: 0 l2, 1 l1, 2 laplacian.
         steps: k.
         rates: lr_z, lr_weights, beta1, beta2, eps.
+        lanes: threads to use, where memory allows no more; 0: all of PyTorch's.
         poison: fill all scratch memory with NaN before each use (for tests).
 
     Returns:
@@ -217,7 +226,7 @@ def native_search(
         RuntimeError: naming the argument; or where the program does not fit together.
     """
     return torch.ops.adgan_fast.native_search.default(
-        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, poison
+        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison
     )
 
 
@@ -233,6 +242,7 @@ def _native_search_fake(
     loss: int,
     steps: int,
     rates: Sequence[float],
+    lanes: int = 0,
     poison: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     latent_rank = code[_latent_rank_at(code)]

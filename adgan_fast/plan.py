@@ -36,45 +36,50 @@ def _container_bytes() -> list[int]:
 
 
 def planned(engine: Engine, job: Job, n_images: int) -> Job:
-    """The job with a chunk: the config's, else the engine's own where that fits into free memory, else less.
+    """The job with chunk and lanes that fit into free memory.
 
-    Raises MemoryError if not even one unit of `chunk` fits.
+    On a CPU the chunk is the engine's own, and as many threads work as there is memory for. On a GPU one chunk is in
+    work: the config's, else the engine's own where that fits, else what does. Raises MemoryError if nothing fits.
     """
-    if job.config.chunk is not None:
+    on_cpu = job.device.type == "cpu"
+    chunk = engine.default_chunk(job)
+    if not on_cpu and job.config.chunk is not None:
         return dataclasses.replace(job, chunk=job.config.chunk)
-    each, lanes = engine.bytes_of_pair(job), workers(job)
-    free = int(SHARE * free_bytes(job.device))
-    fit = free // max(1, each * lanes)
-    if fit < 1:
-        fit = free // max(1, each)  # allocation halves no further than one; say what it would take
-    if fit < 1:
+    each, free = engine.bytes_of_pair(job), int(SHARE * free_bytes(job.device))
+    least = each * (chunk if on_cpu else 1)
+    if free < least:
         raise MemoryError(
-            f"one pair needs about {each / 2**20:.0f} MiB with engine {engine.name!r}, "
+            f"engine {engine.name!r} needs about {least / 2**20:.0f} MiB for one chunk of this generator, "
             f"{free / 2**20:.0f} MiB are free on {job.device}"
         )
+    if on_cpu:
+        return dataclasses.replace(job, chunk=chunk, lanes=min(torch.get_num_threads(), free // max(1, least)))
     units = n_images if job.config.weights == "per_sample" else n_images * job.n_seed
-    return dataclasses.replace(job, chunk=max(1, min(engine.default_chunk(job), fit, units)))
-
-
-def workers(job: Job) -> int:
-    """Chunks in work at the same time."""
-    return torch.get_num_threads() if job.device.type == "cpu" else 1
+    return dataclasses.replace(job, chunk=min(chunk, free // max(1, each), units))
 
 
 def run(engine: Engine, job: Job, block: Block) -> Job:
-    """Run a block; on an out-of-memory error halve the chunk and go on. Returns the job with the chunk that worked."""
+    """Run a block; on an out-of-memory error go on with half. Returns the job as it worked."""
     while True:
         try:
             engine.run(job, block)
             return job
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or (job.chunk or 1) <= 1:
+            if not _out_of_memory(error) or job.chunk * job.lanes == 1 or (job.device.type == "cpu" and job.lanes == 1):
                 raise
-            job = dataclasses.replace(job, chunk=(job.chunk or 1) // 2)
-            log.warning("out of memory on %s: chunk halved to %d", job.device, job.chunk)
+            job = _halved(job)
         block.restart()
         if job.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _halved(job: Job) -> Job:
+    """Half of the threads on a CPU, half of the chunk on a GPU."""
+    if job.device.type == "cpu":
+        log.warning("out of memory on %s: %d threads at work instead of %d", job.device, job.lanes // 2, job.lanes)
+        return dataclasses.replace(job, lanes=job.lanes // 2)
+    log.warning("out of memory on %s: chunk halved to %d", job.device, job.chunk // 2)
+    return dataclasses.replace(job, chunk=job.chunk // 2)
 
 
 def _out_of_memory(error: BaseException) -> bool:

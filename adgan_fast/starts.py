@@ -34,22 +34,22 @@ def philox(counter: np.ndarray, key: int) -> np.ndarray:
     return np.stack([c0, c1, c2, c3], axis=1).astype(np.uint32)
 
 
-def uniforms(seed: int, image: int | None, n_seed: int, size: int) -> np.ndarray:
-    """Uniforms in (0, 1), float64, (n_seed, size); `image` None is the draw shared by all images.
+def uniforms(seed: int, image: int | None, n_seed: int, size: int, first: int = 0) -> np.ndarray:
+    """Uniforms in (0, 1) of starts [first, n_seed), float64, (n_seed − first, size); `image` None: for all images.
 
-    Counter words: block of two numbers, start, and image + 1 in 64 bits (0: shared). So start j is the same for every
-    n_seed > j.
+    Counter words: block of two numbers, start, and image + 1 in 64 bits (0: shared). So start j is the same whatever
+    others are drawn.
     """
     blocks = -(-size // 2)
     stream = 0 if image is None else image + 1
-    counter = np.empty((n_seed, blocks, 4), np.uint32)
+    counter = np.empty((n_seed - first, blocks, 4), np.uint32)
     counter[..., 0] = np.arange(blocks, dtype=np.uint32)
-    counter[..., 1] = np.arange(n_seed, dtype=np.uint32)[:, None]
+    counter[..., 1] = np.arange(first, n_seed, dtype=np.uint32)[:, None]
     counter[..., 2] = stream & 0xFFFFFFFF
     counter[..., 3] = stream >> 32
     words = philox(counter.reshape(-1, 4), seed).astype(np.uint64)
     bits = (words[:, 0::2] << np.uint64(20)) | (words[:, 1::2] >> np.uint64(12))  # 52 bits: plus ½ stays exact
-    return ((bits.astype(np.float64) + 0.5) * 2.0**-52).reshape(n_seed, -1)[:, :size]
+    return ((bits.astype(np.float64) + 0.5) * 2.0**-52).reshape(n_seed - first, -1)[:, :size]
 
 
 # Coefficients of AS 241 (PPND16): numerator and denominator of each range, lowest power first.
@@ -117,14 +117,16 @@ def inverse_normal(uniform: np.ndarray) -> np.ndarray:
     return np.where(np.abs(centred) <= 0.425, middle, np.copysign(outer, centred))
 
 
-def draw(seed: int, image: int | None, n_seed: int, latent_shape: tuple[int, ...], prior: str) -> torch.Tensor:
-    """Starts of one image (`image` None: those shared by all): (n_seed, *latent_shape) float64.
+def draw(
+    seed: int, image: int | None, n_seed: int, latent_shape: tuple[int, ...], prior: str, first: int = 0
+) -> torch.Tensor:
+    """Starts [first, n_seed) of an image (`image` None: those shared by all): (n_seed − first, *latent_shape) float64.
 
     prior ``"normal"`` is N(0, I), ``"uniform"`` the cube [-1, 1].
     """
-    uniform = uniforms(seed, image, n_seed, math.prod(latent_shape))
+    uniform = uniforms(seed, image, n_seed, math.prod(latent_shape), first)
     values = inverse_normal(uniform) if prior == "normal" else 2 * uniform - 1
-    return torch.from_numpy(values).reshape(n_seed, *latent_shape)
+    return torch.from_numpy(values).reshape(n_seed - first, *latent_shape)
 
 
 class Starts:
@@ -145,15 +147,15 @@ class Starts:
         device: torch.device,
         dtype: torch.dtype,
     ):
-        self._draw = lambda image: draw(seed, image, n_seed, latent_shape, prior)
+        self._draw = lambda image, first, last: draw(seed, image, last, latent_shape, prior, first)
         self._device, self._dtype = device, dtype
         self._given: torch.Tensor | None = None
         self._common: torch.Tensor | None = None
         self.n_seed = n_seed
         if isinstance(starts, torch.Tensor):
-            self._take(starts.detach(), latent_shape, n_images)
+            self._take(starts.detach().clone(), latent_shape, n_images)
         elif starts == "shared":
-            self._common = self._draw(None).to(device, dtype)
+            self._common = self._draw(None, 0, n_seed).to(device, dtype)
 
     def _take(self, starts: torch.Tensor, latent_shape: tuple[int, ...], n_images: int) -> None:
         rank = len(latent_shape)
@@ -182,10 +184,12 @@ class Starts:
         """The starts that all images share, (S, *latent), or None where each image has its own."""
         return self._common
 
-    def of_images(self, images: list[int]) -> torch.Tensor:
-        """Starts of the images with these indices: (n, S, *latent) on the run's device."""
+    def of_images(self, images: list[int], start: int = 0, stop: int | None = None) -> torch.Tensor:
+        """Starts [start, stop) of the images with these indices: (n, stop − start, *latent) on the run's device."""
+        stop = self.n_seed if stop is None else stop
         if self._common is not None:
-            return self._common.expand(len(images), *self._common.shape)
+            part = self._common[start:stop]
+            return part.expand(len(images), *part.shape)
         if self._given is not None:
-            return self._given[images].to(self._device, self._dtype)
-        return torch.stack([self._draw(image) for image in images]).to(self._device, self._dtype)
+            return self._given[images, start:stop].to(self._device, self._dtype)
+        return torch.stack([self._draw(image, start, stop) for image in images]).to(self._device, self._dtype)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from .losses import Loss
+
 RANGE_SLACK = 1e-3
 SCAN_IMAGES = 1024
 
@@ -19,14 +21,16 @@ def as_images(images: Any, device: torch.device | None = None) -> torch.Tensor:
     Takes a tensor or ndarray of floats or uint8, (N, C, H, W) or (N, H, W). Raises TypeError or ValueError.
     """
     if isinstance(images, np.ndarray):
-        if not images.flags.writeable or any(stride < 0 for stride in images.strides) or not images.dtype.isnative:
-            images = np.array(images, dtype=images.dtype.newbyteorder("="))
-        if images.dtype.kind not in "fu":
+        if images.dtype != np.uint8 and images.dtype.newbyteorder("=") not in (np.float16, np.float32, np.float64):
             raise TypeError(f"images must be floats in [-1, 1] or uint8, got an array of {images.dtype}")
-        images = torch.from_numpy(images)
+        if any(stride < 0 for stride in images.strides) or not images.dtype.isnative:
+            images = np.array(images, dtype=images.dtype.newbyteorder("="))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writ")  # nobody writes to it
+            images = torch.from_numpy(images)
     if not isinstance(images, torch.Tensor):
         raise TypeError(f"images must be a tensor or an ndarray, got {type(images).__name__}")
-    if not (images.is_floating_point() or images.dtype == torch.uint8):
+    if images.dtype not in (torch.uint8, torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise TypeError(f"images must be floats in [-1, 1] or uint8, got {images.dtype}")
     if images.dim() == 3:
         images = images.unsqueeze(1)
@@ -81,7 +85,9 @@ def _check_range(low: float, high: float) -> None:
 def first_latent_shapes(module: nn.Module) -> list[tuple[int, ...]]:
     """What the latent's shape may be, from the first layer with weights: () of shapes to try, likeliest first."""
     given = getattr(module, "latent_shape", None)
-    if given is not None:
+    if isinstance(given, int):
+        return [(given,)]
+    if isinstance(given, (tuple, list)) and all(isinstance(size, int) for size in given):
         return [tuple(given)]
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
@@ -124,15 +130,15 @@ def latent_shape(
     )
 
 
-def check_generator(module: nn.Module, starts: torch.Tensor, image_shape: tuple[int, ...]) -> None:
-    """Run `module` on two starts (2, *latent), one at a time, and check what it makes.
+def check_generator(module: nn.Module, starts: torch.Tensor, image_shape: tuple[int, ...]) -> torch.Tensor:
+    """Run `module` on two starts (2, *latent), one at a time, and check what it makes; returns the first image.
 
     Raises ValueError if it cannot take the latent, does not make one image of `image_shape`, returns NaN or Inf, makes
     the same image of both, or another image of the same start the second time.
     """
     name = type(module).__name__
     made = []
-    with torch.no_grad(), torch.random.fork_rng(devices=[starts.device] if starts.is_cuda else []):
+    with torch.no_grad():
         for z in (starts[:1], starts[1:2], starts[:1]):
             try:
                 made.append(module(z))
@@ -154,3 +160,15 @@ def check_generator(module: nn.Module, starts: torch.Tensor, image_shape: tuple[
         raise ValueError(f"generator {name} ignores its latent z: two starts make the same image")
     if not torch.equal(made[0], made[2]):
         raise ValueError(f"generator {name} is random: one start makes two images; a score would mean nothing")
+    return made[0]
+
+
+def check_loss(loss: Loss, reconstruction: torch.Tensor) -> None:
+    """Call a loss on a reconstruction (1, C, H, W), against itself moved a little.
+
+    Raises ValueError if it does not map to (1,), or gives nothing to descend by.
+    """
+    leaf = reconstruction.detach().clone().requires_grad_()
+    rows = loss(leaf, (leaf * 0.9).detach())
+    if not rows.requires_grad:
+        raise ValueError(f"loss {loss.name!r} does not depend on the reconstruction in a way that has a gradient")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -12,9 +13,13 @@ Item = TypeVar("Item")
 
 
 def run_items(
-    function: Callable[[Item], None], items: Sequence[Item], device: torch.device, cancel: Callable[[], None]
+    function: Callable[[Item], None],
+    items: Sequence[Item],
+    device: torch.device,
+    lanes: int,
+    cancel: Callable[[], None],
 ) -> None:
-    """Call `function` on each item: on a GPU in order, on a CPU over ``torch.get_num_threads()`` threads.
+    """Call `function` on each item: on a GPU in order, on a CPU over `lanes` threads.
 
     On a CPU PyTorch's own operations then use one thread each, so a result does not depend on the number of threads.
     After an error or an interrupt no item begins; `cancel` is called, for those at work to stop, before it is raised.
@@ -24,7 +29,7 @@ def run_items(
             function(item)
         return
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(threads, "adgan_fast", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(lanes, "adgan_fast", torch.set_num_threads, (1,))
     try:
         futures = [pool.submit(function, item) for item in items]
         for future in as_completed(futures):
@@ -35,3 +40,14 @@ def run_items(
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)  # a worker's own setting is also what threads made later begin with
+
+
+@contextlib.contextmanager
+def threads(number: int) -> Iterator[None]:
+    """PyTorch on this many threads, for work that shares itself out; as it was afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

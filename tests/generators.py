@@ -392,6 +392,11 @@ def families() -> dict[str, Case]:
             nn.ConvTranspose2d(4, 3, 2, 2, 0, output_padding=(1, 2), dilation=3), nn.Tanh(),
             nn.ConvTranspose2d(3, 2, 1), nn.Tanh(),
         ),
+        _sequential(
+            "kernel smaller than the stride", 13, (4, 1, 1), (2, 8, 9),
+            nn.ConvTranspose2d(4, 3, 1, 2, output_padding=1), nn.Sigmoid(), nn.ConvTranspose2d(3, 3, (1, 2), 3),
+            nn.ReLU(), nn.Conv2d(3, 4, 1, padding=1), nn.Tanh(), nn.ConvTranspose2d(4, 2, 3, padding=(0, 0)), nn.Tanh(),
+        ),
         Case(randomise(TiedDecoder(), 9), (6,), (3, 6, 6), "tied weights"),
         _sequential(
             "scalings and constants", 10, (5,), (2, 5, 5),

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import logging
+import threading
+import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -314,7 +318,7 @@ def overflowing(x: torch.Tensor) -> torch.Tensor:
 
 @engines
 def test_a_generator_that_returns_nan_now_and_then_does_not_pass_unseen(engine):
-    """NaN from a latent far from those that are tried first: the score is NaN, never a number, and a warning says so."""
+    """NaN from a latent far from those that are tried first: the score is NaN, not a number, and a warning says so."""
     module = randomise(Returns(overflowing), 0)
     near, far = torch.full((1, 3), 0.1), torch.tensor([[1000.0, -1000.0, 1000.0]])
     settings = {"engine": engine, "steps": 1}
@@ -559,28 +563,52 @@ def test_a_parametrized_generator_is_searched_over_its_own_parameters(engine):
     ],
     ids=["torch", "python", "torch on a CPU"],
 )
-def test_out_of_memory_halves_the_chunk_says_so_and_goes_on(engine, error, monkeypatch, caplog):
+def test_out_of_memory_on_a_cpu_halves_the_threads_says_so_and_goes_on(engine, error, monkeypatch, caplog, threads):
     case, images = FAMILIES["VAE decoder"], FAMILIES["VAE decoder"].images(3)
-    want = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1, chunk=2)
-    run, chunks = engine.run, []
+    want = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1)
+    run, lanes = engine.run, []
+    torch.set_num_threads(4)
 
     def short_of_memory(self, job, block):
-        chunks.append(job.chunk)
-        if job.chunk > 2:
-            run(self, job, block)  # some of the work is done already, and is done again
+        lanes.append(job.lanes)
+        run(self, job, block)  # the work is done already, and is done again
+        if job.lanes > 1:
             raise error()
-        run(self, job, block)
 
     monkeypatch.setattr(engine, "run", short_of_memory)
     caplog.set_level(logging.WARNING, "adgan_fast")
-    found = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1, chunk=9)
-    assert chunks == [9, 4, 2]
+    found = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1)
+    assert lanes == [4, 2, 1]
     assert [r.getMessage() for r in caplog.records if "memory" in r.getMessage()] == [
-        "out of memory on cpu: chunk halved to 4",
-        "out of memory on cpu: chunk halved to 2",
+        "out of memory on cpu: 2 threads at work instead of 4",
+        "out of memory on cpu: 1 threads at work instead of 2",
     ]
     assert torch.equal(found.losses, want.losses)
     assert torch.equal(found.reconstructions, want.reconstructions)
+
+
+@pytest.mark.parametrize("engine", [Grouped, Eager], ids=["grouped", "eager"])
+def test_no_more_threads_are_at_work_than_were_planned(engine, monkeypatch, threads):
+    at_once, most, lock = 0, 0, threading.Lock()
+
+    def loss(reconstruction, image):
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+        time.sleep(0.005)
+        with lock:
+            at_once -= 1
+        return (reconstruction - image).square().flatten(1).sum(1)
+
+    case = FAMILIES["DCGAN of 8"]
+    planned = plan.planned
+    monkeypatch.setattr(plan, "planned", lambda *given: dataclasses.replace(planned(*given), lanes=2))
+    torch.set_num_threads(4)
+    adgan_fast.score(
+        case.module, case.images(8), engine=engine.name, n_seed=2, steps=2, starts="independent", loss=loss
+    )
+    assert most == 2
 
 
 def test_out_of_memory_at_one_pair_is_raised(monkeypatch):
@@ -589,26 +617,36 @@ def test_out_of_memory_at_one_pair_is_raised(monkeypatch):
 
     monkeypatch.setattr(Grouped, "run", short_of_memory)
     with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
-        adgan_fast.score(CASE.module, CASE.images(2), engine="grouped", chunk=8, **FAST)
+        adgan_fast.score(CASE.module, CASE.images(2), engine="grouped", **FAST)
 
 
 def test_an_error_that_is_not_about_memory_is_raised_at_once(monkeypatch):
     calls = []
 
     def broken(self, job, block):
-        calls.append(job.chunk)
+        calls.append(job.lanes)
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setattr(Grouped, "run", broken)
     with pytest.raises(RuntimeError, match="broken on purpose"):
-        adgan_fast.score(CASE.module, CASE.images(2), engine="grouped", chunk=8, **FAST)
-    assert calls == [8]
+        adgan_fast.score(CASE.module, CASE.images(2), engine="grouped", **FAST)
+    assert len(calls) == 1
+
+
+def test_two_threads_that_score_at_once_get_what_one_gets():
+    want = adgan_fast.score(CASE.module, CASE.images(2), **FAST)
+    before = (torch.get_num_threads(), torch.backends.cudnn.conv.fp32_precision)
+    with ThreadPoolExecutor(3) as pool:
+        calls = [pool.submit(adgan_fast.score, CASE.module, CASE.images(2), **FAST) for _ in range(6)]
+    for call in calls:
+        assert torch.equal(call.result(), want)
+    assert (torch.get_num_threads(), torch.backends.cudnn.conv.fp32_precision) == before
 
 
 @engines
 def test_what_cannot_fit_is_refused_before_the_work_with_the_bytes_it_would_take(engine, monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: 100)
-    with pytest.raises(MemoryError, match=rf"MiB.*{engine}"):
+    with pytest.raises(MemoryError, match=rf"{engine}.*MiB"):
         adgan_fast.score(CASE.module, CASE.images(1), engine=engine, **FAST)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
 
 from .eager import Eager
@@ -53,7 +52,7 @@ def choose(job: Job) -> Engine:
     for engine in TABLE:
         reason = engine.why_not() or engine.refuses(job)
         if reason is None:
-            _say(f"engine {engine.name!r} on {job.device}" + "".join(f"; not {why}" for why in passed))
+            log.info("engine %r on %s%s", engine.name, job.device, "".join(f"; not {why}" for why in passed))
             return engine
         passed.append(f"{engine.name!r}: {reason}")
     raise ValueError("no engine can run this generator: " + "; ".join(passed))
@@ -69,9 +68,3 @@ def _named(job: Job) -> Engine:
             raise ValueError(f"engine {engine.name!r} cannot run: {reason}. Use engine='auto', or one of {others}.")
     known = ", ".join(repr(engine.name) for engine in TABLE)
     raise ValueError(f"engine {job.config.engine!r} is not in this version, which has {known}")
-
-
-@functools.lru_cache(maxsize=64)
-def _say(line: str) -> None:
-    """One log line for each choice made, not one for each call."""
-    log.info(line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from queue import SimpleQueue
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,14 +30,17 @@ class Eager:
         return None
 
     def refuses(self, job: Job) -> str | None:
-        """A module whose forward vmap cannot follow (it branches on values, say) is tried once, on two starts."""
-        starts = job.starts.of_images([0])[0][:1]
-        z = starts.expand(2, *starts.shape).contiguous()
-        theta = {name: w.detach().expand(2, *w.shape) for name, w in job.module.named_parameters()}
+        """What vmap cannot follow (a module or loss that branches on values, say) is found by one try on two pairs."""
+        z = job.probes.unsqueeze(1)
+        module = copy.deepcopy(job.module)
+        slots = _slots(module)
+        theta = {w: value.expand(2, *value.shape) for w, value in _weights(module).items()}
+        images = torch.zeros((2, 1, *job.image_shape), dtype=job.dtype, device=job.device)
         try:
-            _reconstruct(copy.deepcopy(job.module), theta, z)
-        except RuntimeError as error:
-            return f"torch.func.vmap cannot run {type(job.module).__name__}: {str(error).strip().splitlines()[0]}"
+            _gradient(job, module, slots, {})(theta, z, images)
+        except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            what = f"{type(job.module).__name__} with the loss {job.loss.name!r}"
+            return f"torch.func.vmap cannot run {what}: {str(error).strip().splitlines()[0]}"
         return None
 
     def bytes_of_pair(self, job: Job) -> int:
@@ -46,10 +51,10 @@ class Eager:
             kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
             return tensor
 
-        z = job.starts.of_images([0])[0][:1].requires_grad_()
+        z = job.probes[:1].clone().requires_grad_()
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             job.module(z)
-        weights = sum(w.numel() * w.element_size() for w in job.module.parameters())
+        weights = sum(w.numel() * w.element_size() for w in _weights(job.module).values())
         owners = 0 if job.config.weights == "frozen" else 5 * weights
         rows = job.n_seed if job.config.weights == "per_sample" else 1
         return owners + 2 * rows * sum(kept.values())
@@ -63,10 +68,9 @@ class Eager:
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
-        chunk = self.default_chunk(job) if job.device.type == "cpu" else job.chunk or 1
-        tiles = [tile for run in runs_of_tiles(job, len(block.images), chunk) for tile in run]
+        tiles = [tile for run in runs_of_tiles(job, len(block.images), job.chunk) for tile in run]
         modules: SimpleQueue[nn.Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
-        for _ in range(torch.get_num_threads() if job.device.type == "cpu" else 1):
+        for _ in range(job.lanes):
             modules.put(copy.deepcopy(job.module))
 
         def work(tile: Tile) -> None:
@@ -76,42 +80,64 @@ class Eager:
             finally:
                 modules.put(module)
 
-        run_items(work, tiles, job.device, block.cancel)
+        run_items(work, tiles, job.device, job.lanes, block.cancel)
 
 
-def _reconstruct(module: nn.Module, weights: Tensors, latents: torch.Tensor) -> torch.Tensor:
-    """(G, B, *latent) by weights (G, *shape) to (G, B, C, H, W); the module sees one sample at a time."""
+def _slots(module: nn.Module) -> dict[str, str]:
+    """Each place in a module that holds a weight, and the weight's one name: tied weights have several places.
 
-    def one(w: Tensors, z: torch.Tensor) -> torch.Tensor:
-        return functional_call(module, w, (z.unsqueeze(0),))[0]
+    A submodule used under two names is one place here. functional_call finds ties by itself, but does not put a module
+    back rightly that has both.
+    """
+    names = {id(w): name for name, w in module.named_parameters()}
+    return {
+        f"{path}.{name}".lstrip("."): names[id(w)]
+        for path, owner in module.named_modules()
+        for name, w in owner.named_parameters(recurse=False, remove_duplicate=False)
+        if w.is_floating_point()
+    }
 
-    return vmap(vmap(one, (None, 0)))(weights, latents)
+
+def _weights(module: nn.Module) -> Tensors:
+    """Every floating-point parameter, once."""
+    return {name: w.detach() for name, w in module.named_parameters() if w.is_floating_point()}
+
+
+def _call(module: nn.Module, slots: dict[str, str], weights: Tensors, z: torch.Tensor) -> torch.Tensor:
+    """One latent (*latent) to one image (1, C, H, W)."""
+    placed = {place: weights[name] for place, name in slots.items()}
+    image: torch.Tensor = functional_call(module, placed, (z.unsqueeze(0),), tie_weights=False)
+    return image
+
+
+def _gradient(job: Job, module: nn.Module, slots: dict[str, str], fixed: Tensors) -> Callable[..., Any]:
+    """(weights (G, …), latents (G, B, …), images (G, B, C, H, W)) to ((dw, dz), losses (G, B)).
+
+    `fixed` are weights that are not learned; a module is given one sample at a time.
+    """
+
+    def of_group(w: Tensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        def one(z: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return job.loss(_call(module, slots, {**fixed, **w}, z), x.unsqueeze(0))[0]
+
+        losses = vmap(one)(z, x)
+        return losses.sum(), losses
+
+    return vmap(grad(of_group, argnums=(0, 1), has_aux=True))
 
 
 def _search(job: Job, module: nn.Module, block: Block, tile: Tile) -> None:
     config, steps = job.config, job.config.steps
     shape, x, z = layout(job, tile), images_of(job, block, tile), starts_of(job, block, tile)
-    theta = {name: w.detach() for name, w in job.module.named_parameters()}
-    fixed = {name: w.expand(shape[0], *w.shape) for name, w in theta.items()}
+    slots, theta = _slots(module), _weights(job.module)
     names = [] if config.weights == "frozen" else list(theta)
-
-    def loss_of_group(w: Tensors, z: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        def one(z: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-            reconstruction = functional_call(module, {**theta, **w}, (z.unsqueeze(0),))
-            return job.loss(reconstruction, target.unsqueeze(0))[0]
-
-        losses = vmap(one)(z, targets)
-        return losses.sum(), losses
-
-    gradient = vmap(grad(loss_of_group, argnums=(0, 1), has_aux=True))
-    state = [
-        torch.empty_like(z),
-        *(torch.empty_like(fixed[name], memory_format=torch.contiguous_format) for name in names),
-    ]
-    moments, squares = ([torch.empty_like(tensor) for tensor in state] for _ in range(2))
+    gradient = _gradient(job, module, slots, theta)
+    weights = {name: theta[name].expand(shape[0], *theta[name].shape) for name in names}
+    leaves = [z, *weights.values()]
+    state, moments, squares = ([leaf.new_empty(leaf.shape) for leaf in leaves] for _ in range(3))
     lrs = [config.lr_z] + [config.lr_weights] * len(names)
     old = [z, *(theta[name].contiguous() for name in names)]
-    weights, initial = {name: fixed[name] for name in names}, None
+    initial = None
     for step in range(1, steps + 1):
         (dw, dz), losses = gradient(weights, z, x)
         initial = losses if initial is None else initial
@@ -130,6 +156,7 @@ def _search(job: Job, module: nn.Module, block: Block, tile: Tile) -> None:
         )
         z, weights = state[0], dict(zip(names, state[1:], strict=True))
     with torch.no_grad():
-        reconstructions = _reconstruct(module, {**fixed, **weights}, z)
+        group = vmap(lambda w, z: vmap(lambda z: _call(module, slots, {**theta, **w}, z)[0])(z))
+        reconstructions = group(weights, z)
         final = job.loss(reconstructions.flatten(0, 1), x.flatten(0, 1))
     block.put(tile.first, tile.start, final if initial is None else initial, final, z, reconstructions, tile.shape)

@@ -21,8 +21,8 @@ from .job import Block, Job
 from .kernels import load_kernels
 from .tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
 
-# Bytes in use by a thread on a CPU, measured (docs/performance.md): private weights are to stay in cache, while the rows
-# of a dense product gain by their number.
+# Bytes in use by a thread on a CPU, measured (docs/performance.md): private weights are to stay in cache, while the
+# rows of a dense product gain by their number.
 CACHE = {"per_seed": 16 << 20, "per_sample": 16 << 20, "frozen": 128 << 20}
 
 
@@ -54,9 +54,8 @@ class Grouped:
         """See Engine.run."""
         load_kernels(job.device)
         spare: Spare = defaultdict(list)
-        chunk = self.default_chunk(job) if job.device.type == "cpu" else job.chunk or 1
-        runs = runs_of_tiles(job, len(block.images), chunk)
-        run_items(lambda run: _search(job, block, run, spare), runs, job.device, block.cancel)
+        runs = runs_of_tiles(job, len(block.images), job.chunk)
+        run_items(lambda run: _search(job, block, run, spare), runs, job.device, job.lanes, block.cancel)
 
 
 def _program(job: Job) -> Program:
@@ -122,6 +121,7 @@ class _Pass:
             grads = [dw.contiguous() for dw in torch.autograd.grad(loss.sum(), leaves, retain_graph=step == 1)]
             old = self.old if step == 1 else []
             ops.adam_step_(*state, grads, old, lrs, *config.betas, config.eps, step, step == steps)
+            del grads  # their memory serves the next ones
             leaves = [leaf.detach().requires_grad_(step < steps) for leaf in state.values]
             reconstruction = self._forward(leaves)
             loss = self._loss(reconstruction, images)

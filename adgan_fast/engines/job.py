@@ -24,8 +24,10 @@ class Job:
         module: the run's own copy of the generator: in eval mode, on `device`, in `dtype`; engines do not change it.
         program: the generator's Program, or None where `unlowered` says why there is none.
         starts: of every image.
+        probes: two latents of the prior (2, *latent), to try things on.
         config, loss: as the user asked.
-        chunk: pairs to compute together (images for weights="per_sample"); None while it is not planned yet.
+        chunk: pairs to compute together (images for weights="per_sample"), and lanes: chunks in work at the same time;
+            as plan.py finds them.
     """
 
     module: nn.Module
@@ -34,11 +36,13 @@ class Job:
     config: SearchConfig
     loss: Loss
     starts: Starts
+    probes: torch.Tensor
     latent_shape: tuple[int, ...]
     image_shape: tuple[int, ...]
     device: torch.device
     dtype: torch.dtype
-    chunk: int | None = None
+    chunk: int = 1
+    lanes: int = 1
 
     @property
     def n_seed(self) -> int:
@@ -70,7 +74,7 @@ class Block:
         self.images, self.first = images, first
         self._initial, self._final = images.new_empty((n, n_seed)), images.new_empty((n, n_seed))
         self._latents = images.new_empty((n, n_seed, *job.latent_shape)) if "latents" in wanted else None
-        self._reconstructions = torch.empty_like(images) if "reconstructions" in wanted else None
+        self._reconstructions = torch.full_like(images, float("nan")) if "reconstructions" in wanted else None
         self._advance, self._lock = advance, threading.Lock()
         self._cancelled, self._done = False, 0
         self.restart()
@@ -133,9 +137,9 @@ class Block:
             self._advance(shape[0] * shape[1])
 
     def _keep_best(self, rows: slice, start: int, final: torch.Tensor, reconstructions: torch.Tensor) -> None:
-        """The lowest final loss of each image, the first start of equals, in whatever order tiles come."""
+        """The lowest final loss of each image, the first start of equals, in whatever order tiles come; NaN is none."""
         assert self._reconstructions is not None
-        best, where = final.min(1)
+        best, where = torch.where(final.isnan(), float("inf"), final).min(1)
         where_start = where + start
         old, old_start = self._best[rows], self._best_start[rows]
         better = (best < old) | ((best == old) & (where_start < old_start))
@@ -165,7 +169,7 @@ class Engine(Protocol):
         ...
 
     def default_chunk(self, job: Job) -> int:
-        """The measured best chunk where memory allows."""
+        """The measured best chunk; on a CPU the only one, so that the chunk cannot change a bit of the result."""
         ...
 
     def run(self, job: Job, block: Block) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from .. import ops
 from ..program import Layer, Program
+from ..workers import threads
 from .job import Block, Job
 
 KINDS = ("latent", "activation", "parameter", "constant", "weight")
@@ -24,6 +25,8 @@ OPS = (
 """In the order of csrc/core/op.h."""
 WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian")
+BATCH = 16
+"""Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
 CALL_SECONDS = 0.3  # of work in one call, about: the time an interrupt may have to wait
 
 
@@ -46,10 +49,11 @@ class Native:
         return unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
-        """w, m and v of one owner of weights; values and gradients of one sample (twice: the first pass is kept)."""
+        """w, m, v (and dW) of one owner of weights, with padding; values and gradients of the samples in hand."""
         program = _program(job)
-        owners = 0 if job.config.weights == "frozen" else 4 * program.parameter_count
-        return 4 * (owners + 6 * program.activation_count + 3 * job.n_seed * _size(job.latent_shape))
+        owners = {"per_seed": 3, "per_sample": 4, "frozen": 0}[job.config.weights] * program.parameter_count
+        samples = 2 if job.config.weights == "per_seed" else BATCH
+        return 4 * (owners * 9 // 8 + 4 * samples * program.activation_count + 3 * job.n_seed * _size(job.latent_shape))
 
     def default_chunk(self, job: Job) -> int:
         """A thread has one owner of weights at a time, whatever the chunk."""
@@ -62,19 +66,20 @@ class Native:
         parameters, constants = tensors_of(job)
         images, start, size = 1, 0, _first_call(job)
         while start < job.n_seed:  # some starts, and all images of the block for these: their first pass is shared
-            stop = job.n_seed if per_image else min(job.n_seed, start + torch.get_num_threads())
+            stop = job.n_seed if per_image else min(job.n_seed, start + job.lanes)
             first = 0
             while first < n:
                 images = max(1, min(n - first, size // (stop - start)))
                 last = first + images
-                starts = job.starts.of_images(block.indices[first:last])[:, start:stop]
+                starts = job.starts.of_images(block.indices[first:last], start, stop)
                 if job.starts.common is not None:
                     starts = starts[0]
                 before = time.monotonic()
-                found = ops.native_search(
-                    block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code, numbers,
-                    *settings(job),
-                )  # fmt: skip
+                with threads(job.lanes):
+                    found = ops.native_search(
+                        block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code,
+                        numbers, *settings(job),
+                    )  # fmt: skip
                 seconds = time.monotonic() - before
                 block.put(first, start, *found, shape=(images, stop - start))
                 pairs = images * (stop - start)
@@ -121,7 +126,7 @@ def unknown(program: Program) -> str | None:
         if layer.op in ("linear", "conv2d", "conv_transpose2d", "batch_norm"):
             for i in layer.inputs[1:3]:
                 if i is not None and program.values[i].kind == "weight" and _transposed(program, layer, i) is None:
-                    return f"layer {layer.name!r}: its weight is computed from parameters, which the C++ engine does not do"
+                    return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
     return None
 
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
+from ..workers import run_items
 from .job import Block, Job
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -40,13 +41,14 @@ def _search(
     """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
     g_w = copy.deepcopy(g)  # w ← θ
     learn_weights = config.weights != "frozen"
-    for w in g_w.parameters():
+    weights = [w for w in g_w.parameters() if w.is_floating_point()]
+    for w in weights:
         w.requires_grad_(learn_weights)
         w.grad = None
     latents = [z.clone().requires_grad_() for z in starts]  # z ← z_j
     groups = [{"params": latents, "lr": config.lr_z}]
     if learn_weights:
-        groups.append({"params": list(g_w.parameters()), "lr": config.lr_weights})
+        groups.append({"params": weights, "lr": config.lr_weights})
     adam = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
 
     def loss_at(z: torch.Tensor) -> torch.Tensor:
@@ -88,10 +90,12 @@ class Reference:
         return 4 * sum(w.numel() * w.element_size() for w in job.module.parameters())
 
     def run(self, job: Job, block: Block) -> None:
-        """See Engine.run; one pair at a time, whatever the chunk."""
-        for i, x in enumerate(block.images):
+        """See Engine.run; one pair at a time in each thread."""
+
+        def work(i: int) -> None:
             starts = job.starts.of_images([block.first + i])[0]
-            for j, (initial, final, z, reconstruction) in enumerate(
-                search_image(job.module, x, starts, job.config, job.loss)
-            ):
+            pairs = search_image(job.module, block.images[i], starts, job.config, job.loss)
+            for j, (initial, final, z, reconstruction) in enumerate(pairs):
                 block.put(i, j, initial, final, z, reconstruction)
+
+        run_items(work, range(len(block.images)), job.device, job.lanes, block.cancel)

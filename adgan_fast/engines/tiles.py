@@ -60,7 +60,7 @@ def images_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
 
 def starts_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
     """The start of each pair of a tile: (G, B, *latent), a copy."""
-    starts = job.starts.of_images(block.indices[tile.first : tile.last])[:, tile.start : tile.stop]
+    starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
     return starts.reshape(*layout(job, tile), *starts.shape[2:]).clone(memory_format=torch.contiguous_format)
 
 

@@ -105,7 +105,7 @@ drawn_settings = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(cases(), drawn_settings, st.integers(1, 3))
 def test_a_random_generator_in_float64(case, settings, n):
     assume_alive(case, **settings)
@@ -115,7 +115,7 @@ def test_a_random_generator_in_float64(case, settings, n):
 def test_a_random_generator_in_float32():
     tried = Counter[str]()
 
-    @settings(max_examples=25)
+    @settings(max_examples=20)
     @given(cases(), drawn_settings)
     def check(case, settings):
         assume_alive(case, **settings)
