@@ -3,6 +3,7 @@
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
 #   make lint    ruff and mypy alone
+#   make sanitize  the op tests over a build with the address and undefined-behaviour sanitizers
 #   make clean   removes what the others made
 # PYTHON=... names another interpreter.
 
@@ -15,7 +16,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c co
 INSTALLED := $(VENV)/.installed
 INSTALLED_STRICT := $(VENV)/.installed-strict
 
-.PHONY: test demo bench lint clean
+.PHONY: test demo bench lint sanitize clean
 .NOTPARALLEL:
 
 test: lint
@@ -32,11 +33,14 @@ lint: $(INSTALLED_STRICT)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+sanitize: $(INSTALLED_STRICT)
+	$(BIN)/python tests/csrc/sanitize.py
+
 # torch first, with the pin of constraints.txt: the extension is compiled against it, hence no build isolation.
 $(INSTALLED): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
-	$(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	$(PIP_INSTALL) --no-build-isolation -e ".[demo]"
 	@touch $@
 
 # Where the extension was left out by the rule above, this one compiles it or fails.

@@ -47,13 +47,13 @@ std::vector<const float*> pointers(const Tensors& tensors) {
   return result;
 }
 
-// Runs work(i, thread's arena) for every i < n; threads take the next one as they become free.
+// Runs work(i, thread's arena) for every i < n on `lanes` threads; they take the next one as they become free.
 template <typename Work>
-void over_threads(std::int64_t n, std::int64_t arena_floats, bool poison, const Work& work) {
+void over_threads(std::int64_t n, std::int64_t lanes, std::int64_t arena_floats, bool poison, const Work& work) {
   std::atomic<std::int64_t> next{0};
   std::exception_ptr error;
   std::mutex lock;
-  torch::stable::parallel_for(0, n, 1, [&](std::int64_t, std::int64_t) {
+  torch::stable::parallel_for(0, std::min(n, lanes), 1, [&](std::int64_t, std::int64_t) {
     try {
       std::unique_ptr<adgan::Arena> arena;
       for (std::int64_t i; (i = next.fetch_add(1)) < n;) {
@@ -70,13 +70,16 @@ void over_threads(std::int64_t n, std::int64_t arena_floats, bool poison, const 
   if (error) std::rethrow_exception(error);
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> native_search(Tensor images, Tensor starts, Tensors parameters,
-                                                         Tensors constants, std::vector<std::int64_t> code,
-                                                         std::vector<double> numbers, std::int64_t weights,
-                                                         std::int64_t loss, std::int64_t steps,
-                                                         std::vector<double> rates, bool poison) {
+using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+// With `timers` everything runs on this thread.
+Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
+                   const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
+                   std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
+                   adgan::Timers* timers) {
   NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
   NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1 or 2, got ", loss);
+  NATIVE_CHECK(lanes >= 0, "lanes must not be negative, got ", lanes);
   NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
   NATIVE_CHECK(rates.size() == 5, "rates are lr_z, lr_weights, beta1, beta2, eps");
   const auto mode = static_cast<adgan::Weights>(weights);
@@ -91,7 +94,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> native_search(Tensor images, Tensor s
     const bool parameter = v.kind == adgan::Kind::parameter;
     if (!parameter && v.kind != adgan::Kind::constant) continue;
     const Tensors& given = parameter ? parameters : constants;
-    NATIVE_CHECK(v.index >= 0 && v.index < static_cast<std::int64_t>(given.size()), "the program names a tensor that is not there");
+    NATIVE_CHECK(v.index >= 0 && v.index < static_cast<std::int64_t>(given.size()),
+                 "the program names a tensor that is not there");
     check_shape(given[v.index], v.shape, 0, parameter ? "a parameter" : "a constant");
   }
   const adgan::Shape &latent = program.values[program.latent].shape, &image = program.values[program.output].shape;
@@ -116,27 +120,67 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> native_search(Tensor images, Tensor s
   const adgan::Pairs pairs{n, s, images.const_data_ptr<float>(), starts.const_data_ptr<float>(), common,
                            initial.mutable_data_ptr<float>(), final.mutable_data_ptr<float>(),
                            latents.mutable_data_ptr<float>(), reconstructions.mutable_data_ptr<float>()};
-  const adgan::Search search(plan, rule, theta, fixed, adgan::kernels());
-  const std::int64_t threads = torch::stable::get_num_threads();
+  if (timers) {
+    timers->forward.assign(program.layers.size() + 1, 0.0);
+    timers->backward.assign(program.layers.size() + 1, 0.0);
+  }
+  const adgan::Search search(plan, rule, theta, fixed, adgan::kernels(), timers);
+  const std::int64_t most = torch::stable::get_num_threads();
+  const std::int64_t threads = timers ? 1 : lanes > 0 ? std::min(lanes, most) : most;
+  const auto run = [&](std::int64_t count, std::int64_t floats, const auto& work) {
+    if (timers) {
+      adgan::Arena arena(floats);
+      for (std::int64_t i = 0; i < count; ++i) work(i, arena);
+    } else {
+      over_threads(count, threads, floats, poison, work);
+    }
+  };
   if (mode == adgan::Weights::per_sample) {
-    over_threads(n, search.arena_floats(s), poison,
-                 [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
+    run(n, search.arena_floats(s), [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
   } else if (mode == adgan::Weights::frozen) {
-    const std::int64_t count = n * s, size = std::max<std::int64_t>(1, std::min<std::int64_t>(16, count / threads));
-    over_threads((count + size - 1) / size, search.arena_floats(1), poison, [&](std::int64_t i, adgan::Arena& arena) {
+    const std::int64_t count = n * s, size = std::clamp<std::int64_t>(count / threads, 1, plan.batch);
+    run((count + size - 1) / size, search.arena_floats(plan.batch), [&](std::int64_t i, adgan::Arena& arena) {
       search.frozen(arena, pairs, i * size, std::min(count, (i + 1) * size));
     });
   } else {
     // One start and some images at a time: as many as still leave every thread several pieces of work.
     const std::int64_t size = std::clamp<std::int64_t>(n * s / (4 * threads), 1, n);
     const std::int64_t parts = (n + size - 1) / size;
-    over_threads(s * parts, search.arena_floats(1), poison, [&](std::int64_t i, adgan::Arena& arena) {
+    run(s * parts, search.arena_floats(1), [&](std::int64_t i, adgan::Arena& arena) {
       search.per_seed(arena, pairs, i / parts, i % parts * size, std::min(n, (i % parts + 1) * size));
     });
   }
   return {initial, final, latents, reconstructions};
 }
 
+Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
+                      std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
+                      std::int64_t loss, std::int64_t steps, std::vector<double> rates, std::int64_t lanes,
+                      bool poison) {
+  return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
+                    nullptr);
+}
+
+// Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
+// to no layer, and preparing and updating the weights.
+Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
+                      std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
+                      std::int64_t loss, std::int64_t steps, std::vector<double> rates) {
+  adgan::Timers timers;
+  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, &timers);
+  const auto rows = static_cast<std::int64_t>(timers.forward.size());
+  Tensor seconds = torch::stable::new_empty(images, std::vector<std::int64_t>{rows, 2});
+  float* const to = seconds.mutable_data_ptr<float>();
+  for (std::int64_t i = 0; i < rows; ++i) {
+    to[2 * i] = static_cast<float>(timers.forward[i] + (i + 1 == rows ? timers.backward[i] : 0.0));
+    to[2 * i + 1] = static_cast<float>(i + 1 == rows ? timers.updates : timers.backward[i]);
+  }
+  return seconds;
+}
+
 }  // namespace
 
-STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) { m.impl("native_search", TORCH_BOX(&native_search)); }
+STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) {
+  m.impl("native_search", TORCH_BOX(&native_search));
+  m.impl("native_profile", TORCH_BOX(&native_profile));
+}

@@ -1,7 +1,8 @@
-"""The native engine: agreement with the float64 reference, the same bits however the work is cut, nothing uninitialised."""
+"""The native engine: agreement with the reference, the same bits however the work is cut, nothing uninitialised."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import math
 import threading
@@ -99,9 +100,7 @@ def test_latents_and_reconstructions_are_those_of_the_best_start():
 def test_starts_of_each_images_own(weights):
     case = FAMILIES["DCGAN of 8"]
     settings = {"starts": "independent", "weights": weights}
-    assert not violations(
-        run(case, case.images(3), **settings), reference(case, case.images(3), **settings), FLOAT32
-    )
+    assert not violations(run(case, case.images(3), **settings), reference(case, case.images(3), **settings), FLOAT32)
 
 
 # -- the same bits -------------------------------------------------------------------------------------------------
@@ -136,7 +135,9 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
 
 @pytest.mark.parametrize("weights", MODES)
 def test_opcheck(weights):
-    torch.library.opcheck(torch.ops.adgan_fast.native_search.default, op_arguments(FAMILIES["DCGAN of 8"], weights=weights))
+    torch.library.opcheck(
+        torch.ops.adgan_fast.native_search.default, op_arguments(FAMILIES["DCGAN of 8"], weights=weights)
+    )
 
 
 @pytest.mark.parametrize("weights", MODES)
@@ -194,10 +195,8 @@ def test_a_garbled_program_is_refused_or_runs_but_never_crashes(data):
     for _ in range(data.draw(st.integers(1, 3))):
         code[data.draw(st.integers(0, len(code) - 1))] = data.draw(st.integers(-2, 40))
     a[4] = code
-    try:
+    with contextlib.suppress(RuntimeError, ValueError):
         ops.native_search(*a)
-    except (RuntimeError, ValueError, IndexError):
-        pass
 
 
 def test_the_gil_is_released():
@@ -215,7 +214,7 @@ def test_the_gil_is_released():
 # -- refusals ------------------------------------------------------------------------------------------------------
 
 
-def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped(monkeypatch):
+def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped():
     case = FAMILIES["DCGAN of 8"]
     assert run(case, case.images(1), engine="auto").engine == "native"
 
@@ -225,10 +224,9 @@ def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped(monkeypatch):
     assert run(case, case.images(1), engine="auto", loss=loss).engine == "grouped"
     with pytest.raises(ValueError, match="'loss' is a function"):
         run(case, case.images(1), loss=loss)
-    with pytest.raises(ValueError, match="float32, not in torch.float64"):
-        reference(case, case.images(1).double(), engine="native") if False else run(
-            Case(dcgan(8, 1, 5, 3).module.double(), (5,), (1, 8, 8)), case.images(1).double()
-        )
+    double = Case(dcgan(8, 1, 5, 3).module.double(), (5,), (1, 8, 8))
+    with pytest.raises(ValueError, match=r"float32, not in torch\.float64"):
+        run(double, double.images(1).double())
 
 
 class ScaledWeight(nn.Module):
@@ -259,11 +257,11 @@ def test_a_zero_gradient_is_no_update():
         module[0].weight[9:] = 0
         module[0].bias[9:] = -1
     case = Case(module, (6,), (1, 5, 5))
-    found = run(case, case.images(2), steps=5)
+    starts = torch.randn(3, 6, generator=torch.Generator().manual_seed(5))
+    found = run(case, case.images(2), steps=5, starts=starts)
     assert bool(torch.isfinite(found.losses).all())
-    starts = adgan_fast.starts.draw(0, None, 3, (6,), "normal").float()
     first, second = found.latents[:, :, 3:], starts[:, 3:].expand(2, 3, 3)
     assert not torch.equal(first, second)  # weights of zero get gradients, and so does the latent behind them later
-    frozen = run(case, case.images(2), steps=5, weights="frozen")
+    frozen = run(case, case.images(2), steps=5, weights="frozen", starts=starts)
     assert torch.equal(frozen.latents[:, :, 3:], second)
     assert SearchConfig().eps > 0

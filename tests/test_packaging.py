@@ -76,8 +76,7 @@ def modules(tree):
 
 def data(tree):
     """Files that are not modules and are installed too."""
-    configs = {f"adgan_fast/kernels/configs/{p.name}" for p in tree.glob("kernels/configs/*.json")}
-    return {"adgan_fast/py.typed"} | configs
+    return {"adgan_fast/py.typed"}
 
 
 def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
@@ -133,17 +132,33 @@ def test_without_a_compiler_a_strict_build_fails(tree, tmp_path):
     assert "'/nonexistent/c++' was not found" in done.stderr
 
 
+@pytest.mark.parametrize("in_tree", [False, True], ids=["elsewhere", "in the tree, without ninja"])
 @pytest.mark.parametrize("flag", ["", "1"])
-def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag):
+def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag, in_tree):
     for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
         source.unlink()
-    (tree / "csrc/module.cpp").write_text("this is not C++\n")
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
-    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag)
+    (tree / "csrc/broken.cpp").write_text("this is not C++\n")
+    where = ["--inplace"] if in_tree else ["--build-lib", str(tmp_path / "site")]
+    package = (tree if in_tree else tmp_path / "site") / "adgan_fast"
+    if in_tree:
+        (package / "_C.abi3.so").write_text("of an earlier build")
+    without_ninja = {"PATH": hidden_ninja(tmp_path)} if in_tree else {}
+    command = [sys.executable, "setup.py", "build_ext", *where]
+    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag, **without_ninja)
     assert (done.returncode != 0) == (flag == "1")
     assert "the compilation failed" in done.stderr
-    note = tmp_path / "site/adgan_fast/_C.unbuilt.txt"
-    assert note.exists() == (flag == "")
+    assert (package / "_C.unbuilt.txt").exists() == (flag == "")
+    assert flag == "1" or not (package / "_C.abi3.so").exists()
+
+
+def hidden_ninja(tmp_path):
+    """A PATH on which the compiler is, and ninja is not."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("c++", "g++", "gcc", "cc", "as", "ld"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    return str(folder)
 
 
 @pytest.fixture

@@ -50,8 +50,8 @@ def make_job(n_seed: int = 4, device: str = "cpu", **settings) -> Job:
     )  # fmt: skip
     probes = torch.zeros(2, *case.latent_shape)
     return Job(
-        case.module, None, "", config, Loss("l2"), starts, probes, case.latent_shape, case.image_shape, torch.device(device),
-        torch.float32,
+        case.module, None, "", config, Loss("l2"), starts, probes, case.latent_shape, case.image_shape,
+        torch.device(device), torch.float32,
     )  # fmt: skip
 
 

@@ -34,6 +34,8 @@ struct Pair {
   int output;
 };
 
+// Several samples may pass through a map together; their positions are then numbered one sample after another.
+
 // Which entries of an input (positions × channels) take part: by position and block of channels, for the forward pass.
 struct RowLists {
   int* count;    // [position][block]
@@ -75,8 +77,8 @@ struct MapBackward {
   const float* g;         // gradient of the output, rows of ld
   const int* output_row;  // [tap][input position]: where in g; a row of zeros where the tap falls outside
   int positions;
-  float* gx;  // [position][channel], or null where it is not wanted; added to where listed
-  int gx_stride;
+  float* gx;             // [position][channel], or null where it is not wanted; added to where listed
+  const int* gx_offset;  // of a position
   AdamStep adam;
 };
 
@@ -97,10 +99,11 @@ struct Rank1Update {
 struct Kernels {
   // Lists the entries of x that are not zero (or all). Returns how many are not zero.
   std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, bool all, RowLists);
-  std::int64_t (*list_columns)(const float* x, int stride, int positions, int channels, bool all, ColumnLists, float* scratch);
-  // out[output position][ld] += Σ W x
+  std::int64_t (*list_columns)(const float* x, std::int64_t sample_stride, int samples, int stride, int positions,
+                               int channels, bool all, ColumnLists, float* scratch);
+  // out[output position][ld] += Σ W x; `pairs` are those of one sample.
   void (*map_forward)(const MapShape&, const float* weights, const Pair* pairs, const int* first_pair, RowLists,
-                      float* out);
+                      int samples, int inputs_each, int outputs_each, float* out);
   // Gradients of x and of the weights, and Adam; channel by channel, while its weights are in cache.
   void (*map_backward)(const MapShape&, const MapBackward&);
 

@@ -21,6 +21,7 @@ int up_to_vectors(int n) { return (n + 15) / 16 * 16; }
 
 constexpr int kPanel = 128;        // outputs of one piece: what a register block of the widest machine holds
 constexpr int kBlockFloats = 4096;  // of a block for one tap: half of a first-level cache of 32 KB
+constexpr int kBufferFloats = 4096;  // of the outputs of samples that pass together
 constexpr int kNarrow = 16;        // fewer output channels than this go by columns
 
 }  // namespace
@@ -115,7 +116,7 @@ std::vector<std::vector<int>> sets_of_taps(const MapSpec& spec) {
 
 }  // namespace
 
-MapLayout::MapLayout(const MapSpec& given, bool as_rank1) : spec(given), rank1(as_rank1) {
+MapLayout::MapLayout(const MapSpec& given, bool as_rank1, int most) : spec(given), rank1(as_rank1), together(most) {
   group_inputs = spec.inputs / spec.groups;
   const int outputs = spec.outputs / spec.groups;
   columns = spec.taps > 1 && (outputs < kNarrow || spec.input_positions == 1);
@@ -128,6 +129,10 @@ MapLayout::MapLayout(const MapSpec& given, bool as_rank1) : spec(given), rank1(a
   } else {
     for (const auto& taps : sets_of_taps(spec)) add_pieces(taps);
   }
+  for (const Piece& piece : pieces) {
+    together = std::clamp<int>(static_cast<int>(kBufferFloats / piece.buffer_size()), 1, together);
+  }
+  for (Piece& piece : pieces) set_output_rows(piece);
   std::vector<char> reached(static_cast<std::size_t>(spec.output_positions), 0);
   for (const Pair& pair : spec.pairs) reached[pair.output] = 1;
   covered = std::find(reached.begin(), reached.end(), 0) == reached.end();
@@ -166,14 +171,6 @@ void MapLayout::add_pieces(const std::vector<int>& taps) {
   shape.block = rank1 ? group_inputs : std::clamp(kBlockFloats / shape.ld, 1, group_inputs);
   shape.blocks = (group_inputs + shape.block - 1) / shape.block;
   shape.size = static_cast<std::int64_t>(group_inputs) * shape.stride;
-  const int outside = whole(static_cast<std::int64_t>(piece.positions.size()) * shape.ld);
-  piece.output_row.assign(static_cast<std::size_t>(shape.taps) * spec.input_positions, outside);
-  for (int t = 0; t < shape.taps; ++t) {
-    for (int i = piece.first_pair[t]; i < piece.first_pair[t + 1]; ++i) {
-      piece.output_row[static_cast<std::size_t>(t) * spec.input_positions + piece.pairs[i].input] =
-          piece.pairs[i].output * shape.ld;
-    }
-  }
   for (int group = 0; group < spec.groups; ++group) {
     for (int first = 0; first < group_outputs; first += panel) {
       piece.group = group;
@@ -182,6 +179,22 @@ void MapLayout::add_pieces(const std::vector<int>& taps) {
       piece.offset = size_;
       size_ += shape.size;
       pieces.push_back(piece);
+    }
+  }
+}
+
+void MapLayout::set_output_rows(Piece& piece) const {
+  const int ld = piece.shape.ld, each = spec.input_positions, all = together * each;
+  whole(together * piece.buffer_size());
+  piece.output_row.resize(static_cast<std::size_t>(piece.shape.taps) * all);
+  for (int s = 0; s < together; ++s) {
+    const int first = s * piece.buffer_rows();
+    for (int t = 0; t < piece.shape.taps; ++t) {
+      int* const row = piece.output_row.data() + static_cast<std::size_t>(t) * all + s * each;
+      std::fill_n(row, each, (first + piece.buffer_rows() - 1) * ld);
+      for (int i = piece.first_pair[t]; i < piece.first_pair[t + 1]; ++i) {
+        row[piece.pairs[i].input] = (first + piece.pairs[i].output) * ld;
+      }
     }
   }
 }
@@ -232,12 +245,13 @@ struct Scratch {
   RowLists rows;
   ColumnLists by_channel;
   float* transposed;
+  int* gx_offset;
   float* buffer;
   std::int64_t size;
 
   Scratch(const MapLayout& layout, float* base) {
     const MapSpec& spec = layout.spec;
-    const std::int64_t positions = spec.input_positions;
+    const std::int64_t positions = static_cast<std::int64_t>(spec.input_positions) * layout.together;
     std::int64_t at = 0, blocks = 0, listed = 0, largest = 0;
     for (const auto& piece : layout.pieces) {
       blocks = std::max<std::int64_t>(blocks, piece.shape.blocks);
@@ -257,7 +271,8 @@ struct Scratch {
     by_channel.position = reinterpret_cast<int*>(take(layout.group_inputs * positions));
     by_channel.value = take(layout.group_inputs * positions);
     transposed = take(16 * positions);
-    buffer = take(largest);
+    gx_offset = reinterpret_cast<int*>(take(positions));
+    buffer = take(largest * layout.together);
     size = at;
   }
 };
@@ -272,66 +287,104 @@ class MapNode : public Node {
     if (run.gradient && at_.gradient >= 0) std::fill_n(run.prepared + at_.gradient, layout_.packed_size(), 0.0f);
   }
 
+  bool takes_all_samples() const override { return true; }
+
   void forward(Run& run) const override {
-    const MapSpec& spec = layout_.spec;
-    const float* const x = run.act + at_.x;
-    float* const y = run.act + at_.y;
-    const float* const weights = source(run);
-    const float* const bias = at_.bias < 0 ? nullptr : (at_.bias_fixed ? run.fixed : run.state.old) + at_.bias;
-    if (layout_.rank1) {
-      const MapShape& shape = layout_.pieces[0].shape;
-      if (!(at_.moves_latent && run.first_layer_done)) {
-        run.kernels->rank1_forward(shape.inputs, shape.outputs, shape.ld, weights, x, y);
-      }
-      if (bias) {
-        for (int p = 0; p < spec.output_positions; ++p) run.kernels->add(bias, y + p * spec.outputs, spec.outputs);
-      }
-      return;
-    }
-    const Scratch scratch(layout_, run.scratch);
-    if (layout_.columns || !layout_.covered) run.kernels->fill_rows(y, spec.output_positions, spec.outputs, bias);
-    int listed_group = -1, listed_stride = -1;
-    for (const auto& piece : layout_.pieces) {
-      if (piece.group != listed_group || piece.shape.stride != listed_stride) {
-        listed_group = piece.group;
-        listed_stride = piece.shape.stride;
-        run.kernels->list_rows(piece.shape, x + piece.group * layout_.group_inputs, spec.inputs, spec.input_positions,
-                               false, scratch.rows);
-      }
-      fill_buffer(piece, layout_.columns ? nullptr : bias, scratch.buffer);
-      run.kernels->map_forward(piece.shape, weights + piece.offset, piece.pairs.data(), piece.first_pair.data(),
-                               scratch.rows, scratch.buffer);
-      put(piece, scratch.buffer, y);
+    if (layout_.rank1) return rank1_forward(run);
+    for (int first = 0; first < run.samples; first += layout_.together) {
+      forward_some(run, first, std::min(layout_.together, run.samples - first));
     }
   }
 
   void backward(Run& run) const override {
     const MapSpec& spec = layout_.spec;
-    const float* const dy = run.grad + at_.dy;
     if (run.gradient && at_.bias_gradient >= 0) {
-      run.kernels->sum_rows(dy, spec.output_positions, spec.outputs, run.gradient + at_.bias_gradient);
+      for (int s = 0; s < run.samples; ++s) {
+        run.kernels->sum_rows(run.grad + s * run.grad_stride + at_.dy, spec.output_positions, spec.outputs,
+                              run.gradient + at_.bias_gradient);
+      }
     }
     if (layout_.rank1) return rank1_backward(run);
-    const bool learn = run.gradient && at_.source != MapPlaces::Source::fixed;
-    float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
-    if (!dx && !learn) return;
+    if (at_.dx < 0 && !learns(run)) return;
+    for (int first = 0; first < run.samples; first += layout_.together) {
+      backward_some(run, first, std::min(layout_.together, run.samples - first));
+    }
+  }
+
+  void finish(Run& run) const override {
+    if (run.gradient && at_.source == MapPlaces::Source::prepared && at_.gradient >= 0) {
+      layout_.add_unpacked(run.prepared + at_.gradient, run.gradient + at_.natural_gradient);
+    }
+  }
+
+ private:
+  bool learns(const Run& run) const { return run.gradient && at_.source != MapPlaces::Source::fixed; }
+
+  const float* bias(const Run& run) const {
+    return at_.bias < 0 ? nullptr : (at_.bias_fixed ? run.fixed : run.state.old) + at_.bias;
+  }
+
+  void forward_some(Run& run, int first, int samples) const {
+    const MapSpec& spec = layout_.spec;
+    const float* const x = run.act + first * run.act_stride + at_.x;
+    float* const y = run.act + first * run.act_stride + at_.y;
+    const Scratch scratch(layout_, run.scratch);
+    if (layout_.columns || !layout_.covered) {
+      for (int s = 0; s < samples; ++s) {
+        run.kernels->fill_rows(y + s * run.act_stride, spec.output_positions, spec.outputs, bias(run));
+      }
+    }
+    int listed_group = -1, listed_stride = -1;
+    for (const auto& piece : layout_.pieces) {
+      if (piece.group != listed_group || piece.shape.stride != listed_stride) {
+        listed_group = piece.group;
+        listed_stride = piece.shape.stride;
+        for (int s = 0; s < samples; ++s) {
+          const std::int64_t list = static_cast<std::int64_t>(s) * spec.input_positions * piece.shape.blocks;
+          const RowLists lists{scratch.rows.count + list, scratch.rows.offset + list * piece.shape.block,
+                               scratch.rows.value + list * piece.shape.block};
+          run.kernels->list_rows(piece.shape, x + s * run.act_stride + piece.group * layout_.group_inputs, spec.inputs,
+                                 spec.input_positions, false, lists);
+        }
+      }
+      for (int s = 0; s < samples; ++s) {
+        fill_buffer(piece, layout_.columns ? nullptr : bias(run), scratch.buffer + s * piece.buffer_size());
+      }
+      run.kernels->map_forward(piece.shape, source(run) + piece.offset, piece.pairs.data(), piece.first_pair.data(),
+                               scratch.rows, samples, spec.input_positions, piece.buffer_rows(), scratch.buffer);
+      for (int s = 0; s < samples; ++s) put(piece, scratch.buffer + s * piece.buffer_size(), y + s * run.act_stride);
+    }
+  }
+
+  void backward_some(Run& run, int first, int samples) const {
+    const MapSpec& spec = layout_.spec;
+    const float* const x = run.act + first * run.act_stride + at_.x;
+    const float* const dy = run.grad + first * run.grad_stride + at_.dy;
+    float* const dx = at_.dx < 0 ? nullptr : run.grad + first * run.grad_stride + at_.dx;
     const Scratch scratch(layout_, run.scratch);
     // A channel's entries that are zero have no part in dW; nor in dx, behind a ReLU.
     const bool all = dx && !at_.gated;
-    if (dx && !at_.add_dx) std::fill_n(dx, static_cast<std::int64_t>(spec.input_positions) * spec.inputs, 0.0f);
+    for (int s = 0; s < samples; ++s) {
+      if (dx && !at_.add_dx) {
+        std::fill_n(dx + s * run.grad_stride, static_cast<std::int64_t>(spec.input_positions) * spec.inputs, 0.0f);
+      }
+      for (int p = 0; p < spec.input_positions; ++p) {
+        scratch.gx_offset[s * spec.input_positions + p] = static_cast<int>(s * run.grad_stride) + p * spec.inputs;
+      }
+    }
     int listed_group = -1;
     for (const auto& piece : layout_.pieces) {
       const int first_input = piece.group * layout_.group_inputs;
       if (piece.group != listed_group) {
         listed_group = piece.group;
-        run.kernels->list_columns(run.act + at_.x + first_input, spec.inputs, spec.input_positions,
+        run.kernels->list_columns(x + first_input, run.act_stride, samples, spec.inputs, spec.input_positions,
                                   layout_.group_inputs, all, scratch.by_channel, scratch.transposed);
       }
-      get(piece, dy, scratch.buffer);
+      for (int s = 0; s < samples; ++s) get(piece, dy + s * run.grad_stride, scratch.buffer + s * piece.buffer_size());
       MapBackward job{};
       job.weights = source(run) + piece.offset;
-      job.learn = learn;
-      if (learn) {
+      job.learn = learns(run);
+      if (job.learn) {
         if (at_.source == MapPlaces::Source::prepared) {
           job.gradient = run.prepared + at_.gradient + piece.offset;
         } else if (at_.gradient >= 0) {
@@ -344,21 +397,25 @@ class MapNode : public Node {
       job.lists = scratch.by_channel;
       job.g = scratch.buffer;
       job.output_row = piece.output_row.data();
-      job.positions = spec.input_positions;
+      job.positions = layout_.together * spec.input_positions;
       job.gx = dx ? dx + first_input : nullptr;
-      job.gx_stride = spec.inputs;
+      job.gx_offset = scratch.gx_offset;
       job.adam = run.adam;
       run.kernels->map_backward(piece.shape, job);
     }
   }
 
-  void finish(Run& run) const override {
-    if (run.gradient && at_.source == MapPlaces::Source::prepared && at_.gradient >= 0) {
-      layout_.add_unpacked(run.prepared + at_.gradient, run.gradient + at_.natural_gradient);
+  void rank1_forward(Run& run) const {
+    const MapSpec& spec = layout_.spec;
+    const MapShape& shape = layout_.pieces[0].shape;
+    float* const y = run.act + at_.y;
+    if (!(at_.moves_latent && run.first_layer_done)) {
+      run.kernels->rank1_forward(shape.inputs, shape.outputs, shape.ld, source(run), run.act + at_.x, y);
     }
+    if (!bias(run)) return;
+    for (int p = 0; p < spec.output_positions; ++p) run.kernels->add(bias(run), y + p * spec.outputs, spec.outputs);
   }
 
- private:
   const float* source(const Run& run) const {
     switch (at_.source) {
       case MapPlaces::Source::state: return run.state.old + at_.weights;
@@ -371,30 +428,32 @@ class MapNode : public Node {
   void fill_buffer(const MapLayout::Piece& piece, const float* bias, float* buffer) const {
     const int ld = piece.shape.ld, first = piece.group * layout_.group_outputs + piece.first_output;
     std::fill_n(buffer, piece.buffer_size(), 0.0f);
-    if (!bias) return;
-    for (std::size_t row = 0; row < piece.positions.size(); ++row) {
+    for (std::size_t row = 0; bias && row < piece.positions.size(); ++row) {
       std::copy_n(bias + first, piece.shape.outputs, buffer + row * ld);
     }
   }
 
-  // f(place in the buffer, place in the output, how many) for each run of numbers that belong together.
+  // f(place in the buffer, place in the output) of each row of a piece's outputs.
   template <typename F>
-  void each_run(const MapLayout::Piece& piece, const F& f) const {
-    const MapSpec& spec = layout_.spec;
-    const int ld = piece.shape.ld, outputs = spec.outputs / spec.groups, first_channel = piece.group * outputs;
-    if (!layout_.columns) {
-      for (std::size_t row = 0; row < piece.positions.size(); ++row) {
-        f(row * ld, static_cast<std::size_t>(piece.positions[row]) * spec.outputs + first_channel + piece.first_output,
-          piece.shape.outputs);
-      }
-      return;
+  void each_output_row(const MapLayout::Piece& piece, const F& f) const {
+    const int first = piece.group * layout_.group_outputs + piece.first_output;
+    for (std::size_t row = 0; row < piece.positions.size(); ++row) {
+      f(row * piece.shape.ld, static_cast<std::size_t>(piece.positions[row]) * layout_.spec.outputs + first);
     }
+  }
+
+  // f(place in the buffer, place in the output, how many) for the columns that belong together: a tap's channels.
+  template <typename F>
+  void each_column(const MapLayout::Piece& piece, const F& f) const {
+    const MapSpec& spec = layout_.spec;
+    const int outputs = spec.outputs / spec.groups;
     for (int n = 0; n < piece.shape.outputs;) {
       const int tap = (piece.first_output + n) / outputs, channel = (piece.first_output + n) % outputs;
       const int count = std::min(piece.shape.outputs - n, outputs - channel);
+      const std::size_t first = static_cast<std::size_t>(piece.group) * outputs + channel;
       for (int i = spec.first_pair[tap]; i < spec.first_pair[tap + 1]; ++i) {
-        f(static_cast<std::size_t>(spec.pairs[i].input) * ld + n,
-          static_cast<std::size_t>(spec.pairs[i].output) * spec.outputs + first_channel + channel, count);
+        f(static_cast<std::size_t>(spec.pairs[i].input) * piece.shape.ld + n,
+          static_cast<std::size_t>(spec.pairs[i].output) * spec.outputs + first, count);
       }
       n += count;
     }
@@ -403,18 +462,32 @@ class MapNode : public Node {
   // Puts a piece's outputs into place; columns are added.
   void put(const MapLayout::Piece& piece, const float* buffer, float* y) const {
     if (layout_.columns) {
-      each_run(piece, [&](std::size_t from, std::size_t to, int count) {
+      each_column(piece, [&](std::size_t from, std::size_t to, int count) {
         for (int n = 0; n < count; ++n) y[to + n] += buffer[from + n];
       });
     } else {
-      each_run(piece, [&](std::size_t from, std::size_t to, int count) { std::copy_n(buffer + from, count, y + to); });
+      each_output_row(piece, [&](std::size_t from, std::size_t to) {
+        std::copy_n(buffer + from, piece.shape.outputs, y + to);
+      });
     }
   }
 
   // The adjoint: what a piece sees of the output's gradient; zero where it sees nothing, and in the padding.
   void get(const MapLayout::Piece& piece, const float* dy, float* buffer) const {
-    std::fill_n(buffer, piece.buffer_size(), 0.0f);
-    each_run(piece, [&](std::size_t to, std::size_t from, int count) { std::copy_n(dy + from, count, buffer + to); });
+    if (layout_.columns) {
+      std::fill_n(buffer, piece.buffer_size(), 0.0f);
+      each_column(piece, [&](std::size_t to, std::size_t from, int count) {
+        int n = 0;
+        do buffer[to + n] = dy[from + n]; while (++n < count);
+      });
+      return;
+    }
+    const int ld = piece.shape.ld, outputs = piece.shape.outputs;
+    each_output_row(piece, [&](std::size_t to, std::size_t from) {
+      std::copy_n(dy + from, outputs, buffer + to);
+      std::fill_n(buffer + to + outputs, ld - outputs, 0.0f);
+    });
+    std::fill_n(buffer + piece.positions.size() * ld, ld, 0.0f);
   }
 
   void rank1_backward(Run& run) const {

@@ -32,7 +32,8 @@ struct MapSpec {
 //  columns: few output channels. One map to (tap, output channel) for each input position; then taps are summed.
 class MapLayout : public Packing {
  public:
-  MapLayout(const MapSpec& spec, bool rank1);
+  // `most` samples pass at a time, or fewer where their outputs would not stay in the first-level cache.
+  MapLayout(const MapSpec& spec, bool rank1, int most);
 
   struct Piece {
     MapShape shape;
@@ -42,13 +43,15 @@ class MapLayout : public Packing {
     std::vector<int> positions;    // of the output, that these taps reach
     std::vector<Pair> pairs;       // input position, row of the buffer
     std::vector<int> first_pair;   // by tap
-    std::vector<int> output_row;   // [tap][input position]: where in the buffer; behind its end is a row of zeros
+    std::vector<int> output_row;   // [tap][input position]: where in the buffer; a row of zeros ends each sample's part
     std::int64_t offset;           // of the weights
 
-    std::int64_t buffer_size() const { return (static_cast<std::int64_t>(positions.size()) + 1) * shape.ld; }
+    int buffer_rows() const { return static_cast<int>(positions.size()) + 1; }  // of one sample
+    std::int64_t buffer_size() const { return static_cast<std::int64_t>(buffer_rows()) * shape.ld; }
   };
   MapSpec spec;
   bool rank1;
+  int together;       // samples at a time
   bool columns;
   bool in_order;      // there is one input position, and its columns are the output
   bool covered;       // every output position is reached
@@ -64,6 +67,7 @@ class MapLayout : public Packing {
   template <typename F>
   void each_row(const F& f) const;
   void add_pieces(const std::vector<int>& taps);
+  void set_output_rows(Piece& piece) const;
   std::int64_t size_ = 0;
 };
 

@@ -25,21 +25,24 @@ static std::int64_t list_rows(const MapShape& shape, const float* x, int stride,
   return found;
 }
 
-static std::int64_t list_columns(const float* x, int stride, int positions, int channels, bool all, ColumnLists lists,
-                                 float* scratch) {
+static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int samples, int stride, int positions,
+                                 int channels, bool all, ColumnLists lists, float* scratch) {
   std::int64_t found = 0;
+  const int total = samples * positions;
   for (int first = 0; first < channels; first += L) {
     const int width = channels - first < L ? channels - first : L;
-    for (int p = 0; p < positions; ++p) {  // a transposed copy of some channels
-      const float* row = x + static_cast<std::int64_t>(p) * stride + first;
-      for (int c = 0; c < width; ++c) scratch[c * positions + p] = row[c];
+    for (int s = 0; s < samples; ++s) {  // a transposed copy of some channels
+      for (int p = 0; p < positions; ++p) {
+        const float* row = x + s * sample_stride + static_cast<std::int64_t>(p) * stride + first;
+        for (int c = 0; c < width; ++c) scratch[c * total + s * positions + p] = row[c];
+      }
     }
     for (int c = 0; c < width; ++c) {
       const std::int64_t list = static_cast<std::int64_t>(first + c) * lists.stride;
       int count = 0;
-      for (int p = 0; p < positions; p += L) {
-        const int n = positions - p < L ? positions - p : L;
-        count += append(scratch + c * positions + p, n, all, p, 1, lists.position + list + count,
+      for (int p = 0; p < total; p += L) {
+        const int n = total - p < L ? total - p : L;
+        count += append(scratch + c * total + p, n, all, p, 1, lists.position + list + count,
                         lists.value + list + count);
       }
       lists.count[first + c] = count;
@@ -86,25 +89,28 @@ static inline __attribute__((always_inline)) void add_rows(const float* rows, co
 
 template <int NV>
 static void forward_vectors(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
-                            RowLists lists, float* out, int vector) {
+                            RowLists lists, int samples, int inputs_each, int outputs_each, float* out, int vector) {
   for (int b = 0; b < shape.blocks; ++b) {
     for (int t = 0; t < shape.taps; ++t) {
       const float* rows = weights + shape.row(b * shape.block, t) + vector * L;
       // Between them the pairs fetch the next block's rows for this tap, before they are due.
       const float* next = rows + static_cast<std::int64_t>(shape.block) * shape.stride;
-      const int joined = first_pair[t + 1] - first_pair[t];
+      const int joined = (first_pair[t + 1] - first_pair[t]) * samples;
       const int share = b + 1 < shape.blocks && joined > 0 ? (shape.block + joined - 1) / joined : 0;
       int fetched = 0;
-      for (int i = first_pair[t]; i < first_pair[t + 1]; ++i) {
-        for (int end = fetched + share < shape.block ? fetched + share : shape.block; fetched < end; ++fetched) {
-          ADGAN_UNROLL
-          for (int v = 0; v < NV; ++v) {
-            __builtin_prefetch(next + static_cast<std::int64_t>(fetched) * shape.stride + v * L, 0, 2);
+      for (int s = 0; s < samples; ++s) {
+        for (int i = first_pair[t]; i < first_pair[t + 1]; ++i) {
+          for (int end = fetched + share < shape.block ? fetched + share : shape.block; fetched < end; ++fetched) {
+            ADGAN_UNROLL
+            for (int v = 0; v < NV; ++v) {
+              __builtin_prefetch(next + static_cast<std::int64_t>(fetched) * shape.stride + v * L, 0, 2);
+            }
           }
+          const std::int64_t list = (static_cast<std::int64_t>(s) * inputs_each + pairs[i].input) * shape.blocks + b;
+          const std::int64_t to = static_cast<std::int64_t>(s) * outputs_each + pairs[i].output;
+          add_rows<NV>(rows, lists.offset + list * shape.block, lists.value + list * shape.block, lists.count[list],
+                       out + to * shape.ld + vector * L);
         }
-        const std::int64_t list = static_cast<std::int64_t>(pairs[i].input) * shape.blocks + b;
-        add_rows<NV>(rows, lists.offset + list * shape.block, lists.value + list * shape.block, lists.count[list],
-                     out + static_cast<std::int64_t>(pairs[i].output) * shape.ld + vector * L);
       }
     }
   }
@@ -127,8 +133,9 @@ static void forward_vectors(const MapShape& shape, const float* weights, const P
   }
 
 static void map_forward(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
-                        RowLists lists, float* out) {
-#define ADGAN_CALL(NV) forward_vectors<NV>(shape, weights, pairs, first_pair, lists, out, vector)
+                        RowLists lists, int samples, int inputs_each, int outputs_each, float* out) {
+#define ADGAN_CALL(NV) \
+  forward_vectors<NV>(shape, weights, pairs, first_pair, lists, samples, inputs_each, outputs_each, out, vector)
   ADGAN_BY_VECTORS(shape.outputs, ADGAN_CALL)
 #undef ADGAN_CALL
 }
@@ -219,12 +226,12 @@ static inline __attribute__((always_inline)) void dots(const MapShape& shape, co
   if constexpr (R == 8) {
     float total[8];
     sums_of_8(sums, total);
-    for (int r = 0; r < R; ++r) gx[static_cast<std::int64_t>(position[r]) * job.gx_stride] += total[r];
+    for (int r = 0; r < R; ++r) gx[job.gx_offset[position[r]]] += total[r];
     return;
   }
   ADGAN_UNROLL
   for (int r = 0; r < R; ++r) {
-    gx[static_cast<std::int64_t>(position[r]) * job.gx_stride] += sum(sums[r]);
+    gx[job.gx_offset[position[r]]] += sum(sums[r]);
   }
 }
 
@@ -251,6 +258,7 @@ static inline __attribute__((always_inline)) void weight_gradient(const MapShape
   const float* value = job.lists.value + list;
   const int count = job.lists.count[channel];
   std::int64_t at = shape.row(channel, 0) + vector * L;
+  const State state = job.state;  // by value: a store could change what a reference refers to
   const int* row = job.output_row;
   const float* g = job.g + vector * L;
   for (int t = 0; t < shape.taps; ++t, row += job.positions, at += shape.ld) {
@@ -268,13 +276,13 @@ static inline __attribute__((always_inline)) void weight_gradient(const MapShape
       if constexpr (PHASE == kAccumulate) {
         store(job.gradient + at + v * L, add(load(job.gradient + at + v * L), sums[v]));
       } else {
-        update<PHASE>(sums[v], job.state, at + v * L, adam);
+        update<PHASE>(sums[v], state, at + v * L, adam);
         // The next channel's, which the processor's own prefetching, page by page, fetches too late.
         const std::int64_t next = at + v * L + shape.stride;
-        __builtin_prefetch(job.state.old + next, 0, 2);
+        __builtin_prefetch(state.old + next, 0, 2);
         if constexpr (!(PHASE & kFirst)) {
-          __builtin_prefetch(job.state.first + next, 1, 2);
-          __builtin_prefetch(job.state.second + next, 1, 2);
+          __builtin_prefetch(state.first + next, 1, 2);
+          __builtin_prefetch(state.second + next, 1, 2);
         }
       }
     }

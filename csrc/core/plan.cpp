@@ -1,6 +1,7 @@
 #include "plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <map>
 #include <stdexcept>
@@ -71,7 +72,11 @@ class Builder {
     read();
     place_parameters();
     place_values();
-    for (std::size_t l = 0; l < program_.layers.size(); ++l) add_nodes(program_.layers[l]);
+    plan_.layer_of.resize(plan_.nodes.size(), program_.layers.size());
+    for (std::size_t l = 0; l < program_.layers.size(); ++l) {
+      add_nodes(program_.layers[l]);
+      plan_.layer_of.resize(plan_.nodes.size(), l);
+    }
     const Value& out = program_.values[program_.output];
     plan_.latent_act = act_[program_.latent];
     plan_.latent_grad = grad_[program_.latent];
@@ -138,10 +143,10 @@ class Builder {
       const bool alone = value(w).kind == Kind::parameter && parameter_uses_[w] == 1;
       bool rank1 = fuse_ && alone && spec.input_positions == 1 && spec.groups == 1 && steps_ <= kMostHistory;
       if (rank1) {
-        const MapLayout tried(spec, true);
-        rank1 = (!tried.columns || tried.in_order) && input_is_row_major(layer);
+        const MapLayout tried(spec, true, 1);
+        rank1 = tried.in_order && input_is_row_major(layer);
       }
-      auto layout = std::make_unique<MapLayout>(spec, rank1);
+      auto layout = std::make_unique<MapLayout>(spec, rank1, plan_.batch);
       require(layout->spec.weights() == value(w).size(), "a layer's weights do not fit");
       plan_.scratch_size = std::max(plan_.scratch_size, layout->scratch_size());
       if (alone) {
@@ -486,7 +491,12 @@ class Builder {
   std::vector<std::unique_ptr<MapLayout>> layouts_;
 };
 
-Plan::Plan(const Program& given, Weights weights, std::int64_t steps) : program(given) {
+namespace {
+constexpr int kBatch = 16;
+}
+
+Plan::Plan(const Program& given, Weights weights, std::int64_t steps)
+    : program(given), batch(weights == Weights::per_seed ? 1 : kBatch) {
   Builder builder(*this, weights, steps);
   builder.build();
   for (auto& layout : builder.layouts_) {
@@ -523,23 +533,72 @@ void Plan::load(const std::vector<const float*>& given, const std::vector<const 
   }
 }
 
+namespace {
+
+class Stopwatch {
+ public:
+  explicit Stopwatch(double* total) : total_(total) {
+    if (total_) begin_ = std::chrono::steady_clock::now();
+  }
+  ~Stopwatch() {
+    if (total_) *total_ += std::chrono::duration<double>(std::chrono::steady_clock::now() - begin_).count();
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+
+ private:
+  double* const total_;
+  std::chrono::steady_clock::time_point begin_;
+};
+
+}  // namespace
+
 void Plan::prepare(Run& run) const {
+  const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
   if (run.gradient) std::fill_n(run.gradient, gradient_size, 0.0f);
   for (const auto& node : nodes) node->prepare(run);
 }
 
+namespace {
+
+template <typename F>
+void each_sample(const Run& run, const F& f) {
+  Run one = run;
+  one.samples = 1;
+  for (int s = 0; s < run.samples; ++s, one.act += run.act_stride, one.grad += run.grad_stride) f(one);
+}
+
+}  // namespace
+
 void Plan::forward(Run& run) const {
-  for (const auto& node : nodes) node->forward(run);
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    const Stopwatch watch(run.timers ? &run.timers->forward[layer_of[i]] : nullptr);
+    if (nodes[i]->takes_all_samples()) {
+      nodes[i]->forward(run);
+    } else {
+      each_sample(run, [&](Run& one) { nodes[i]->forward(one); });
+    }
+  }
 }
 
 void Plan::backward(Run& run) const {
-  for (const auto& [at, n] : zeros_) {
-    if (at != output_grad) std::fill_n(run.grad + at, n, 0.0f);
+  each_sample(run, [&](Run& one) {
+    for (const auto& [at, n] : zeros_) {
+      if (at != output_grad) std::fill_n(one.grad + at, n, 0.0f);
+    }
+  });
+  for (std::size_t i = nodes.size(); i-- > 0;) {
+    const Stopwatch watch(run.timers ? &run.timers->backward[layer_of[i]] : nullptr);
+    if (nodes[i]->takes_all_samples()) {
+      nodes[i]->backward(run);
+    } else {
+      each_sample(run, [&](Run& one) { nodes[i]->backward(one); });
+    }
   }
-  for (auto node = nodes.rbegin(); node != nodes.rend(); ++node) (*node)->backward(run);
 }
 
 void Plan::update(Run& run) const {
+  const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
   for (const auto& node : nodes) node->finish(run);
   for (const Parameter& p : parameters) {
     if (p.gradient < 0) continue;

@@ -14,15 +14,19 @@ namespace adgan {
 
 enum class Weights : int { per_seed, per_sample, frozen };
 
-// What a node works on: one sample, and the weights of its owner.
+struct Timers;
+
+// What a node works on: some samples (or one), and the weights of their owner.
 struct Run {
   const Kernels* kernels;
   const float* fixed;    // constants, and what follows from them alone
   State state;           // parameters of the owner; `old` is what a forward or backward pass reads
   float* prepared;       // what follows from the parameters: packed copies, scales and shifts
   float* gradient;       // of parameters that no node updates itself; null: nothing is learned
-  float* act;            // values
+  int samples;
+  float* act;            // values, one sample's after another's
   float* grad;           // and their gradients
+  std::int64_t act_stride, grad_stride;
   float* scratch;
   float* history;        // inputs and output gradients of the rank-1 layers
   AdamStep adam;         // of the parameters
@@ -32,11 +36,19 @@ struct Run {
   State latent;
   float* next_act;
   bool first_layer_done;
+  Timers* timers;  // or null
+};
+
+// Seconds spent, by layer of the program (the last entry: everything that belongs to none), forward and backward.
+struct Timers {
+  std::vector<double> forward, backward;
+  double updates = 0;  // prepare() and update()
 };
 
 class Node {
  public:
   virtual ~Node() = default;
+  virtual bool takes_all_samples() const { return false; }  // else forward() and backward() are called for each
   virtual void prepare(Run&) const {}  // once the parameters are known
   virtual void forward(Run&) const = 0;
   virtual void backward(Run&) const = 0;
@@ -66,9 +78,11 @@ class Plan {
 
   const Program program;
   std::vector<std::unique_ptr<Node>> nodes;
+  std::vector<std::size_t> layer_of;  // node by node; the number of layers for those of none
   std::vector<Parameter> parameters;
   std::int64_t latent_act, latent_grad, latent_size;
   std::int64_t output_act, output_grad, output_size;
+  int batch;  // samples that pass at a time, at most
   bool moves_latent = false;  // a node of backward() moves the latent and does the next first layer
 
   // Floats of each region.

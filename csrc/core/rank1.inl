@@ -50,6 +50,11 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
 template <int R, int T>
 static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& job, int row) {
   const AdamVectors adam(job.adam);
+  const float* const old_rows = job.old + static_cast<std::int64_t>(row) * job.ld;
+  float* const new_rows = job.value + static_cast<std::int64_t>(row) * job.ld;
+  float* const out = job.out;
+  const float* g_of[T];
+  for (int s = 0; s < T; ++s) g_of[s] = job.g[s];
   F a[R][T], b[R][T], next[R];
   ADGAN_UNROLL
   for (int r = 0; r < R; ++r) {
@@ -61,30 +66,29 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     }
     next[r] = set1(job.next ? job.next[row + r] : 0.0f);
   }
-  const std::int64_t at = static_cast<std::int64_t>(row) * job.ld;
   const std::int64_t ahead = static_cast<std::int64_t>(job.rows) * job.ld;  // the rows that come after these
   each_vector(job.outputs, [&](std::int64_t n, int lanes) {
     F m[R], v[R];
     ADGAN_UNROLL
     for (int s = 0; s < T; ++s) {
-      const F g = load_up_to(job.g[s] + n, lanes), square = mul(g, g);
+      const F g = load_up_to(g_of[s] + n, lanes), square = mul(g, g);
       ADGAN_UNROLL
       for (int r = 0; r < R; ++r) {
         m[r] = s == 0 ? mul(a[r][s], g) : fma(a[r][s], g, m[r]);
         v[r] = s == 0 ? mul(b[r][s], square) : fma(b[r][s], square, v[r]);
       }
     }
-    F y = job.out ? load_up_to(job.out + n, lanes) : zero();
+    F y = out ? load_up_to(out + n, lanes) : zero();
     ADGAN_UNROLL
     for (int r = 0; r < R; ++r) {
-      const std::int64_t i = at + r * job.ld + n;
-      const F old = load(job.old + i);
+      const std::int64_t i = r * static_cast<std::int64_t>(job.ld) + n;
+      const F old = load(old_rows + i);
       const F w = T == 1 ? moved_first(old, m[r], adam) : moved(old, m[r], v[r], adam);
-      __builtin_prefetch(job.old + i + ahead, 0, 2);
-      store(job.value + i, w);
+      __builtin_prefetch(old_rows + i + ahead, 0, 2);
+      store(new_rows + i, w);
       y = fma(next[r], w, y);
     }
-    if (job.out) store_up_to(job.out + n, y, lanes);
+    if (out) store_up_to(out + n, y, lanes);
   });
 }
 

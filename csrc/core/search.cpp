@@ -6,6 +6,10 @@
 #include <new>
 #include <stdexcept>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "laplacian.h"
 
 namespace adgan {
@@ -20,9 +24,17 @@ constexpr std::int64_t kGap = 16 * 9;
 }  // namespace
 
 Arena::Arena(std::int64_t floats) : size_(floats) {
-  const std::size_t bytes = static_cast<std::size_t>(aligned(floats) + 16) * sizeof(float);
-  memory_.reset(static_cast<float*>(std::aligned_alloc(64, bytes)));
+  // Whole huge pages, where the system has them: an address then costs fewer page-table walks.
+  constexpr std::size_t kPage = std::size_t{2} << 20;
+  std::size_t bytes = static_cast<std::size_t>(aligned(floats) + 16) * sizeof(float);
+  const bool large = bytes >= kPage;
+  const std::size_t alignment = large ? kPage : 64;
+  bytes = (bytes + alignment - 1) / alignment * alignment;
+  memory_.reset(static_cast<float*>(std::aligned_alloc(alignment, bytes)));
   if (!memory_) throw std::bad_alloc();
+#if defined(__linux__)
+  if (large) madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a wish: whether it is granted does not matter
+#endif
 }
 
 void Arena::Free::operator()(float* p) const { std::free(p); }
@@ -49,12 +61,12 @@ struct Search::Buffers {
       floats += aligned(n) + kGap;
       return arena ? arena->take(n) : nullptr;
     };
-    act = take(plan.act_size);
+    act = take(plan.act_size * plan.batch);
     first_act = take(search.rule_.weights == Weights::per_seed ? plan.act_size : 0);
-    grad = take(plan.grad_size);
+    grad = take(plan.grad_size * plan.batch);
     prepared = take(plan.prepared_size);
     scratch = take(plan.scratch_size);
-    target = take(plan.output_size);
+    target = take(plan.output_size * (learns ? 1 : plan.batch));
     loss_scratch = take(search.rule_.loss == Loss::laplacian
                             ? laplacian_scratch(static_cast<int>(search.channels_), static_cast<int>(search.height_),
                                                 static_cast<int>(search.width_))
@@ -72,8 +84,9 @@ struct Search::Buffers {
   }
 };
 
-Search::Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels)
-    : plan_(plan), rule_(rule), theta_(theta), fixed_(fixed), kernels_(kernels) {
+Search::Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels,
+               Timers* timers)
+    : plan_(plan), rule_(rule), theta_(theta), fixed_(fixed), kernels_(kernels), timers_(timers) {
   const Shape& shape = plan.program.values[plan.program.output].shape;
   channels_ = shape[0];
   height_ = shape[1];
@@ -86,10 +99,10 @@ std::int64_t Search::arena_floats(std::int64_t starts) const {
   return floats;
 }
 
-void Search::set_target(const Buffers& b, const float* image) const {
+void Search::set_target(float* target, const float* image) const {
   const std::int64_t pixels = height_ * width_;
   for (std::int64_t c = 0; c < channels_; ++c) {
-    for (std::int64_t p = 0; p < pixels; ++p) b.target[p * channels_ + c] = image[c * pixels + p];
+    for (std::int64_t p = 0; p < pixels; ++p) target[p * channels_ + c] = image[c * pixels + p];
   }
 }
 
@@ -102,14 +115,14 @@ void Search::write_image(const float* act, float* to) const {
 }
 
 // Value, and gradient into the output's.
-float Search::loss(const Run& run, const Buffers& b) const {
+float Search::loss(const Run& run, const Buffers& b, const float* target) const {
   const float* const y = run.act + plan_.output_act;
   float* const g = run.grad + plan_.output_grad;
   switch (rule_.loss) {
-    case Loss::l2: return kernels_.l2(y, b.target, g, plan_.output_size);
-    case Loss::l1: return kernels_.l1(y, b.target, g, plan_.output_size);
+    case Loss::l2: return kernels_.l2(y, target, g, plan_.output_size);
+    case Loss::l1: return kernels_.l1(y, target, g, plan_.output_size);
     default:
-      return laplacian(y, b.target, g, static_cast<int>(channels_), static_cast<int>(height_),
+      return laplacian(y, target, g, static_cast<int>(channels_), static_cast<int>(height_),
                        static_cast<int>(width_), b.loss_scratch);
   }
 }
@@ -126,16 +139,18 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
   Run run{};
   run.kernels = &kernels_;
+  run.timers = timers_;
   run.fixed = fixed_;
   run.prepared = b.prepared;
   run.gradient = b.gradient;
   run.grad = b.grad;
   run.scratch = b.scratch;
   run.history = b.history;
+  run.samples = 1;
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;
     const std::int64_t pair = image * pairs.starts + start;
-    set_target(b, pairs.image + image * pixels);
+    set_target(b.target, pairs.image + image * pixels);
     use_theta(run, b);
     run.act = b.first_act;
     run.first_layer_done = false;
@@ -144,7 +159,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       std::copy_n(z0, n, run.act + plan_.latent_act);
       plan_.forward(run);
     }
-    float value = loss(run, b);
+    float value = loss(run, b, b.target);
     pairs.initial[pair] = value;
     for (std::int64_t step = 1; step <= rule_.steps; ++step) {
       run.step = static_cast<int>(step);
@@ -155,7 +170,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       if (step > 1) plan_.prepare(run);
       if (step > 1) {
         plan_.forward(run);
-        loss(run, b);
+        loss(run, b, b.target);
       }
       plan_.backward(run);
       if (!plan_.moves_latent) kernels_.adam(run.latent, run.grad + plan_.latent_grad, n, run.adam_latent);
@@ -168,7 +183,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
     if (rule_.steps > 0) {
       plan_.prepare(run);
       plan_.forward(run);
-      value = loss(run, b);
+      value = loss(run, b, b.target);
     }
     pairs.final[pair] = value;
     std::copy_n(run.act + plan_.latent_act, n, pairs.latent + pair * n);
@@ -184,6 +199,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image) co
   const float* const starts = pairs.start + (pairs.common ? 0 : image * pairs.starts * n);
   Run run{};
   run.kernels = &kernels_;
+  run.timers = timers_;
   run.fixed = fixed_;
   run.prepared = b.prepared;
   run.gradient = b.gradient;
@@ -191,70 +207,100 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image) co
   run.grad = b.grad;
   run.scratch = b.scratch;
   use_theta(run, b);
-  set_target(b, pairs.image + image * pixels);
+  set_target(b.target, pairs.image + image * pixels);
   std::copy_n(starts, pairs.starts * n, b.latent);
+  run.act_stride = plan_.act_size;
+  run.grad_stride = plan_.grad_size;
   for (std::int64_t step = 1; step <= rule_.steps; ++step) {
     run.step = static_cast<int>(step);
     run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
-    run.adam_latent = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
     plan_.prepare(run);
-    for (std::int64_t s = 0; s < pairs.starts; ++s) {
-      const State z{b.latent + s * n, b.latent + s * n, b.latent_first + s * n, b.latent_second + s * n};
-      std::copy_n(z.old, n, run.act + plan_.latent_act);
-      plan_.forward(run);
-      const float value = loss(run, b);
-      if (step == 1) pairs.initial[image * pairs.starts + s] = value;
+    for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
+      run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
+      pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr);
       plan_.backward(run);
-      kernels_.adam(z, run.grad + plan_.latent_grad, n, run.adam_latent);
+      move_latents(run, b, first, step);
     }
     plan_.update(run);
     run.state.old = run.state.value;
   }
   run.gradient = nullptr;
   plan_.prepare(run);
-  for (std::int64_t s = 0; s < pairs.starts; ++s) {
-    const std::int64_t pair = image * pairs.starts + s;
-    std::copy_n(b.latent + s * n, n, run.act + plan_.latent_act);
-    plan_.forward(run);
-    pairs.final[pair] = loss(run, b);
-    if (rule_.steps == 0) pairs.initial[pair] = pairs.final[pair];
-    std::copy_n(b.latent + s * n, n, pairs.latent + pair * n);
-    write_image(run.act, pairs.reconstruction + pair * pixels);
+  for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
+    run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
+    const std::int64_t pair = image * pairs.starts + first;
+    pass(run, b, first, pairs.final + pair);
+    if (rule_.steps == 0) std::copy_n(pairs.final + pair, run.samples, pairs.initial + pair);
+    keep(run, b, first, pairs, pair);
+  }
+}
+
+// Forward and loss of the samples whose latents begin at `first`; losses into `values`, where not null.
+void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values) const {
+  const std::int64_t n = plan_.latent_size;
+  for (int s = 0; s < run.samples; ++s) {
+    std::copy_n(b.latent + (first + s) * n, n, run.act + s * run.act_stride + plan_.latent_act);
+  }
+  plan_.forward(run);
+  Run one = run;
+  for (int s = 0; s < run.samples; ++s) {
+    one.act = run.act + s * run.act_stride;
+    one.grad = run.grad + s * run.grad_stride;
+    const float value = loss(one, b, b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0));
+    if (values) values[s] = value;
+  }
+}
+
+void Search::move_latents(Run& run, const Buffers& b, std::int64_t first, std::int64_t step) const {
+  const AdamStep rule = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
+  const std::int64_t n = plan_.latent_size;
+  for (int s = 0; s < run.samples; ++s) {
+    const std::int64_t at = (first + s) * n;
+    const State z{b.latent + at, b.latent + at, b.latent_first + at, b.latent_second + at};
+    kernels_.adam(z, run.grad + s * run.grad_stride + plan_.latent_grad, n, rule);
+  }
+}
+
+void Search::keep(const Run& run, const Buffers& b, std::int64_t first, const Pairs& pairs, std::int64_t pair) const {
+  const std::int64_t n = plan_.latent_size;
+  std::copy_n(b.latent + first * n, run.samples * n, pairs.latent + pair * n);
+  for (int s = 0; s < run.samples; ++s) {
+    write_image(run.act + s * run.act_stride, pairs.reconstruction + (pair + s) * plan_.output_size);
   }
 }
 
 void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, std::int64_t last_pair) const {
   arena.reset();
   std::int64_t floats;
-  const Buffers b(plan_, *this, 1, &arena, floats);
+  const Buffers b(plan_, *this, plan_.batch, &arena, floats);
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
   Run run{};
   run.kernels = &kernels_;
+  run.timers = timers_;
   run.fixed = fixed_;
   run.prepared = b.prepared;
   run.act = b.act;
   run.grad = b.grad;
+  run.act_stride = plan_.act_size;
+  run.grad_stride = plan_.grad_size;
   run.scratch = b.scratch;
   use_theta(run, b);
   plan_.prepare(run);
-  for (std::int64_t pair = first_pair; pair < last_pair; ++pair) {
-    const std::int64_t image = pair / pairs.starts, start = pair % pairs.starts;
-    set_target(b, pairs.image + image * pixels);
-    std::copy_n(pairs.start + (pairs.common ? start : pair) * n, n, b.latent);
+  for (std::int64_t first = first_pair; first < last_pair; first += plan_.batch) {
+    run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, last_pair - first));
+    for (int s = 0; s < run.samples; ++s) {
+      const std::int64_t image = (first + s) / pairs.starts, start = (first + s) % pairs.starts;
+      set_target(b.target + s * pixels, pairs.image + image * pixels);
+      std::copy_n(pairs.start + (pairs.common ? start : first + s) * n, n, b.latent + s * n);
+    }
     for (std::int64_t step = 0; step <= rule_.steps; ++step) {
-      std::copy_n(b.latent, n, run.act + plan_.latent_act);
-      plan_.forward(run);
-      const float value = loss(run, b);
-      if (step == 0) pairs.initial[pair] = value;
-      pairs.final[pair] = value;
+      pass(run, b, 0, pairs.final + first);
+      if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
       if (step == rule_.steps) break;
       plan_.backward(run);
-      const State z{b.latent, b.latent, b.latent_first, b.latent_second};
-      kernels_.adam(z, run.grad + plan_.latent_grad, n,
-                    AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step + 1, rule_.steps));
+      move_latents(run, b, 0, step + 1);
     }
-    std::copy_n(b.latent, n, pairs.latent + pair * n);
-    write_image(run.act, pairs.reconstruction + pair * pixels);
+    keep(run, b, 0, pairs, first);
   }
 }
 

@@ -47,7 +47,9 @@ class Arena {
 
 class Search {
  public:
-  Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels);
+  // `timers`: filled where not null; then for one thread only.
+  Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels,
+         Timers* timers = nullptr);
 
   std::int64_t arena_floats(std::int64_t starts) const;
 
@@ -60,8 +62,11 @@ class Search {
 
  private:
   struct Buffers;
-  void set_target(const Buffers&, const float* image) const;
-  float loss(const Run&, const Buffers&) const;
+  void set_target(float* target, const float* image) const;
+  float loss(const Run&, const Buffers&, const float* target) const;
+  void pass(Run&, const Buffers&, std::int64_t first, float* values) const;
+  void move_latents(Run&, const Buffers&, std::int64_t first, std::int64_t step) const;
+  void keep(const Run&, const Buffers&, std::int64_t first, const Pairs&, std::int64_t pair) const;
   void write_image(const float* act, float* to) const;
   void use_theta(Run&, const Buffers&) const;
 
@@ -69,6 +74,7 @@ class Search {
   const Rule rule_;
   const float *theta_, *fixed_;
   const Kernels& kernels_;
+  Timers* const timers_;
   std::int64_t channels_, height_, width_;
 };
 
