@@ -34,6 +34,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--generator", metavar="FILE", help="a trained generator (safetensors) in place of the random one")
     group.addoption("--bench-device", metavar="DEVICE", default="cpu", help="torch device (default: %(default)s)")
+    group.addoption("--threads", type=int, metavar="N", help="torch's threads (default: torch's own choice)")
     group.addoption("--rounds", type=int, metavar="N", help="rounds of the race (default: 5; quick: 3)")
     group.addoption("--seconds", type=float, metavar="S", help="length of one timed call (default: 1; quick: 0.3)")
     group.addoption(
@@ -88,6 +89,8 @@ def results(pytestconfig: pytest.Config) -> Results:
 @pytest.fixture(scope="session")
 def device(pytestconfig: pytest.Config) -> str:
     name = pytestconfig.getoption("--bench-device")
+    if pytestconfig.getoption("--threads"):
+        torch.set_num_threads(pytestconfig.getoption("--threads"))
     if torch.device(name).type == "cuda":
         if not torch.cuda.is_available():
             raise pytest.UsageError(f"--bench-device {name}: torch sees no such device")

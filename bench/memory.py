@@ -6,7 +6,7 @@ all that this way of searching costs, compilers and libraries that it loads incl
 starts). On a GPU it is torch's own peak on the device, beyond generator and images; JAX has an allocator of its own, so
 that nothing is reported for it there.
 
-``python -m bench.memory FILE CONTENDER`` is that process: FILE holds the case, the answer goes to stdout as JSON.
+``python -m bench.memory FILE CONTENDER THREADS`` is that process: FILE holds the case, JSON on stdout is the answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def peak_of_search(case: Case, contender: str, images: int, starts: int) -> int 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "case.pt"
         torch.save(part, path)
-        command = [sys.executable, "-m", "bench.memory", str(path), contender]
+        command = [sys.executable, "-m", "bench.memory", str(path), contender, str(torch.get_num_threads())]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {contender} failed:\n{done.stderr}")
@@ -81,5 +81,6 @@ def _linux(field: str) -> int:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[3]))
     # The file was written by peak_of_search a moment ago.
     print(json.dumps({"peak_bytes": measure(torch.load(sys.argv[1], weights_only=False), sys.argv[2])}))

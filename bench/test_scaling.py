@@ -24,12 +24,11 @@ def growths(
     quick, known = request.config.getoption("--quick"), {}
 
     def show(variable: str, name: str, growth: scaling.Growth) -> None:
-        base = ", ".join(f"{key} {value}" for key, value in scaling.BASE.items() if key != variable)
+        base = ",".join(f"{key}{value}" for key, value in scaling.BASE.items())
         times = ", ".join(f"{size}: {time:.3g}" for size, time in zip(growth.sizes, growth.seconds, strict=True))
         line = f"{name:<10} {variable:<7} exponent {growth.exponent:5.2f}   seconds at {times}"
-        case = f"{scaling.SHAPE}/{base}".replace(" ", "")
         found = rows.row(
-            case, name, "engine", f"exponent_of_{variable}", growth.exponent, "exponent", device,
+            f"{scaling.SHAPE}/{base}", name, "engine", f"exponent_of_{variable}", growth.exponent, "exponent", device,
             sizes=growth.sizes, seconds=growth.seconds,
         )  # fmt: skip
         results.add("scaling: seconds of a call ~ size ** exponent, the others held", [line], [found])

@@ -40,10 +40,12 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
     return search
 
 
+# Pairs at a time: 1: 5.6, 2: 6.7, 4: 5.3, 8: 6.4, 16: 9.4 s/image (OMP_NUM_THREADS=1 python -m bench.sweep vmap
+# 1 2 4 8 16; AMD EPYC, Zen 4).
 PEER = Peer(
     "vmap",
     "torch.func.vmap of torch.func.grad over stacked parameters, torch's fused Adam on the stacks",
-    {"cpu": 8, "cuda": 64},
+    {"cpu": 4, "cuda": 64},
     prepare,
     no_limits,
 )
