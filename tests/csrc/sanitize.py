@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FLAGS = [
     "-O1", "-g", "-std=c++20", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
     "-fno-omit-frame-pointer", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
-    "-DTORCH_TARGET_VERSION=0x020b000000000000", "-DPy_LIMITED_API=0x030a0000",
+    "-DTORCH_TARGET_VERSION=0x020b000000000000",
 ]  # fmt: skip
 TESTS = ["tests/test_ops.py", "tests/test_native.py"]
 # Those that compare with the slow reference say nothing more under a sanitizer; random programs stay.
@@ -30,7 +29,7 @@ SKIPPED = "agrees or matches_torch_optim or packag"
 
 def build(compiler: str, folder: Path) -> None:
     """Compile csrc/ into folder/_C.abi3.so."""
-    includes = [flag for path in (*include_paths(), sysconfig.get_paths()["include"]) for flag in ("-isystem", path)]
+    includes = [flag for path in include_paths() for flag in ("-isystem", path)]
     sources = sorted((ROOT / "csrc").rglob("*.cpp"))
     objects = [folder / f"{i}.o" for i in range(len(sources))]
 
