@@ -66,7 +66,8 @@ class Native:
         parameters, constants = tensors_of(job)
         images, start, size = 1, 0, _first_call(job)
         while start < job.n_seed:  # some starts, and all images of the block for these: their first pass is shared
-            stop = job.n_seed if per_image else min(job.n_seed, start + job.lanes)
+            many = max(job.lanes, size // n // job.lanes * job.lanes)  # each call packs θ₀: few calls, also for few images
+            stop = job.n_seed if per_image else min(job.n_seed, start + many)
             first = 0
             while first < n:
                 images = max(1, min(n - first, size // (stop - start)))
@@ -91,7 +92,7 @@ class Native:
 def _first_call(job: Job) -> int:
     """Pairs in the first call, before any has been timed: a tenth of a second at a slow machine's rate."""
     work = 6 * _program(job).multiply_adds * (job.config.steps + 1)
-    return max(job.n_seed if job.config.weights == "per_sample" else 1, int(1e9 / max(1, work)))
+    return max(job.n_seed if job.config.weights == "per_sample" else 1, int(4e9 / max(1, work)))
 
 
 def _program(job: Job) -> Program:
