@@ -66,7 +66,8 @@ class Native:
         parameters, constants = tensors_of(job)
         images, start, size = 1, 0, _first_call(job)
         while start < job.n_seed:  # some starts, and all images of the block for these: their first pass is shared
-            many = max(job.lanes, size // n // job.lanes * job.lanes)  # each call packs θ₀: few calls, also for few images
+            # Each call lays θ₀ out anew: with few images, many starts make it worth while.
+            many = max(job.lanes, size // n // job.lanes * job.lanes)
             stop = job.n_seed if per_image else min(job.n_seed, start + many)
             first = 0
             while first < n:
