@@ -35,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--generator", metavar="FILE", help="a trained generator (safetensors) in place of the random one")
     group.addoption("--bench-device", metavar="DEVICE", default="cpu", help="torch device (default: %(default)s)")
     group.addoption("--threads", type=int, metavar="N", help="torch's threads (default: torch's own choice)")
-    group.addoption("--rounds", type=int, metavar="N", help="rounds of the race (default: 5; quick: 3)")
+    group.addoption("--rounds", type=int, metavar="N", help="rounds of the race (default: 4; quick: 3)")
     group.addoption("--seconds", type=float, metavar="S", help="length of one timed call (default: 1; quick: 0.3)")
     group.addoption(
         "--max-images", type=int, metavar="N", default=8, help="most images of one timed call (default: %(default)s)"
@@ -135,7 +135,7 @@ def races(
             run[shape] = race(
                 case,
                 selected.values(),
-                rounds=option("--rounds") or (3 if quick else 5),
+                rounds=option("--rounds") or (3 if quick else 4),
                 seconds=option("--seconds") or (0.3 if quick else 1.0),
                 gate_starts=(8, 8) if quick else (64, 8),
                 with_memory=not (quick or option("--no-memory")),
