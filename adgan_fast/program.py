@@ -15,8 +15,6 @@ import torch
 
 Kind = Literal["latent", "activation", "parameter", "constant", "weight"]
 
-ACTIVATIONS = ("relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu")
-
 
 class Unlowered(Exception):
     """A generator, layer or op that cannot become a Program; the message names it."""

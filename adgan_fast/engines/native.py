@@ -12,7 +12,6 @@ import torch
 
 from .. import ops
 from ..program import Layer, Program
-from ..workers import threads
 from .job import Block, Job
 
 KINDS = ("latent", "activation", "parameter", "constant", "weight")
@@ -77,11 +76,10 @@ class Native:
                 if job.starts.common is not None:
                     starts = starts[0]
                 before = time.monotonic()
-                with threads(job.lanes):
-                    found = ops.native_search(
-                        block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code,
-                        numbers, *settings(job),
-                    )  # fmt: skip
+                found = ops.native_search(
+                    block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code, numbers,
+                    *settings(job), job.lanes,
+                )  # fmt: skip
                 seconds = time.monotonic() - before
                 block.put(first, start, *found, shape=(images, stop - start))
                 pairs = images * (stop - start)
