@@ -84,15 +84,17 @@ struct MapBackward {
 
 constexpr int kMostHistory = 8;
 
-// Some rows (input channels) of a weight matrix whose gradient at step s is the outer product of x_s and g_s.
+// Some rows (input channels) of a weight matrix whose gradient at step s is the outer product of x_s and g_s. What is kept
+// is the change Δ = w - θ₀, and of it the columns (outputs) that ever had a gradient: each has a slot, in order of coming.
 struct Rank1Update {
-  int rows, outputs, ld, history;     // history: steps so far, this one included
-  const float* g[kMostHistory];       // gradients of the output, oldest first
-  const float* x[kMostHistory];       // inputs of these rows
-  const float* old;                   // [row][ld]
-  float* value;
+  int rows, ld, history;          // history: steps so far, this one included
+  int slots, old_slots;           // now, and before this step: what came since has no Δ yet
+  const float* g[kMostHistory];   // gradients of the output by slot, oldest first
+  const float* x[kMostHistory];   // inputs of these rows
+  float* change;                  // [row][ld]
+  bool keep;                      // whether the new Δ is written
   const float* next;  // the rows' next input, or null
-  float* out;         // next output, to which next · new rows is added
+  float* out;         // by slot: next · new Δ is added
   AdamStep adam;
 };
 
@@ -107,7 +109,7 @@ struct Kernels {
   // Gradients of x and of the weights, and Adam; channel by channel, while its weights are in cache.
   void (*map_backward)(const MapShape&, const MapBackward&);
 
-  // out = x W for one row of x; gx = W g. W is [K][ld].
+  // out += x W for one row of x; gx = W g, or gx += W g. W is [K][ld].
   void (*rank1_forward)(int inputs, int outputs, int ld, const float* weights, const float* x, float* out);
   void (*rank1_backward)(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add);
   void (*rank1_update)(const Rank1Update&);

@@ -62,6 +62,7 @@ class MapLayout : public Packing {
   void pack(const float* natural, float* packed) const override;
   void add_unpacked(const float* packed, float* natural) const override;
   std::int64_t scratch_size() const;
+  std::int64_t history_size(std::int64_t steps) const;  // of a rank-1 layer
 
  private:
   template <typename F>

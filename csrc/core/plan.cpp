@@ -327,7 +327,7 @@ class Builder {
     }
     vector_parameter(b, at.bias, at.bias_fixed, at.bias_gradient);
     if (layout->rank1) {
-      at.history = take(plan_.history_size, steps_ * (aligned(layout->spec.inputs) + aligned(layout->group_outputs)));
+      at.history = take(plan_.history_size, layout->history_size(steps_));
       at.moves_latent = source(x) == program_.latent && uses_[program_.latent] == 1 && x_row < 0 && y_row < 0;
       plan_.moves_latent = plan_.moves_latent || at.moves_latent;
     }

@@ -20,6 +20,7 @@ struct Timers;
 struct Run {
   const Kernels* kernels;
   const float* fixed;    // constants, and what follows from them alone
+  const float* theta;    // θ₀, in the layout of the state
   State state;           // parameters of the owner; `old` is what a forward or backward pass reads
   float* prepared;       // what follows from the parameters: packed copies, scales and shifts
   float* gradient;       // of parameters that no node updates itself; null: nothing is learned
@@ -30,7 +31,7 @@ struct Run {
   float* scratch;
   float* history;        // inputs and output gradients of the rank-1 layers
   AdamStep adam;         // of the parameters
-  int step;              // from 1
+  int step;              // from 1; 0 before any
   // The latent's own state, for the node that moves it (Plan::moves_latent).
   AdamStep adam_latent;
   State latent;

@@ -1,27 +1,29 @@
 // Weight matrices that meet one row of input: y = x W. Their gradient is an outer product, so the moments are rebuilt
-// from the inputs and output gradients of the steps so far instead of being stored.
+// from the inputs and output gradients of the steps so far instead of being stored, and of w = θ₀ + Δ the change alone is
+// kept, for the columns that ever had a gradient.
+
+// R rows; what comes after them is fetched into the second-level cache.
+template <int R>
+static inline __attribute__((always_inline)) void rank1_forward_rows(int outputs, int ld, const float* w, const float* x,
+                                                                     float* out) {
+  F xs[R];
+  ADGAN_UNROLL
+  for (int r = 0; r < R; ++r) xs[r] = set1(x[r]);
+  each_vector(outputs, [&](std::int64_t n, int lanes) {
+    F y = load_up_to(out + n, lanes);
+    ADGAN_UNROLL
+    for (int r = 0; r < R; ++r) {
+      y = fma(xs[r], load(w + r * static_cast<std::int64_t>(ld) + n), y);
+      __builtin_prefetch(w + (R + r) * static_cast<std::int64_t>(ld) + n, 0, 2);
+    }
+    store_up_to(out + n, y, lanes);
+  });
+}
 
 static void rank1_forward(int inputs, int outputs, int ld, const float* weights, const float* x, float* out) {
-  each_vector(outputs, [&](std::int64_t n, int lanes) { store_up_to(out + n, zero(), lanes); });
   int k = 0;
-  for (; k + 4 <= inputs; k += 4) {
-    const float* w = weights + static_cast<std::int64_t>(k) * ld;
-    const F x0 = set1(x[k]), x1 = set1(x[k + 1]), x2 = set1(x[k + 2]), x3 = set1(x[k + 3]);
-    each_vector(outputs, [&](std::int64_t n, int lanes) {
-      F y = fma(x0, load(w + n), load_up_to(out + n, lanes));
-      y = fma(x1, load(w + ld + n), y);
-      y = fma(x2, load(w + 2 * ld + n), y);
-      y = fma(x3, load(w + 3 * ld + n), y);
-      store_up_to(out + n, y, lanes);
-    });
-  }
-  for (; k < inputs; ++k) {
-    const float* w = weights + static_cast<std::int64_t>(k) * ld;
-    const F xk = set1(x[k]);
-    each_vector(outputs, [&](std::int64_t n, int lanes) {
-      store_up_to(out + n, fma(xk, load(w + n), load_up_to(out + n, lanes)), lanes);
-    });
-  }
+  for (; k + 8 <= inputs; k += 8) rank1_forward_rows<8>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
+  for (; k < inputs; ++k) rank1_forward_rows<1>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
 }
 
 static void rank1_backward(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add_to_gx) {
@@ -33,12 +35,12 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
       each_vector(outputs, [&](std::int64_t n, int lanes) {
         const F gn = load_up_to(g + n, lanes);
         ADGAN_UNROLL
-        for (int r = 0; r < 4; ++r) sums[r] = fma(gn, load(w + r * ld + n), sums[r]);
+        for (int r = 0; r < 4; ++r) sums[r] = fma(gn, load_up_to(w + r * ld + n, lanes), sums[r]);
       });
     } else {
       for (int r = 0; r < rows; ++r) {
         each_vector(outputs, [&](std::int64_t n, int lanes) {
-          sums[r] = fma(load_up_to(g + n, lanes), load(w + r * ld + n), sums[r]);
+          sums[r] = fma(load_up_to(g + n, lanes), load_up_to(w + r * ld + n, lanes), sums[r]);
         });
       }
     }
@@ -50,8 +52,7 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
 template <int R, int T>
 static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& job, int row) {
   const AdamVectors adam(job.adam);
-  const float* const old_rows = job.old + static_cast<std::int64_t>(row) * job.ld;
-  float* const new_rows = job.value + static_cast<std::int64_t>(row) * job.ld;
+  float* const change = job.change + static_cast<std::int64_t>(row) * job.ld;
   float* const out = job.out;
   const float* g_of[T];
   for (int s = 0; s < T; ++s) g_of[s] = job.g[s];
@@ -67,7 +68,7 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     next[r] = set1(job.next ? job.next[row + r] : 0.0f);
   }
   const std::int64_t ahead = static_cast<std::int64_t>(job.rows) * job.ld;  // the rows that come after these
-  each_vector(job.outputs, [&](std::int64_t n, int lanes) {
+  each_vector(job.slots, [&](std::int64_t n, int lanes) {
     F m[R], v[R];
     ADGAN_UNROLL
     for (int s = 0; s < T; ++s) {
@@ -79,14 +80,15 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
       }
     }
     F y = out ? load_up_to(out + n, lanes) : zero();
+    const int known = static_cast<int>(job.old_slots - n);
     ADGAN_UNROLL
     for (int r = 0; r < R; ++r) {
-      const std::int64_t i = r * static_cast<std::int64_t>(job.ld) + n;
-      const F old = load(old_rows + i);
-      const F w = T == 1 ? moved_first(old, m[r], adam) : moved(old, m[r], v[r], adam);
-      __builtin_prefetch(old_rows + i + ahead, 0, 2);
-      store(new_rows + i, w);
-      y = fma(next[r], w, y);
+      float* const at = change + r * static_cast<std::int64_t>(job.ld) + n;
+      const F old = T == 1 || known <= 0 ? zero() : known >= L ? load(at) : load_n(at, known);
+      const F now = T == 1 ? moved_first(old, m[r], adam) : moved(old, m[r], v[r], adam);
+      if (T > 1) __builtin_prefetch(at + ahead, 0, 2);
+      if (job.keep) store_up_to(at, now, lanes);
+      y = fma(next[r], now, y);
     }
     if (out) store_up_to(out + n, y, lanes);
   });

@@ -128,7 +128,9 @@ float Search::loss(const Run& run, const Buffers& b, const float* target) const 
 }
 
 void Search::use_theta(Run& run, const Buffers& b) const {
+  run.theta = theta_;
   run.state = {theta_, b.value, b.first, b.second};
+  run.step = 0;
 }
 
 void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std::int64_t first_image,
