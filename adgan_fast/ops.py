@@ -177,14 +177,14 @@ def _adam_step_fake(
 torch.library.define(
     "adgan_fast::native_search",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
-    "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False) "
+    "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False, bool compact=False) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
 
 torch.library.define(  # seconds by layer, for bench/profile_native.py
     "adgan_fast::native_profile",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
-    "int weights, int loss, int steps, float[] rates) -> Tensor",
+    "int weights, int loss, int steps, float[] rates, bool compact=False) -> Tensor",
 )
 
 
@@ -201,6 +201,7 @@ def native_search(
     rates: Sequence[float],
     lanes: int = 0,
     poison: bool = False,
+    compact: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
 
@@ -218,6 +219,7 @@ def native_search(
         rates: lr_z, lr_weights, beta1, beta2, eps.
         lanes: threads to use, where memory allows no more; 0: all of PyTorch's.
         poison: fill all scratch memory with NaN before each use (for tests).
+        compact: keep moments, or what a first layer has moved by, in 16 bits: precision="bf16".
 
     Returns:
         Initial and final losses (N, S), final latents (N, S, *latent), final reconstructions (N, S, C, H, W).
@@ -226,7 +228,7 @@ def native_search(
         RuntimeError: naming the argument; or where the program does not fit together.
     """
     return torch.ops.adgan_fast.native_search.default(
-        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison
+        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison, compact
     )
 
 
@@ -244,6 +246,7 @@ def _native_search_fake(
     rates: Sequence[float],
     lanes: int = 0,
     poison: bool = False,
+    compact: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     latent_rank = code[_latent_rank_at(code)]
     per_image = starts.dim() - latent_rank == 2

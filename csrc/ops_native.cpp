@@ -76,7 +76,7 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
-                   adgan::Timers* timers) {
+                   bool compact, adgan::Timers* timers) {
   NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
   NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1 or 2, got ", loss);
   NATIVE_CHECK(lanes >= 0, "lanes must not be negative, got ", lanes);
@@ -105,7 +105,7 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
   const std::int64_t n = images.size(0), s = starts.size(common ? 0 : 1);
   NATIVE_CHECK(common || starts.size(0) == n, "starts must have as many rows as images");
 
-  const adgan::Plan plan(program, mode, steps);
+  const adgan::Plan plan(program, mode, steps, compact);
   const auto shaped = [&](const adgan::Shape& rest) {
     std::vector<std::int64_t> shape{n, s};
     shape.insert(shape.end(), rest.begin(), rest.end());
@@ -114,8 +114,8 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
   Tensor initial = shaped({}), final = shaped({}), latents = shaped(latent), reconstructions = shaped(image);
   if (n * s == 0) return {initial, final, latents, reconstructions};
 
-  adgan::Arena shared(plan.state_size + plan.fixed_size + 1024);
-  float *const theta = shared.take(plan.state_size), *const fixed = shared.take(plan.fixed_size);
+  adgan::Arena shared(plan.theta_size + plan.fixed_size + 1024);
+  float *const theta = shared.take(plan.theta_size), *const fixed = shared.take(plan.fixed_size);
   plan.load(pointers(parameters), pointers(constants), theta, fixed);
   const adgan::Pairs pairs{n, s, images.const_data_ptr<float>(), starts.const_data_ptr<float>(), common,
                            initial.mutable_data_ptr<float>(), final.mutable_data_ptr<float>(),
@@ -156,18 +156,19 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
 Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, std::int64_t lanes,
-                      bool poison) {
+                      bool poison, bool compact) {
   return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
-                    nullptr);
+                    compact, nullptr);
 }
 
 // Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
 // to no layer, and preparing and updating the weights.
 Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
-                      std::int64_t loss, std::int64_t steps, std::vector<double> rates) {
+                      std::int64_t loss, std::int64_t steps, std::vector<double> rates, bool compact) {
   adgan::Timers timers;
-  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, &timers);
+  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact,
+             &timers);
   const auto rows = static_cast<std::int64_t>(timers.forward.size());
   Tensor seconds = torch::stable::new_empty(images, std::vector<std::int64_t>{rows, 2});
   float* const to = seconds.mutable_data_ptr<float>();

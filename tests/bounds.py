@@ -23,6 +23,7 @@ class Bound:
 
 FLOAT32 = Bound(1e-3, 2e-4, 2e-5)
 FLOAT64 = Bound(1e-7, 2e-8, 2e-9)
+BF16 = Bound(2e-2, 2e-2, 1e-3)  # compressed state as well; the contract bounds no mean of it, which its rms bounds
 
 
 def improvement(result: SearchResult) -> torch.Tensor:

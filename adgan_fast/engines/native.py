@@ -78,7 +78,7 @@ class Native:
                 before = time.monotonic()
                 found = ops.native_search(
                     block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code, numbers,
-                    *settings(job), job.lanes,
+                    *settings(job), job.lanes, compact=job.config.precision == "bf16",
                 )  # fmt: skip
                 seconds = time.monotonic() - before
                 block.put(first, start, *found, shape=(images, stop - start))

@@ -64,12 +64,13 @@ struct AdamStep {
 struct State {
   const float* old;
   float* value;
-  float* first;   // M
+  float* first;   // M; where moments are packed, M and V in 16 bits each
   float* second;  // V
 };
 
 struct MapBackward {
   State state;           // where gradient is null: updated in place
+  bool packed;           // its moments
   float* gradient;       // else the gradient is added here
   const float* weights;  // what the gradient of x is taken with
   bool learn;
@@ -91,7 +92,8 @@ struct Rank1Update {
   int slots, old_slots;           // now, and before this step: what came since has no Δ yet
   const float* g[kMostHistory];   // gradients of the output by slot, oldest first
   const float* x[kMostHistory];   // inputs of these rows
-  float* change;                  // [row][ld]
+  float* change;                  // Δ: [row][ld]; packed: two rows' in 16 bits each, [row / 2][ld]
+  bool packed;
   bool keep;                      // whether the new Δ is written
   const float* next;  // the rows' next input, or null
   float* out;         // by slot: next · new Δ is added
@@ -112,6 +114,7 @@ struct Kernels {
   // out += x W for one row of x; gx = W g, or gx += W g. W is [K][ld].
   void (*rank1_forward)(int inputs, int outputs, int ld, const float* weights, const float* x, float* out);
   void (*rank1_backward)(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add);
+  void (*rank1_backward_packed)(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx);  // +=
   void (*rank1_update)(const Rank1Update&);
 
   void (*adam)(const State&, const float* gradient, std::int64_t n, const AdamStep&);

@@ -431,6 +431,7 @@ class MapNode : public Node {
       for (int s = 0; s < samples; ++s) get(piece, dy + s * run.grad_stride, scratch.buffer + s * piece.buffer_size());
       MapBackward job{};
       job.weights = source(run) + piece.offset;
+      job.packed = at_.packed;
       job.learn = learns(run);
       if (job.learn) {
         if (at_.source == MapPlaces::Source::prepared) {
@@ -464,7 +465,7 @@ class MapNode : public Node {
       if (run.step > 0) {
         const History history(layout_, run.history + at_.history, run.step);
         std::fill_n(history.out, shape.ld, 0.0f);
-        run.kernels->rank1_forward(shape.inputs, *history.slots, shape.ld, run.state.value + at_.weights, x, history.out);
+        run.kernels->rank1_forward(shape.inputs, *history.slots, shape.ld, run.change + at_.change, x, history.out);
         history.scatter(y);
       }
     }
@@ -557,6 +558,7 @@ class MapNode : public Node {
     job.old_slots = run.step == 1 ? 0 : *history.slots;
     job.slots = history.add(run.act + at_.x, dy, job.old_slots);
     job.adam = run.adam;
+    job.packed = at_.packed;
     job.keep = !(at_.moves_latent && run.adam.last);
     for (int s = 0; s < run.step; ++s) job.g[s] = history.g(s);
     float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
@@ -570,14 +572,18 @@ class MapNode : public Node {
     // and its part, while they are in cache.
     constexpr int kRows = 8;
     for (int row = 0; row < inputs; row += kRows) {
-      const std::int64_t at = at_.weights + static_cast<std::int64_t>(row) * shape.ld;
-      const float* const theta = run.theta + at;
+      const float* const theta = run.theta + at_.weights + static_cast<std::int64_t>(row) * shape.ld;
       job.rows = std::min(kRows, inputs - row);
       for (int s = 0; s < run.step; ++s) job.x[s] = history.x(s) + row;
-      job.change = run.state.value + at;
+      job.change = run.change + at_.change + static_cast<std::int64_t>(at_.packed ? row / 2 : row) * shape.ld;
       if (dx) {
+        const float* const g = job.g[run.step - 1];
         run.kernels->rank1_backward(job.rows, outputs, shape.ld, theta, dy, dx + row, at_.add_dx);
-        run.kernels->rank1_backward(job.rows, job.old_slots, shape.ld, job.change, job.g[run.step - 1], dx + row, true);
+        if (at_.packed) {
+          run.kernels->rank1_backward_packed(job.rows, job.old_slots, shape.ld, job.change, g, dx + row);
+        } else {
+          run.kernels->rank1_backward(job.rows, job.old_slots, shape.ld, job.change, g, dx + row, true);
+        }
       }
       if (at_.moves_latent) {
         const State z{run.latent.old + row, run.latent.value + row, run.latent.first + row, run.latent.second + row};
@@ -597,6 +603,10 @@ class MapNode : public Node {
 }  // namespace
 
 std::int64_t MapLayout::history_size(std::int64_t steps) const { return History::size(*this, steps); }
+
+std::int64_t MapLayout::change_size(bool packed) const {
+  return static_cast<std::int64_t>(packed ? (group_inputs + 1) / 2 : group_inputs) * pieces[0].shape.ld;
+}
 
 std::int64_t MapLayout::scratch_size() const { return Scratch(*this, nullptr).size; }
 

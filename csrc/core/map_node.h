@@ -62,7 +62,9 @@ class MapLayout : public Packing {
   void pack(const float* natural, float* packed) const override;
   void add_unpacked(const float* packed, float* natural) const override;
   std::int64_t scratch_size() const;
-  std::int64_t history_size(std::int64_t steps) const;  // of a rank-1 layer
+  // Of a rank-1 layer.
+  std::int64_t history_size(std::int64_t steps) const;
+  std::int64_t change_size(bool packed) const;
 
  private:
   template <typename F>
@@ -83,7 +85,8 @@ struct MapPlaces {
   std::int64_t natural = 0, natural_gradient = 0;  // of prepared weights: where they come from, where the gradient goes
   std::int64_t bias = -1, bias_gradient = -1;
   bool bias_fixed = false;
-  std::int64_t history = -1;  // of a rank-1 layer
+  bool packed = false;        // the moments, or a rank-1 layer's change, in 16 bits
+  std::int64_t history = -1, change = -1;  // of a rank-1 layer
   bool moves_latent = false;
 };
 

@@ -148,7 +148,7 @@ struct AdamVectors {
       : beta1(set1(step.beta1)), beta2(set1(step.beta2)), scale(set1(step.scale)), eps(set1(step.eps)) {}
 };
 
-enum Phase { kFirst = 1, kLast = 2 };
+enum Phase { kFirst = 1, kLast = 2, kAccumulate = 4, kPacked = 8 };
 
 static inline __attribute__((always_inline)) F moved(F w, F m, F v, const AdamVectors& adam) {
   return fnma(adam.scale, div(m, add(sqrt(v), adam.eps)), w);
@@ -164,12 +164,13 @@ static inline __attribute__((always_inline)) void update(F g, const State& state
                                                          const AdamVectors& adam) {
   F m = g, v = mul(g, g);
   if constexpr (!(PHASE & kFirst)) {
-    m = fma(adam.beta1, load(state.first + at), m);
-    v = fma(adam.beta2, load(state.second + at), v);
+    const F first = load(state.first + at);
+    m = fma(adam.beta1, PHASE & kPacked ? high_of(first) : first, m);
+    v = fma(adam.beta2, PHASE & kPacked ? low_of(first) : load(state.second + at), v);
   }
   if constexpr (!(PHASE & kLast)) {
-    store(state.first + at, m);
-    store(state.second + at, v);
+    store(state.first + at, PHASE & kPacked ? pack(m, v) : m);
+    if constexpr (!(PHASE & kPacked)) store(state.second + at, v);
   }
   const F w = load(state.old + at);
   store(state.value + at, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam));
@@ -247,8 +248,6 @@ static inline void input_gradient(const MapShape& shape, const MapBackward& job,
   if (left == 1) dots<1>(shape, job, weights, position, gx);
 }
 
-enum { kAccumulate = 4 };
-
 // dW of one channel, tap by tap in registers, then Adam on the spot (or added to the gradient).
 template <int NV, int PHASE>
 static inline __attribute__((always_inline)) void weight_gradient(const MapShape& shape, const MapBackward& job,
@@ -282,7 +281,7 @@ static inline __attribute__((always_inline)) void weight_gradient(const MapShape
         __builtin_prefetch(state.old + next, 0, 2);
         if constexpr (!(PHASE & kFirst)) {
           __builtin_prefetch(state.first + next, 1, 2);
-          __builtin_prefetch(state.second + next, 1, 2);
+          if constexpr (!(PHASE & kPacked)) __builtin_prefetch(state.second + next, 1, 2);
         }
       }
     }
@@ -312,10 +311,13 @@ static void backward_phase(const MapShape& shape, const MapBackward& job) {
 
 static void map_backward(const MapShape& shape, const MapBackward& job) {
   if (job.gradient) return backward_phase<kAccumulate>(shape, job);
-  switch ((job.adam.first ? kFirst : 0) | (job.adam.last ? kLast : 0)) {
+  switch ((job.adam.first ? kFirst : 0) | (job.adam.last ? kLast : 0) | (job.packed ? kPacked : 0)) {
     case 0: return backward_phase<0>(shape, job);
     case kFirst: return backward_phase<kFirst>(shape, job);
     case kLast: return backward_phase<kLast>(shape, job);
+    case kPacked: return backward_phase<kPacked>(shape, job);
+    case kPacked | kFirst: return backward_phase<kPacked | kFirst>(shape, job);
+    case kPacked | kLast: return backward_phase<kPacked | kLast>(shape, job);
     default: return backward_phase<kFirst | kLast>(shape, job);
   }
 }

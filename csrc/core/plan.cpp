@@ -56,9 +56,9 @@ class Storage {
 
 class Builder {
  public:
-  Builder(Plan& plan, Weights weights, std::int64_t steps)
-      : plan_(plan), program_(plan.program), learn_(weights != Weights::frozen),
-        fuse_(weights == Weights::per_seed), steps_(steps) {
+  Builder(Plan& plan, Weights weights, std::int64_t steps, bool compact)
+      : plan_(plan), program_(plan.program), learn_(weights != Weights::frozen), fuse_(weights == Weights::per_seed),
+        compact_(compact && fuse_), steps_(steps) {
     const std::size_t n = program_.values.size();
     producer_.assign(n, -1);
     uses_.assign(n, 0);
@@ -133,7 +133,8 @@ class Builder {
     for (const Value& v : program_.values) count = std::max(count, v.kind == Kind::parameter ? v.index + 1 : 0);
     plan_.parameters.resize(count);
     layouts_.resize(program_.layers.size());
-    std::vector<int> at_end;
+    enum Kept { moments, packed, change };  // what a pair keeps of a parameter beside its value
+    std::map<int, Kept> kept;
     for (std::size_t l = 0; l < program_.layers.size(); ++l) {
       const Layer& layer = program_.layers[l];
       if (!is_map(layer.op)) continue;
@@ -151,24 +152,21 @@ class Builder {
       plan_.scratch_size = std::max(plan_.scratch_size, layout->scratch_size());
       if (alone) {
         plan_.parameters[value(w).index].packing = layout.get();
-        if (rank1) at_end.push_back(w);  // behind the others, since it has no moments
+        if (rank1 || compact_) kept[w] = rank1 ? change : packed;
       }
       layouts_[l] = std::move(layout);
     }
-    for (const bool rank1 : {false, true}) {
+    for (const Kept kind : {moments, packed, change}) {
       for (std::size_t v = 0; v < program_.values.size(); ++v) {
-        if (value(v).kind != Kind::parameter) continue;
-        if ((std::find(at_end.begin(), at_end.end(), static_cast<int>(v)) != at_end.end()) != rank1) continue;
+        const auto found = kept.find(static_cast<int>(v));
+        if (value(v).kind != Kind::parameter || (found == kept.end() ? moments : found->second) != kind) continue;
         Parameter& p = plan_.parameters[value(v).index];
-        p.offset = plan_.state_size;
         p.size = p.packing ? p.packing->packed_size() : value(v).size();
-        plan_.state_size += aligned(p.size);
-        if (!rank1) plan_.moments_size = plan_.state_size;
-        if (learn_ && !(fuse_ && p.packing)) {
-          p.gradient = plan_.gradient_size;
-          plan_.gradient_size += aligned(p.size);
-        }
+        p.offset = take(plan_.theta_size, p.size);
+        if (learn_ && !(fuse_ && p.packing)) p.gradient = take(plan_.gradient_size, p.size);
       }
+      if (kind == moments) plan_.second_size = plan_.theta_size;
+      if (kind == packed) plan_.state_size = plan_.theta_size;
     }
   }
 
@@ -325,10 +323,13 @@ class Builder {
       at.weights = take(plan_.prepared_size, layout->packed_size());
       at.gradient = learn_ ? take(plan_.prepared_size, layout->packed_size()) : -1;
     }
+    at.packed = compact_ && at.source == MapPlaces::Source::state;
     vector_parameter(b, at.bias, at.bias_fixed, at.bias_gradient);
     if (layout->rank1) {
       at.history = take(plan_.history_size, layout->history_size(steps_));
       at.moves_latent = source(x) == program_.latent && uses_[program_.latent] == 1 && x_row < 0 && y_row < 0;
+      at.packed = compact_ && at.moves_latent;
+      at.change = take(plan_.change_size, layout->change_size(at.packed));
       plan_.moves_latent = plan_.moves_latent || at.moves_latent;
     }
     plan_.nodes.push_back(make_map_node(layout, at));
@@ -480,7 +481,7 @@ class Builder {
 
   Plan& plan_;
   const Program& program_;
-  const bool learn_, fuse_;
+  const bool learn_, fuse_, compact_;
   const std::int64_t steps_;
   std::vector<int> producer_, uses_, same_as_;
   std::map<int, int> parameter_uses_;
@@ -495,9 +496,9 @@ namespace {
 constexpr int kBatch = 16;
 }
 
-Plan::Plan(const Program& given, Weights weights, std::int64_t steps)
+Plan::Plan(const Program& given, Weights weights, std::int64_t steps, bool compact)
     : program(given), batch(weights == Weights::per_seed ? 1 : kBatch) {
-  Builder builder(*this, weights, steps);
+  Builder builder(*this, weights, steps, compact);
   builder.build();
   for (auto& layout : builder.layouts_) {
     if (layout) layouts_.push_back(std::move(layout));
@@ -506,7 +507,7 @@ Plan::Plan(const Program& given, Weights weights, std::int64_t steps)
 
 void Plan::load(const std::vector<const float*>& given, const std::vector<const float*>& constants, float* theta,
                 float* fixed) const {
-  std::fill_n(theta, state_size, 0.0f);
+  std::fill_n(theta, theta_size, 0.0f);
   std::fill_n(fixed, fixed_size, 0.0f);
   std::vector<std::int64_t> sizes(constants.size(), 0);
   for (const Value& v : program.values) {

@@ -29,7 +29,7 @@ struct Run {
   float* grad;           // and their gradients
   std::int64_t act_stride, grad_stride;
   float* scratch;
-  float* history;        // inputs and output gradients of the rank-1 layers
+  float *history, *change;  // of the rank-1 layers: inputs and output gradients; what their weights have moved by
   AdamStep adam;         // of the parameters
   int step;              // from 1; 0 before any
   // The latent's own state, for the node that moves it (Plan::moves_latent).
@@ -57,7 +57,7 @@ class Node {
 };
 
 struct Parameter {
-  std::int64_t offset = 0;     // in the owner's state
+  std::int64_t offset = 0;     // in θ₀; and in the owner's state, unless its layer keeps the change alone
   std::int64_t size = 0;       // there, padding included
   std::int64_t gradient = -1;  // in Run::gradient, or -1 where the node that uses it updates it
   class Packing* packing = nullptr;  // null: stored as it is
@@ -74,8 +74,9 @@ class Packing {
 
 class Plan {
  public:
+  // `compact`: what private weights move by, or their moments, in 16 bits (bfloat16) where it pays.
   // Throws std::invalid_argument where the program does not fit together.
-  Plan(const Program& program, Weights weights, std::int64_t steps);
+  Plan(const Program& program, Weights weights, std::int64_t steps, bool compact);
 
   const Program program;
   std::vector<std::unique_ptr<Node>> nodes;
@@ -86,9 +87,9 @@ class Plan {
   int batch;  // samples that pass at a time, at most
   bool moves_latent = false;  // a node of backward() moves the latent and does the next first layer
 
-  // Floats of each region.
-  std::int64_t state_size = 0, moments_size = 0, gradient_size = 0, fixed_size = 0, prepared_size = 0, act_size = 0,
-               grad_size = 0, scratch_size = 0, history_size = 0;
+  // Floats of each region: θ₀; of an owner's state, values and first moments, second moments; ...
+  std::int64_t theta_size = 0, state_size = 0, second_size = 0, gradient_size = 0, fixed_size = 0, prepared_size = 0,
+               act_size = 0, grad_size = 0, scratch_size = 0, history_size = 0, change_size = 0;
 
   // θ₀ in the state's layout, and the constants. Sizes must be as the program says.
   void load(const std::vector<const float*>& given, const std::vector<const float*>& constants, float* theta,

@@ -48,11 +48,39 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
   }
 }
 
+// gx += Δ g, where Δ is packed.
+static void rank1_backward_packed(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx) {
+  for (int k = 0; k < inputs; k += 8) {
+    const int rows = inputs - k < 8 ? inputs - k : 8;
+    const float* w = weights + static_cast<std::int64_t>(k / 2) * ld;
+    F sums[8] = {zero(), zero(), zero(), zero(), zero(), zero(), zero(), zero()};
+    if (rows == 8) {
+      each_vector(outputs, [&](std::int64_t n, int lanes) {
+        const F gn = load_up_to(g + n, lanes);
+        ADGAN_UNROLL
+        for (int r = 0; r < 4; ++r) {
+          const F both = load_up_to(w + r * static_cast<std::int64_t>(ld) + n, lanes);
+          sums[2 * r] = fma(gn, high_of(both), sums[2 * r]);
+          sums[2 * r + 1] = fma(gn, low_of(both), sums[2 * r + 1]);
+        }
+      });
+    } else {
+      for (int r = 0; r < rows; ++r) {
+        each_vector(outputs, [&](std::int64_t n, int lanes) {
+          const F both = load_up_to(w + (r / 2) * static_cast<std::int64_t>(ld) + n, lanes);
+          sums[r] = fma(load_up_to(g + n, lanes), r % 2 == 0 ? high_of(both) : low_of(both), sums[r]);
+        });
+      }
+    }
+    for (int r = 0; r < rows; ++r) gx[k + r] += sum(sums[r]);
+  }
+}
+
 // R rows at T steps. M = Σ β₁^(T-1-s) x_s g_s and V = Σ β₂^(T-1-s) x_s² g_s², as Adam's recurrences give them.
-template <int R, int T>
+template <int R, int T, bool PACKED>
 static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& job, int row) {
   const AdamVectors adam(job.adam);
-  float* const change = job.change + static_cast<std::int64_t>(row) * job.ld;
+  float* const change = job.change + static_cast<std::int64_t>(PACKED ? row / 2 : row) * job.ld;
   float* const out = job.out;
   const float* g_of[T];
   for (int s = 0; s < T; ++s) g_of[s] = job.g[s];
@@ -67,7 +95,7 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     }
     next[r] = set1(job.next ? job.next[row + r] : 0.0f);
   }
-  const std::int64_t ahead = static_cast<std::int64_t>(job.rows) * job.ld;  // the rows that come after these
+  const std::int64_t ahead = static_cast<std::int64_t>(PACKED ? job.rows / 2 : job.rows) * job.ld;  // rows to come
   each_vector(job.slots, [&](std::int64_t n, int lanes) {
     F m[R], v[R];
     ADGAN_UNROLL
@@ -81,35 +109,48 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     }
     F y = out ? load_up_to(out + n, lanes) : zero();
     const int known = static_cast<int>(job.old_slots - n);
+    F delta[2] = {zero(), zero()};
     ADGAN_UNROLL
     for (int r = 0; r < R; ++r) {
-      float* const at = change + r * static_cast<std::int64_t>(job.ld) + n;
-      const F old = T == 1 || known <= 0 ? zero() : known >= L ? load(at) : load_n(at, known);
-      const F now = T == 1 ? moved_first(old, m[r], adam) : moved(old, m[r], v[r], adam);
-      if (T > 1) __builtin_prefetch(at + ahead, 0, 2);
-      if (job.keep) store_up_to(at, now, lanes);
-      y = fma(next[r], now, y);
+      float* const at = change + (PACKED ? 0 : r) * static_cast<std::int64_t>(job.ld) + n;
+      if (!PACKED || r == 0) {
+        delta[r] = T == 1 || known <= 0 ? zero() : known >= L ? load(at) : load_n(at, known);
+        if (T > 1) __builtin_prefetch(at + ahead, 0, 2);
+      }
+      if (PACKED && r == 0) {
+        delta[1] = low_of(delta[0]);
+        delta[0] = high_of(delta[0]);
+      }
+      delta[r] = T == 1 ? moved_first(delta[r], m[r], adam) : moved(delta[r], m[r], v[r], adam);
+      if (!PACKED && job.keep) store_up_to(at, delta[r], lanes);
+      y = fma(next[r], delta[r], y);
     }
+    if (PACKED && job.keep) store_up_to(change + n, pack(delta[0], delta[1]), lanes);
     if (out) store_up_to(out + n, y, lanes);
   });
 }
 
-template <int T>
+template <int T, bool PACKED>
 static void rank1_steps(const Rank1Update& job) {
   int row = 0;
-  for (; row + 2 <= job.rows; row += 2) rank1_rows<2, T>(job, row);
-  if (row < job.rows) rank1_rows<1, T>(job, row);
+  for (; row + 2 <= job.rows; row += 2) rank1_rows<2, T, PACKED>(job, row);
+  if (row < job.rows) rank1_rows<1, T, PACKED>(job, row);
+}
+
+template <bool PACKED>
+static void rank1_history(const Rank1Update& job) {
+  switch (job.history) {
+    case 1: return rank1_steps<1, PACKED>(job);
+    case 2: return rank1_steps<2, PACKED>(job);
+    case 3: return rank1_steps<3, PACKED>(job);
+    case 4: return rank1_steps<4, PACKED>(job);
+    case 5: return rank1_steps<5, PACKED>(job);
+    case 6: return rank1_steps<6, PACKED>(job);
+    case 7: return rank1_steps<7, PACKED>(job);
+    default: return rank1_steps<8, PACKED>(job);
+  }
 }
 
 static void rank1_update(const Rank1Update& job) {
-  switch (job.history) {
-    case 1: return rank1_steps<1>(job);
-    case 2: return rank1_steps<2>(job);
-    case 3: return rank1_steps<3>(job);
-    case 4: return rank1_steps<4>(job);
-    case 5: return rank1_steps<5>(job);
-    case 6: return rank1_steps<6>(job);
-    case 7: return rank1_steps<7>(job);
-    default: return rank1_steps<8>(job);
-  }
+  return job.packed ? rank1_history<true>(job) : rank1_history<false>(job);
 }

@@ -49,7 +49,7 @@ float* Arena::take(std::int64_t floats) {
 void Arena::poison() { std::fill_n(memory_.get(), size_, std::numeric_limits<float>::quiet_NaN()); }
 
 struct Search::Buffers {
-  float *act, *first_act, *grad, *prepared, *gradient, *scratch, *history, *target, *loss_scratch;
+  float *act, *first_act, *grad, *prepared, *gradient, *scratch, *history, *change, *target, *loss_scratch;
   float *value, *first, *second;               // parameters
   float *latent, *latent_first, *latent_second;  // of each start
 
@@ -74,13 +74,14 @@ struct Search::Buffers {
     latent = take(starts * plan.latent_size);
     latent_first = take(starts * plan.latent_size);
     latent_second = take(starts * plan.latent_size);
-    value = first = second = gradient = history = nullptr;
+    value = first = second = gradient = history = change = nullptr;
     if (!learns) return;
     history = take(plan.history_size);
     gradient = take(plan.gradient_size);
     value = take(plan.state_size);
-    first = take(plan.moments_size);
-    second = take(plan.moments_size);
+    first = take(plan.state_size);
+    second = take(plan.second_size);
+    change = take(plan.change_size);
   }
 };
 
@@ -148,6 +149,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   run.grad = b.grad;
   run.scratch = b.scratch;
   run.history = b.history;
+  run.change = b.change;
   run.samples = 1;
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;

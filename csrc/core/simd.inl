@@ -52,6 +52,14 @@ static inline F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEARES
 // x 2^n, n whole
 static inline F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
 static inline bool all_zero(F x) { return _mm512_cmp_ps_mask(x, zero(), _CMP_NEQ_UQ) == 0; }
+// Two numbers in one lane, each rounded to its upper 16 bits (bfloat16).
+static inline F pack(F high, F low) {
+  const __m512i half = _mm512_set1_epi32(0x8000);
+  const __m512i h = _mm512_add_epi32(_mm512_castps_si512(high), half), l = _mm512_add_epi32(_mm512_castps_si512(low), half);
+  return _mm512_castsi512_ps(_mm512_or_si512(_mm512_and_si512(h, _mm512_set1_epi32(-65536)), _mm512_srli_epi32(l, 16)));
+}
+static inline F high_of(F x) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-65536))); }
+static inline F low_of(F x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
 
 // Appends the entries of x (n of them) that are not zero, or all of them, to a list: value, and index + step · its place.
 // May write up to L entries beyond the new end. Returns how many were added.
@@ -110,6 +118,13 @@ static inline F scale_by_power(F x, F n) {  // in two halves, so that 2^n may be
   return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
 static inline bool all_zero(F x) { return _mm256_movemask_ps(_mm256_cmp_ps(x, zero(), _CMP_NEQ_UQ)) == 0; }
+static inline F pack(F high, F low) {
+  const __m256i half = _mm256_set1_epi32(0x8000);
+  const __m256i h = _mm256_add_epi32(_mm256_castps_si256(high), half), l = _mm256_add_epi32(_mm256_castps_si256(low), half);
+  return _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(h, _mm256_set1_epi32(-65536)), _mm256_srli_epi32(l, 16)));
+}
+static inline F high_of(F x) { return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-65536))); }
+static inline F low_of(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
 
 static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
   int count = 0;
@@ -125,6 +140,7 @@ static inline int append(const float* x, int n, bool all, int index, int step, i
 
 typedef float F __attribute__((vector_size(16)));
 typedef int I __attribute__((vector_size(16)));
+typedef unsigned U __attribute__((vector_size(16)));
 constexpr int L = 4;
 
 static inline F set1(float x) { return F{x, x, x, x}; }
@@ -183,6 +199,11 @@ static inline F scale_by_power(F x, F n) {
   return x * (F)((rest + 127) << 23);
 }
 static inline bool all_zero(F x) { return x[0] == 0 && x[1] == 0 && x[2] == 0 && x[3] == 0; }
+static inline F pack(F high, F low) {
+  return (F)((((U)high + 0x8000u) & 0xffff0000u) | (((U)low + 0x8000u) >> 16));
+}
+static inline F high_of(F x) { return (F)((U)x & 0xffff0000u); }
+static inline F low_of(F x) { return (F)((U)x << 16); }
 
 static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
   int count = 0;
