@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from adgan_fast import data
 from adgan_fast.config import SearchConfig
 from adgan_fast.models import DCGANGenerator
 from adgan_fast.starts import draw
@@ -79,12 +80,12 @@ def build(
 
         gen, label = load_generator(generator), f"{shape}-{Path(generator).stem}"
         latent = int(gen.latent)  # type: ignore[arg-type]  # nn.Module hides that it is a number
-    data, pictures = real_images(size, channels, images)
+    origin, pictures = real_images(size, channels, images)
     if pictures is None:
-        data, pictures = "smooth", smooth_images(size, channels, images)
+        origin, pictures = "smooth", smooth_images(size, channels, images)
     starts = draw(config.seed, None, config.n_seed, (latent,), config.prior).float()
     shares = open_shares(gen, starts)
-    return Case(f"{label}-{data}", gen.to(device), pictures.to(device), starts.to(device), config, shares)
+    return Case(f"{label}-{origin}", gen.to(device), pictures.to(device), starts.to(device), config, shares)
 
 
 def calibrated(size: int, channels: int, latent: int, width: int) -> nn.Module:
@@ -121,15 +122,13 @@ def open_shares(gen: nn.Module, z: torch.Tensor) -> tuple[float, ...]:
     return tuple(shares)
 
 
-def real_images(size: int, channels: int, count: int) -> tuple[str, torch.Tensor | None]:
-    """("mnist", (N, 1, 32, 32)), padded, or ("cifar10", (N, 3, 32, 32)): the first test images; None if not there."""
-    from adgan_fast import data
-
+def real_images(size: int, channels: int, count: int, split: data.Split = "test") -> tuple[str, torch.Tensor | None]:
+    """("mnist", (N, 1, 32, 32)), padded, or ("cifar10", (N, 3, 32, 32)): the first images; None if not there."""
     if (size, channels) == (32, 1) and (DATA / "mnist").is_dir():
-        raw = data.load_mnist(DATA / "mnist", "test").images[:count]
+        raw = data.load_mnist(DATA / "mnist", split).images[:count]
         return "mnist", F.pad(torch.as_tensor(data.to_model_range(raw)), (2, 2, 2, 2), value=-1.0)
     if (size, channels) == (32, 3) and (DATA / "cifar10.npz").is_file():
-        raw = data.load_cifar10(DATA / "cifar10.npz", "test").images[:count]
+        raw = data.load_cifar10(DATA / "cifar10.npz", split).images[:count]
         return "cifar10", torch.as_tensor(data.to_model_range(raw))
     return "", None
 
