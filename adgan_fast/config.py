@@ -32,7 +32,7 @@ class SearchConfig:
         weights: who owns a copy of the weights. ``"per_seed"`` (the paper, Sect. 3.1): each (image, start) pair;
             ``"per_sample"``: each image, its starts sharing one; ``"frozen"``: nobody, only the latent moves.
         loss: ``"l2"`` (Sect. 4.2), ``"l1"``, ``"laplacian"`` (Sect. 5, ref. [28]), or a callable
-            (reconstruction, image), both (B, C, H, W), to (B,).
+            (reconstruction, image), both (B, C, H, W), to (B,). On a CPU it may be called from several threads.
         starts: ``"shared"`` draws n_seed starts once for all images; ``"independent"`` draws anew for each image,
             keyed by (seed, image index); a tensor (S, *latent) or (N, S, *latent) gives them, and S replaces n_seed.
         prior: what starts are drawn from: ``"normal"`` N(0, I) (Sect. 4.2) or ``"uniform"`` on [-1, 1].

@@ -177,7 +177,8 @@ def _adam_step_fake(
 torch.library.define(
     "adgan_fast::native_search",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
-    "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False, bool compact=False) "
+    "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False, bool compact=False, "
+    "int own_loss=0) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
 
@@ -202,6 +203,7 @@ def native_search(
     lanes: int = 0,
     poison: bool = False,
     compact: bool = False,
+    own_loss: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
 
@@ -214,12 +216,17 @@ def native_search(
         parameters, constants: as the program names them.
         code, numbers: the program, as `adgan_fast.engines.native.encode` writes it.
         weights: 0 per_seed, 1 per_sample, 2 frozen.
-        loss: 0 l2, 1 l1, 2 laplacian.
+        loss: 0 l2, 1 l1, 2 laplacian, 3 own_loss.
         steps: k.
         rates: lr_z, lr_weights, beta1, beta2, eps.
         lanes: threads to use, where memory allows no more; 0: all of PyTorch's.
         poison: fill all scratch memory with NaN before each use (for tests).
         compact: keep moments, or what a first layer has moved by, in 16 bits: precision="bf16".
+        own_loss: for loss 3 the address of a C function, which is called once for each pass of each pair, from the
+            threads that search, without Python's lock (a ctypes callback takes it): void (const float*
+            reconstruction, const float* image, float* gradient, float* value, int* done), all [H][W][C]. The gradient
+            is not asked for where it is null. Where it leaves done at 0 the search ends with an error. 0 for the other
+            losses. `adgan_fast.engines.own_loss` makes one.
 
     Returns:
         Initial and final losses (N, S), final latents (N, S, *latent), final reconstructions (N, S, C, H, W).
@@ -228,7 +235,20 @@ def native_search(
         RuntimeError: naming the argument; or where the program does not fit together.
     """
     return torch.ops.adgan_fast.native_search.default(
-        images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison, compact
+        images,
+        starts,
+        parameters,
+        constants,
+        code,
+        numbers,
+        weights,
+        loss,
+        steps,
+        rates,
+        lanes,
+        poison,
+        compact,
+        own_loss,
     )
 
 
@@ -247,6 +267,7 @@ def _native_search_fake(
     lanes: int = 0,
     poison: bool = False,
     compact: bool = False,
+    own_loss: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     latent_rank = code[_latent_rank_at(code)]
     per_image = starts.dim() - latent_rank == 2

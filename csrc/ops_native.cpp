@@ -76,14 +76,17 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
-                   bool compact, adgan::Timers* timers) {
+                   bool compact, std::int64_t own_loss, adgan::Timers* timers) {
   NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
-  NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1 or 2, got ", loss);
+  NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1, 2 or 3, got ", loss);
+  NATIVE_CHECK((static_cast<adgan::Loss>(loss) == adgan::Loss::own) == (own_loss != 0),
+               "own_loss is the address of the function for loss 3, and 0 for the others");
   NATIVE_CHECK(lanes >= 0, "lanes must not be negative, got ", lanes);
   NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
   NATIVE_CHECK(rates.size() == 5, "rates are lr_z, lr_weights, beta1, beta2, eps");
   const auto mode = static_cast<adgan::Weights>(weights);
-  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, rates[0], rates[1], rates[2], rates[3], rates[4]};
+  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, rates[0], rates[1], rates[2], rates[3], rates[4],
+                         reinterpret_cast<adgan::OwnLoss>(static_cast<std::uintptr_t>(own_loss))};
   check_float(images, "images");
   check_float(starts, "starts");
   for (const Tensor& t : parameters) check_float(t, "parameters");
@@ -156,9 +159,9 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
 Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, std::int64_t lanes,
-                      bool poison, bool compact) {
+                      bool poison, bool compact, std::int64_t own_loss) {
   return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
-                    compact, nullptr);
+                    compact, own_loss, nullptr);
 }
 
 // Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
@@ -167,7 +170,7 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, bool compact) {
   adgan::Timers timers;
-  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact,
+  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact, 0,
              &timers);
   const auto rows = static_cast<std::int64_t>(timers.forward.size());
   Tensor seconds = torch::stable::new_empty(images, std::vector<std::int64_t>{rows, 2});

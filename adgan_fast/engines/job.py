@@ -89,8 +89,13 @@ class Block:
         self._cancelled, self._done = False, 0
 
     def cancel(self) -> None:
-        """Have every later `put` raise Cancelled, so that threads at work on the block stop soon."""
+        """Have every later `put` or `check` raise Cancelled, so that threads at work on the block stop soon."""
         self._cancelled = True
+
+    def check(self) -> None:
+        """Raise Cancelled if the work has been called off."""
+        if self._cancelled:
+            raise Cancelled
 
     @property
     def results(self) -> dict[str, torch.Tensor]:
@@ -122,8 +127,7 @@ class Block:
         Each tensor holds a·b pairs, images first, in any layout: losses (a, b), latents (a, b, *latent),
         reconstructions (a, b, C, H, W).
         """
-        if self._cancelled:
-            raise Cancelled
+        self.check()
         rows, columns = slice(image, image + shape[0]), slice(start, start + shape[1])
         final = final.reshape(shape)
         with self._lock:

@@ -1,18 +1,23 @@
 """`native`: the whole search in C++ (csrc/), for any generator that has a Program; CPU, float32.
 
-Python only cuts a block into calls short enough that an interrupt is soon answered. Threads are PyTorch's own.
+Python only cuts a block into calls short enough that an interrupt is soon answered. Threads are PyTorch's own; where
+the loss is a function in Python, they are the workers of the other engines: each calls C++, which calls the loss.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
 from .. import ops
 from ..program import Layer, Program
-from .job import Block, Job
+from ..workers import run_items
+from .job import Block, Cancelled, Job
+from .own_loss import OwnLoss
+from .tiles import Tile
 
 KINDS = ("latent", "activation", "parameter", "constant", "weight")
 OPS = (
@@ -23,7 +28,7 @@ OPS = (
 )  # fmt: skip
 """In the order of csrc/core/op.h."""
 WEIGHTS = ("per_seed", "per_sample", "frozen")
-LOSSES = ("l2", "l1", "laplacian")
+LOSSES = ("l2", "l1", "laplacian", "a function")
 BATCH = 16
 """Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
 CALL_SECONDS = 0.3  # of work in one call, about: the time an interrupt may have to wait
@@ -41,8 +46,6 @@ class Native:
             return f"it runs on the CPU, not on {job.device}"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        if not job.loss.builtin:
-            return f"the loss {job.loss.name!r} is a function of your own, which would be called from C++ at every step"
         if job.program is None:
             return job.unlowered
         return unknown(job.program)
@@ -60,38 +63,64 @@ class Native:
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""
-        code, numbers = encode(_program(job))
-        n, per_image = len(block.images), job.config.weights == "per_sample"
-        parameters, constants = tensors_of(job)
-        images, start, size = 1, 0, _first_call(job)
-        while start < job.n_seed:  # some starts, and all images of the block for these: their first pass is shared
+        call = _Call(job, block)
+        if job.loss.builtin:
+            for tile in call.tiles(job.lanes):
+                call.search(tile, job.lanes)
+            return
+        # The loss is asked at every step whether to stop, so that calls may be long; each has one thread.
+        call.size = max(1, min(10 * call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
+        own = OwnLoss(job.loss, job.image_shape, block.check)
+        with contextlib.suppress(Cancelled):
+            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, job.lanes, block.cancel)
+        if own.error is not None:
+            raise own.error
+
+
+class _Call:
+    """Calls of the operator for parts of a block. `size`: pairs to take in one."""
+
+    def __init__(self, job: Job, block: Block):
+        self.job, self.block = job, block
+        # Before any has been timed: a tenth of a second at a slow machine's rate.
+        self.size = max(1, int(4e9 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))))
+        self._tensors, self._code = tensors_of(job), encode(_program(job))
+
+    def tiles(self, lanes: int) -> Iterator[Tile]:
+        """Some starts, and all images of the block for these: their first pass is shared. By `size` as it then is."""
+        n, n_seed, start = len(self.block.images), self.job.n_seed, 0
+        while start < n_seed:
             # Each call lays θ₀ out anew: with few images, many starts make it worth while.
-            many = max(job.lanes, size // n // job.lanes * job.lanes)
-            stop = job.n_seed if per_image else min(job.n_seed, start + many)
+            many = max(lanes, self.size // n // lanes * lanes)
+            stop = n_seed if self.job.config.weights == "per_sample" else min(n_seed, start + many)
             first = 0
             while first < n:
-                images = max(1, min(n - first, size // (stop - start)))
-                last = first + images
-                starts = job.starts.of_images(block.indices[first:last], start, stop)
-                if job.starts.common is not None:
-                    starts = starts[0]
-                before = time.monotonic()
-                found = ops.native_search(
-                    block.images[first:last].contiguous(), starts.contiguous(), parameters, constants, code, numbers,
-                    *settings(job), job.lanes, compact=job.config.precision == "bf16",
-                )  # fmt: skip
-                seconds = time.monotonic() - before
-                block.put(first, start, *found, shape=(images, stop - start))
-                pairs = images * (stop - start)
-                size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs))
+                last = min(n, first + max(1, self.size // (stop - start)))
+                yield Tile(first, last, start, stop)
                 first = last
             start = stop
 
-
-def _first_call(job: Job) -> int:
-    """Pairs in the first call, before any has been timed: a tenth of a second at a slow machine's rate."""
-    work = 6 * _program(job).multiply_adds * (job.config.steps + 1)
-    return max(job.n_seed if job.config.weights == "per_sample" else 1, int(4e9 / max(1, work)))
+    def search(self, tile: Tile, lanes: int, own: OwnLoss | None = None) -> None:
+        """Search a tile on so many threads, and put the results into the block. Cancelled where the loss failed."""
+        job, block, (parameters, constants), (code, numbers) = self.job, self.block, self._tensors, self._code
+        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
+        if job.starts.common is not None:
+            starts = starts[0]
+        before = time.monotonic()
+        try:
+            found = ops.native_search(
+                block.images[tile.first : tile.last].contiguous(), starts.contiguous(), parameters, constants,
+                code, numbers, *settings(job), lanes=lanes,
+                compact=job.config.precision == "bf16", own_loss=own.address if own else 0,
+            )  # fmt: skip
+        except RuntimeError:
+            if own is None or own.error is None:
+                raise
+            raise Cancelled from None
+        block.put(tile.first, tile.start, *found, shape=tile.shape)
+        if own is None:
+            pairs, seconds = tile.shape[0] * tile.shape[1], time.monotonic() - before
+            self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs))
 
 
 def _program(job: Job) -> Program:
@@ -115,7 +144,8 @@ def settings(job: Job) -> tuple[int, int, int, list[float]]:
     """weights, loss, steps and rates of the op."""
     config = job.config
     rates = [config.lr_z, config.lr_weights, *config.betas, config.eps]
-    return WEIGHTS.index(config.weights), LOSSES.index(job.loss.name), config.steps, rates
+    loss = LOSSES.index(job.loss.name if job.loss.builtin else "a function")
+    return WEIGHTS.index(config.weights), loss, config.steps, rates
 
 
 def unknown(program: Program) -> str | None:

@@ -115,13 +115,20 @@ void Search::write_image(const float* act, float* to) const {
   }
 }
 
-// Value, and gradient into the output's.
-float Search::loss(const Run& run, const Buffers& b, const float* target) const {
+// Value, and gradient into the output's; where the search does not go on from here, that is left to the loss.
+float Search::loss(const Run& run, const Buffers& b, const float* target, bool descend) const {
   const float* const y = run.act + plan_.output_act;
   float* const g = run.grad + plan_.output_grad;
   switch (rule_.loss) {
     case Loss::l2: return kernels_.l2(y, target, g, plan_.output_size);
     case Loss::l1: return kernels_.l1(y, target, g, plan_.output_size);
+    case Loss::own: {
+      float value = 0;
+      int done = 0;
+      rule_.own(y, target, descend ? g : nullptr, &value, &done);
+      if (!done) throw std::runtime_error("the loss function failed");
+      return value;
+    }
     default:
       return laplacian(y, target, g, static_cast<int>(channels_), static_cast<int>(height_),
                        static_cast<int>(width_), b.loss_scratch);
@@ -163,7 +170,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       std::copy_n(z0, n, run.act + plan_.latent_act);
       plan_.forward(run);
     }
-    float value = loss(run, b, b.target);
+    float value = loss(run, b, b.target, rule_.steps > 0);
     pairs.initial[pair] = value;
     for (std::int64_t step = 1; step <= rule_.steps; ++step) {
       run.step = static_cast<int>(step);
@@ -174,7 +181,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       if (step > 1) plan_.prepare(run);
       if (step > 1) {
         plan_.forward(run);
-        loss(run, b, b.target);
+        loss(run, b, b.target, true);
       }
       plan_.backward(run);
       if (!plan_.moves_latent) kernels_.adam(run.latent, run.grad + plan_.latent_grad, n, run.adam_latent);
@@ -187,7 +194,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
     if (rule_.steps > 0) {
       plan_.prepare(run);
       plan_.forward(run);
-      value = loss(run, b, b.target);
+      value = loss(run, b, b.target, false);
     }
     pairs.final[pair] = value;
     std::copy_n(run.act + plan_.latent_act, n, pairs.latent + pair * n);
@@ -221,7 +228,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image) co
     plan_.prepare(run);
     for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
       run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
-      pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr);
+      pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr, true);
       plan_.backward(run);
       move_latents(run, b, first, step);
     }
@@ -233,14 +240,14 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image) co
   for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
     const std::int64_t pair = image * pairs.starts + first;
-    pass(run, b, first, pairs.final + pair);
+    pass(run, b, first, pairs.final + pair, false);
     if (rule_.steps == 0) std::copy_n(pairs.final + pair, run.samples, pairs.initial + pair);
     keep(run, b, first, pairs, pair);
   }
 }
 
 // Forward and loss of the samples whose latents begin at `first`; losses into `values`, where not null.
-void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values) const {
+void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values, bool descend) const {
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
     std::copy_n(b.latent + (first + s) * n, n, run.act + s * run.act_stride + plan_.latent_act);
@@ -250,7 +257,7 @@ void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values)
   for (int s = 0; s < run.samples; ++s) {
     one.act = run.act + s * run.act_stride;
     one.grad = run.grad + s * run.grad_stride;
-    const float value = loss(one, b, b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0));
+    const float value = loss(one, b, b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0), descend);
     if (values) values[s] = value;
   }
 }
@@ -298,7 +305,7 @@ void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, s
       std::copy_n(pairs.start + (pairs.common ? start : first + s) * n, n, b.latent + s * n);
     }
     for (std::int64_t step = 0; step <= rule_.steps; ++step) {
-      pass(run, b, 0, pairs.final + first);
+      pass(run, b, 0, pairs.final + first, step < rule_.steps);
       if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
       if (step == rule_.steps) break;
       plan_.backward(run);

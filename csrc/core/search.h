@@ -9,13 +9,18 @@
 
 namespace adgan {
 
-enum class Loss : int { l2, l1, laplacian, count };
+enum class Loss : int { l2, l1, laplacian, own, count };
+
+// A loss of the caller's: the value of a reconstruction against an image, both [H][W][C], and its gradient unless that is
+// null. Called from the threads that search. Sets `done` to 1, or the search ends with std::runtime_error.
+using OwnLoss = void (*)(const float* reconstruction, const float* image, float* gradient, float* value, int* done);
 
 struct Rule {
   Weights weights;
   Loss loss;
   std::int64_t steps;
   double lr_latent, lr_weights, beta1, beta2, eps;
+  OwnLoss own;  // null unless loss is own
 };
 
 // Some images [image, ...] and the same starts for all of them, or each its own.
@@ -63,8 +68,8 @@ class Search {
  private:
   struct Buffers;
   void set_target(float* target, const float* image) const;
-  float loss(const Run&, const Buffers&, const float* target) const;
-  void pass(Run&, const Buffers&, std::int64_t first, float* values) const;
+  float loss(const Run&, const Buffers&, const float* target, bool descend) const;
+  void pass(Run&, const Buffers&, std::int64_t first, float* values, bool descend) const;
   void move_latents(Run&, const Buffers&, std::int64_t first, std::int64_t step) const;
   void keep(const Run&, const Buffers&, std::int64_t first, const Pairs&, std::int64_t pair) const;
   void write_image(const float* act, float* to) const;
