@@ -178,9 +178,14 @@ torch.library.define(
     "adgan_fast::native_search",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
     "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False, bool compact=False, "
-    "int own_loss=0) "
+    "int own_loss=0, int isa=-1) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
+
+INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
+"""In the order of csrc/core/cpu.h; baseline is SSE2 on x86-64, NEON on aarch64."""
+
+torch.library.define("adgan_fast::native_isa", "() -> int")  # the best of this processor
 
 torch.library.define(  # seconds by layer, for bench/profile_native.py
     "adgan_fast::native_profile",
@@ -204,6 +209,7 @@ def native_search(
     poison: bool = False,
     compact: bool = False,
     own_loss: int = 0,
+    isa: int = -1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
 
@@ -227,6 +233,7 @@ def native_search(
             reconstruction, const float* image, float* gradient, float* value, int* done), all [H][W][C]. The gradient
             is not asked for where it is null. Where it leaves done at 0 the search ends with an error. 0 for the other
             losses. `adgan_fast.engines.own_loss` makes one.
+        isa: instruction set, by its place in `INSTRUCTION_SETS`; -1: the best of this processor. Others are for tests.
 
     Returns:
         Initial and final losses (N, S), final latents (N, S, *latent), final reconstructions (N, S, C, H, W).
@@ -249,6 +256,7 @@ def native_search(
         poison,
         compact,
         own_loss,
+        isa,
     )
 
 
@@ -268,6 +276,7 @@ def _native_search_fake(
     poison: bool = False,
     compact: bool = False,
     own_loss: int = 0,
+    isa: int = -1,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     latent_rank = code[_latent_rank_at(code)]
     per_image = starts.dim() - latent_rank == 2

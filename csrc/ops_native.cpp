@@ -76,7 +76,7 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
-                   bool compact, std::int64_t own_loss, adgan::Timers* timers) {
+                   bool compact, std::int64_t own_loss, std::int64_t isa, adgan::Timers* timers) {
   NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
   NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1, 2 or 3, got ", loss);
   NATIVE_CHECK((static_cast<adgan::Loss>(loss) == adgan::Loss::own) == (own_loss != 0),
@@ -84,6 +84,8 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
   NATIVE_CHECK(lanes >= 0, "lanes must not be negative, got ", lanes);
   NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
   NATIVE_CHECK(rates.size() == 5, "rates are lr_z, lr_weights, beta1, beta2, eps");
+  NATIVE_CHECK(isa >= -1 && isa <= static_cast<std::int64_t>(adgan::best_isa()), "isa must be -1, or from 0 to ",
+               static_cast<std::int64_t>(adgan::best_isa()), " on this processor, got ", isa);
   const auto mode = static_cast<adgan::Weights>(weights);
   const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, rates[0], rates[1], rates[2], rates[3], rates[4],
                          reinterpret_cast<adgan::OwnLoss>(static_cast<std::uintptr_t>(own_loss))};
@@ -127,7 +129,8 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
     timers->forward.assign(program.layers.size() + 1, 0.0);
     timers->backward.assign(program.layers.size() + 1, 0.0);
   }
-  const adgan::Search search(plan, rule, theta, fixed, adgan::kernels(), timers);
+  const adgan::Search search(plan, rule, theta, fixed,
+                             adgan::kernels(isa < 0 ? adgan::best_isa() : static_cast<adgan::Isa>(isa)), timers);
   const std::int64_t most = torch::stable::get_num_threads();
   const std::int64_t threads = timers ? 1 : lanes > 0 ? std::min(lanes, most) : most;
   const auto run = [&](std::int64_t count, std::int64_t floats, const auto& work) {
@@ -159,9 +162,9 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
 Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, std::int64_t lanes,
-                      bool poison, bool compact, std::int64_t own_loss) {
+                      bool poison, bool compact, std::int64_t own_loss, std::int64_t isa) {
   return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
-                    compact, own_loss, nullptr);
+                    compact, own_loss, isa, nullptr);
 }
 
 // Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
@@ -170,7 +173,7 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, bool compact) {
   adgan::Timers timers;
-  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact, 0,
+  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact, 0, -1,
              &timers);
   const auto rows = static_cast<std::int64_t>(timers.forward.size());
   Tensor seconds = torch::stable::new_empty(images, std::vector<std::int64_t>{rows, 2});
@@ -183,6 +186,10 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
 }
 
 }  // namespace
+
+std::int64_t native_isa() { return static_cast<std::int64_t>(adgan::best_isa()); }
+
+STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CompositeExplicitAutograd, m) { m.impl("native_isa", TORCH_BOX(&native_isa)); }
 
 STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) {
   m.impl("native_search", TORCH_BOX(&native_search));

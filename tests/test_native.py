@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import math
 import threading
 import time
+from functools import cache, partial
 
 import pytest
 import torch
@@ -29,6 +31,19 @@ LOSSES = ("l2", "l1", "laplacian")
 pytestmark = pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
 
 
+BEST = torch.ops.adgan_fast.native_isa.default() if ops.load_extension() is None else -1
+HERE = ops.INSTRUCTION_SETS[: BEST + 1]
+
+
+@pytest.fixture(params=ops.INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The operator runs with the kernels of this instruction set."""
+    if request.param not in HERE:
+        pytest.skip(f"this processor has no {request.param}, only {', '.join(HERE)}")
+    monkeypatch.setattr(ops, "native_search", partial(ops.native_search, isa=HERE.index(request.param)))
+    return request.param
+
+
 def run(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
     settings = {"n_seed": 3, "steps": 4, "latent_shape": case.latent_shape, "engine": "native", **settings}
     return adgan_fast.search(case.module, images, **settings)
@@ -40,6 +55,12 @@ def reference(case: Case, images: torch.Tensor, **settings) -> adgan_fast.Search
         return run(case, images.double(), **{**settings, "engine": "reference"})
     finally:
         case.module.float()
+
+
+@cache
+def reference_of_family(name: str, weights: str, loss: str) -> adgan_fast.SearchResult:
+    case = FAMILIES[name]
+    return reference(case, case.images(2), weights=weights, loss=loss)
 
 
 def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", loss: str = "l2", steps: int = 3):
@@ -55,14 +76,14 @@ def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", 
 # -- agreement -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("one_thread")
+@pytest.mark.usefixtures("one_thread", "isa")
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_agrees_with_the_reference_on_every_family(name, weights):
     case = FAMILIES[name]
     for loss in LOSSES if weights == "per_seed" else ("l2",):
-        images, settings = case.images(2), {"weights": weights, "loss": loss}
-        assert not violations(run(case, images, **settings), reference(case, images, **settings), FLOAT32)
+        found = run(case, case.images(2), weights=weights, loss=loss)
+        assert not violations(found, reference_of_family(name, weights, loss), FLOAT32)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -100,6 +121,7 @@ def test_sixteen_bit_state_is_what_bf16_means():
     assert not violations(compact, reference(case, images), BF16 * 0.1)
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("image_size, channels, width", [(32, 1, 16), (32, 3, 24), (64, 3, 8), (28, 1, 20)])
 @pytest.mark.parametrize("weights", MODES)
 def test_agrees_at_widths_that_fill_registers_and_leave_a_rest(image_size, channels, width, weights):
@@ -131,7 +153,7 @@ def _same(a: adgan_fast.SearchResult, b: adgan_fast.SearchResult) -> bool:
     return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
-@pytest.mark.usefixtures("threads")
+@pytest.mark.usefixtures("threads", "isa")
 @pytest.mark.parametrize("weights", MODES)
 @pytest.mark.parametrize("name", ["DCGAN of 32", "upsample and convolve", "tied weights"])
 def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkeypatch):
@@ -150,6 +172,17 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
     assert torch.equal(alone.losses, whole.losses[2:3])
 
 
+@pytest.mark.skipif(len(HERE) < 2, reason="there is one instruction set here")
+def test_the_instruction_set_that_is_asked_for_is_used():
+    """With a fused multiply-add or without, and with other vectors, sums round differently."""
+    arguments = op_arguments(dcgan(16, 1, 9, 20))
+    latents = [ops.native_search(*arguments, isa=i)[2] for i in range(len(HERE))]
+    assert all(not torch.equal(a, b) for a, b in itertools.combinations(latents, 2))
+    assert torch.equal(ops.native_search(*arguments)[2], latents[-1])
+    with pytest.raises(RuntimeError, match="isa must be"):
+        ops.native_search(*arguments, isa=len(HERE))
+
+
 # -- the operator --------------------------------------------------------------------------------------------------
 
 
@@ -160,6 +193,7 @@ def test_opcheck(weights):
     )
 
 
+@pytest.mark.usefixtures("isa")
 @pytest.mark.parametrize("weights, compact", [*((mode, False) for mode in MODES), ("per_seed", True)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_scratch_is_read_before_it_is_written(name, weights, compact):
@@ -170,10 +204,10 @@ def test_no_scratch_is_read_before_it_is_written(name, weights, compact):
 
 
 @settings(max_examples=40, deadline=None)
-@given(cases(), st.sampled_from(MODES), st.sampled_from(LOSSES))
-def test_no_scratch_is_read_before_it_is_written_in_random_generators(case, weights, loss):
-    arguments = op_arguments(case, weights=weights, loss=loss)
-    for clean, poisoned in zip(ops.native_search(*arguments), ops.native_search(*arguments, poison=True), strict=True):
+@given(cases(), st.sampled_from(MODES), st.sampled_from(LOSSES), st.integers(0, max(0, BEST)))
+def test_no_scratch_is_read_before_it_is_written_in_random_generators(case, weights, loss, isa):
+    search = partial(ops.native_search, *op_arguments(case, weights=weights, loss=loss), isa=isa)
+    for clean, poisoned in zip(search(), search(poison=True), strict=True):
         assert torch.equal(clean.nan_to_num(7), poisoned.nan_to_num(7))
 
 
@@ -208,10 +242,15 @@ def test_what_breaks_the_contract_is_refused(change):
         ops.native_search(*a)
 
 
+@cache
+def well_formed() -> tuple:
+    return op_arguments(FAMILIES["upsample and convolve"], n=1, s=1, steps=1)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_a_garbled_program_is_refused_or_runs_but_never_crashes(data):
-    a = list(op_arguments(FAMILIES["upsample and convolve"], n=1, s=1, steps=1))
+    a = list(well_formed())
     code = list(a[4])
     for _ in range(data.draw(st.integers(1, 3))):
         code[data.draw(st.integers(0, len(code) - 1))] = data.draw(st.integers(-2, 40))
@@ -411,6 +450,7 @@ def test_every_lowered_op_is_known():
     assert set(batched._RUN) == set(native.OPS)
 
 
+@pytest.mark.usefixtures("isa")
 def test_a_zero_gradient_is_no_update():
     """Learning rates of 0 for the weights and a generator that ignores most of its latent: nothing is NaN."""
     module = nn.Sequential(nn.Linear(6, 18), nn.ReLU(), nn.Unflatten(1, (2, 3, 3)), nn.ConvTranspose2d(2, 1, 3))
