@@ -1,0 +1,63 @@
+"""csrc/core by itself, without PyTorch: small programs in C++ (the .cpp files beside this one), compiled and run."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from generators import FAMILIES, Case, dcgan
+
+from adgan_fast.engines import native
+from adgan_fast.lowering import lower
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+COMPILER = shlex.split(os.environ.get("CXX", "c++"))
+SHIPPED = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]  # as in setup.py
+
+pytestmark = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason=f"there is no C++ compiler {COMPILER[0]!r}")
+
+
+def compiled(folder: Path, flags: list[str], sources: list[Path]) -> Path:
+    """A program in `folder`."""
+    command = [*COMPILER, *flags, f"-I{CSRC}", "-pthread"]
+    objects = [folder / f"{i}.o" for i in range(len(sources))]
+
+    def compile_one(pair: tuple[Path, Path]) -> None:
+        subprocess.run([*command, "-c", str(pair[0]), "-o", str(pair[1])], check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(compile_one, zip(sources, objects, strict=True)))
+    subprocess.run([*command, *map(str, objects), "-o", str(folder / "program")], check=True)
+    return folder / "program"
+
+
+def as_text(name: str, case: Case) -> str:
+    """A generator as allocations.cpp reads it."""
+    code, numbers = native.encode(lower(case.module.eval(), case.latent_shape))
+    return "\n".join([name, *(" ".join(map(str, [len(row), *row])) for row in (code, numbers))])
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is replaced in the way of glibc")
+def test_a_search_allocates_nothing(tmp_path):
+    """Neither new nor malloc from a search's begin to its end: any generator, mode, loss and instruction set."""
+    program = compiled(
+        tmp_path, ["-O0", "-std=c++20"], [HERE / "allocations.cpp", *sorted((CSRC / "core").glob("*.cpp"))]
+    )
+    cases = {**FAMILIES, "in whole vectors": dcgan(16, 3, 16, 16)}
+    given = "\n".join(as_text(name, case) for name, case in cases.items())
+    done = subprocess.run([program], input=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(done.stdout.split()[0]) >= len(cases) * 3 * 4 * 3
+
+
+def test_adam_has_the_same_bits_with_every_instruction_set(tmp_path):
+    sources = [HERE / "adam_sets.cpp", CSRC / "core" / "adam.cpp", CSRC / "core" / "cpu.cpp"]
+    done = subprocess.run([compiled(tmp_path, SHIPPED, sources)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
