@@ -1,5 +1,5 @@
 # Each target sets up its own virtual environment in .venv, given python >= 3.10, a C++ compiler and make.
-#   make test    everything that continuous integration runs; the C++ extension must build
+#   make test    every test, and make lint; the C++ extension must build. Continuous integration runs this and sanitize
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
 #   make lint    ruff and mypy alone

@@ -70,15 +70,11 @@ def main() -> int:
         where = "import adgan_fast, sys; sys.exit(not adgan_fast.__file__.startswith(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", where, temporary], check=True, env=environment, cwd=temporary)
         command = [
-            str(Path(sys.executable).parent / "pytest"),
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            "-k",
-            f"not ({SKIPPED})",
-            *TESTS,
-        ]
-        return subprocess.run(command, env=environment, cwd=ROOT).returncode
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
+            "-k", f"not ({SKIPPED})", *(str(ROOT / test) for test in TESTS),
+        ]  # fmt: skip
+        # Not in the tree: `python -m` puts the folder it runs in before all others.
+        return subprocess.run(command, env=environment, cwd=temporary).returncode
 
 
 if __name__ == "__main__":
