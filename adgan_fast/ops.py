@@ -187,6 +187,11 @@ INSTRUCTION_SETS = ("baseline", "avx2", "avx512")
 
 torch.library.define("adgan_fast::native_isa", "() -> int")  # the best of this processor
 
+torch.library.define(  # of what the threads of native_search share, and of what each has for itself
+    "adgan_fast::native_bytes",
+    "(int[] code, float[] numbers, int weights, int loss, int steps, int starts, bool compact=False) -> int[]",
+)
+
 torch.library.define(  # seconds by layer, for bench/profile_native.py
     "adgan_fast::native_profile",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "

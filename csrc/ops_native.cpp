@@ -33,6 +33,12 @@ void check_float(const Tensor& t, const char* name) {
                " must be contiguous float32 on the cpu");
 }
 
+void check_modes(std::int64_t weights, std::int64_t loss, std::int64_t steps) {
+  NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
+  NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1, 2 or 3, got ", loss);
+  NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
+}
+
 void check_shape(const Tensor& t, const adgan::Shape& shape, std::int64_t leading, const char* name) {
   bool fits = t.dim() == leading + static_cast<std::int64_t>(shape.size());
   for (std::size_t d = 0; fits && d < shape.size(); ++d) {
@@ -70,6 +76,17 @@ void over_threads(std::int64_t n, std::int64_t lanes, std::int64_t arena_floats,
   if (error) std::rethrow_exception(error);
 }
 
+// Floats of a thread's arena, for a search of s starts.
+std::int64_t arena_floats(const adgan::Plan& plan, const adgan::Search& search, adgan::Weights mode, std::int64_t s) {
+  switch (mode) {
+    case adgan::Weights::per_sample: return search.arena_floats(s);
+    case adgan::Weights::frozen: return search.arena_floats(plan.batch);
+    default: return search.arena_floats(1);
+  }
+}
+
+std::int64_t shared_floats(const adgan::Plan& plan) { return plan.theta_size + plan.fixed_size + 1024; }
+
 using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 // With `timers` everything runs on this thread.
@@ -77,12 +94,10 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
                    bool compact, std::int64_t own_loss, std::int64_t isa, adgan::Timers* timers) {
-  NATIVE_CHECK(weights >= 0 && weights <= 2, "weights must be 0, 1 or 2, got ", weights);
-  NATIVE_CHECK(loss >= 0 && loss < static_cast<int>(adgan::Loss::count), "loss must be 0, 1, 2 or 3, got ", loss);
+  check_modes(weights, loss, steps);
   NATIVE_CHECK((static_cast<adgan::Loss>(loss) == adgan::Loss::own) == (own_loss != 0),
                "own_loss is the address of the function for loss 3, and 0 for the others");
   NATIVE_CHECK(lanes >= 0, "lanes must not be negative, got ", lanes);
-  NATIVE_CHECK(steps >= 0, "steps must not be negative, got ", steps);
   NATIVE_CHECK(rates.size() == 5, "rates are lr_z, lr_weights, beta1, beta2, eps");
   NATIVE_CHECK(isa >= -1 && isa <= static_cast<std::int64_t>(adgan::best_isa()), "isa must be -1, or from 0 to ",
                static_cast<std::int64_t>(adgan::best_isa()), " on this processor, got ", isa);
@@ -119,7 +134,7 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
   Tensor initial = shaped({}), final = shaped({}), latents = shaped(latent), reconstructions = shaped(image);
   if (n * s == 0) return {initial, final, latents, reconstructions};
 
-  adgan::Arena shared(plan.theta_size + plan.fixed_size + 1024);
+  adgan::Arena shared(shared_floats(plan));
   float *const theta = shared.take(plan.theta_size), *const fixed = shared.take(plan.fixed_size);
   plan.load(pointers(parameters), pointers(constants), theta, fixed);
   const adgan::Pairs pairs{n, s, images.const_data_ptr<float>(), starts.const_data_ptr<float>(), common,
@@ -133,7 +148,8 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
                              adgan::kernels(isa < 0 ? adgan::best_isa() : static_cast<adgan::Isa>(isa)), timers);
   const std::int64_t most = torch::stable::get_num_threads();
   const std::int64_t threads = timers ? 1 : lanes > 0 ? std::min(lanes, most) : most;
-  const auto run = [&](std::int64_t count, std::int64_t floats, const auto& work) {
+  const std::int64_t floats = arena_floats(plan, search, mode, s);
+  const auto run = [&](std::int64_t count, const auto& work) {
     if (timers) {
       adgan::Arena arena(floats);
       for (std::int64_t i = 0; i < count; ++i) work(i, arena);
@@ -142,17 +158,17 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
     }
   };
   if (mode == adgan::Weights::per_sample) {
-    run(n, search.arena_floats(s), [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
+    run(n, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
   } else if (mode == adgan::Weights::frozen) {
     const std::int64_t count = n * s, size = std::clamp<std::int64_t>(count / threads, 1, plan.batch);
-    run((count + size - 1) / size, search.arena_floats(plan.batch), [&](std::int64_t i, adgan::Arena& arena) {
+    run((count + size - 1) / size, [&](std::int64_t i, adgan::Arena& arena) {
       search.frozen(arena, pairs, i * size, std::min(count, (i + 1) * size));
     });
   } else {
     // One start and some images at a time: as many as still leave every thread several pieces of work.
     const std::int64_t size = std::clamp<std::int64_t>(n * s / (4 * threads), 1, n);
     const std::int64_t parts = (n + size - 1) / size;
-    run(s * parts, search.arena_floats(1), [&](std::int64_t i, adgan::Arena& arena) {
+    run(s * parts, [&](std::int64_t i, adgan::Arena& arena) {
       search.per_seed(arena, pairs, i / parts, i % parts * size, std::min(n, (i % parts + 1) * size));
     });
   }
@@ -187,9 +203,25 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
 
 }  // namespace
 
+// Bytes of what all threads share, and of what each has for itself.
+std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
+                                       std::int64_t loss, std::int64_t steps, std::int64_t starts, bool compact) {
+  check_modes(weights, loss, steps);
+  const adgan::Program program(code, numbers);
+  const auto mode = static_cast<adgan::Weights>(weights);
+  const adgan::Plan plan(program, mode, steps, compact);
+  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, 0, 0, 0, 0, 0, nullptr};
+  const adgan::Search search(plan, rule, nullptr, nullptr, adgan::kernels());
+  constexpr std::int64_t kFloat = sizeof(float);
+  return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, starts)};
+}
+
 std::int64_t native_isa() { return static_cast<std::int64_t>(adgan::best_isa()); }
 
-STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CompositeExplicitAutograd, m) { m.impl("native_isa", TORCH_BOX(&native_isa)); }
+STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CompositeExplicitAutograd, m) {
+  m.impl("native_bytes", TORCH_BOX(&native_bytes));
+  m.impl("native_isa", TORCH_BOX(&native_isa));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) {
   m.impl("native_search", TORCH_BOX(&native_search));

@@ -51,11 +51,12 @@ class Native:
         return unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
-        """w, m, v (and dW) of one owner of weights, with padding; values and gradients of the samples in hand."""
-        program = _program(job)
-        owners = {"per_seed": 3, "per_sample": 4, "frozen": 0}[job.config.weights] * program.parameter_count
-        samples = 2 if job.config.weights == "per_seed" else BATCH
-        return 4 * (owners * 9 // 8 + 4 * samples * program.activation_count + 3 * job.n_seed * _size(job.latent_shape))
+        """What a thread holds, θ₀ as the kernels want it (one for all threads), and the results of a call."""
+        mode, loss, steps, _ = settings(job)
+        shared, own = torch.ops.adgan_fast.native_bytes.default(
+            *encode(_program(job)), mode, loss, steps, job.n_seed, compact=job.config.precision == "bf16"
+        )
+        return shared + own
 
     def default_chunk(self, job: Job) -> int:
         """A thread has one owner of weights at a time, whatever the chunk."""

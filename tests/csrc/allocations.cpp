@@ -80,6 +80,7 @@ struct Setting {
   adgan::Loss loss;
   std::int64_t steps;
   adgan::Isa isa;
+  bool compact;
 };
 
 long allocations_of_search(const adgan::Program& program, const Setting& at) {
@@ -94,8 +95,8 @@ long allocations_of_search(const adgan::Program& program, const Setting& at) {
   for (int k : {0, 1}) {
     for (const auto& t : tensors[k]) pointers[k].push_back(t.data());
   }
-  const adgan::Plan plan(program, at.weights, at.steps);
-  std::vector<float> theta(static_cast<std::size_t>(plan.state_size)), fixed(static_cast<std::size_t>(plan.fixed_size));
+  const adgan::Plan plan(program, at.weights, at.steps, at.compact);
+  std::vector<float> theta(static_cast<std::size_t>(plan.theta_size)), fixed(static_cast<std::size_t>(plan.fixed_size));
   plan.load(pointers[0], pointers[1], theta.data(), fixed.data());
   const std::int64_t pixels = plan.output_size, latent = plan.latent_size;
   const std::vector<float> images = some(kImages * pixels, -0.5f), starts = some(kStarts * latent, -0.5f);
@@ -139,14 +140,16 @@ int main() {
       for (int loss = 0; loss < static_cast<int>(adgan::Loss::count); ++loss) {
         for (const std::int64_t steps : {0, 3, 9}) {
           for (int isa = 0; isa <= static_cast<int>(adgan::best_isa()); ++isa) {
-            const Setting at{static_cast<adgan::Weights>(weights), static_cast<adgan::Loss>(loss), steps,
-                             static_cast<adgan::Isa>(isa)};
-            const long found = allocations_of_search(program, at);
-            ++searches;
-            if (found == 0) continue;
-            wrong = 1;
-            std::printf("%s: %ld allocations with weights %d, loss %d, %d steps, instruction set %d\n", name.c_str(),
-                        found, weights, loss, static_cast<int>(steps), isa);
+            for (const bool compact : {false, true}) {
+              const Setting at{static_cast<adgan::Weights>(weights), static_cast<adgan::Loss>(loss), steps,
+                               static_cast<adgan::Isa>(isa), compact};
+              const long found = allocations_of_search(program, at);
+              ++searches;
+              if (found == 0) continue;
+              wrong = 1;
+              std::printf("%s: %ld allocations with weights %d, loss %d, %d steps, instruction set %d, compact %d\n",
+                          name.c_str(), found, weights, loss, static_cast<int>(steps), isa, compact);
+            }
           }
         }
       }
