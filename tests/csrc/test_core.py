@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -38,6 +41,14 @@ def compiled(folder: Path, flags: list[str], sources: list[Path]) -> Path:
     return folder / "program"
 
 
+def compiler_for_aarch64() -> list[str] | None:
+    if shutil.which("aarch64-linux-gnu-g++"):
+        return ["aarch64-linux-gnu-g++"]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "c++", "-target", "aarch64-linux-gnu"]
+    return None
+
+
 def as_text(name: str, case: Case) -> str:
     """A generator as allocations.cpp reads it."""
     code, numbers = native.encode(lower(case.module.eval(), case.latent_shape))
@@ -61,3 +72,26 @@ def test_adam_has_the_same_bits_with_every_instruction_set(tmp_path):
     sources = [HERE / "adam_sets.cpp", CSRC / "core" / "adam.cpp", CSRC / "core" / "cpu.cpp"]
     done = subprocess.run([compiled(tmp_path, SHIPPED, sources)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(
+    compiler_for_aarch64() is None,
+    reason="there is no compiler for aarch64: neither aarch64-linux-gnu-g++ nor the Python package ziglang",
+)
+def test_the_baseline_kernels_are_vectors_on_aarch64(tmp_path):
+    """Compiled, not run: every file of the core, and fused multiply-adds of four floats where the time goes."""
+    assembly = {}
+    for source in sorted((CSRC / "core").glob("*.cpp")):
+        out = tmp_path / f"{source.stem}.s"
+        command = [*(compiler_for_aarch64() or []), *SHIPPED, "-fPIC", f"-I{CSRC}", "-S", str(source), "-o", str(out)]
+        subprocess.run(command, check=True)
+        assembly[source.stem] = out.read_text(errors="replace")
+    fused: dict[str, int] = {}
+    function = ""
+    for line in assembly["kernels_baseline"].splitlines():
+        if found := re.match(r"_ZN\w*baseline\w*?\d+([a-z]\w*?)E\w*:", line):
+            function = found[1]
+        fused[function] = fused.get(function, 0) + bool(re.search(r"\bfml[as]\s+v\d+\.4s", line))
+    kernels = ("map_forward", "map_backward", "rank1_forward", "rank1_backward", "rank1_update", "adam", "activate")
+    without = [name for name in kernels if not any(n for f, n in fused.items() if f.startswith(name))]
+    assert not without, fused
