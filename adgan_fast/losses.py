@@ -43,7 +43,9 @@ def laplacian(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor
 
 def _binomial(like: torch.Tensor) -> torch.Tensor:
     """The (5, 5) binomial filter [1, 4, 6, 4, 1] ⊗ [1, 4, 6, 4, 1] / 256, once for each channel: (C, 1, 5, 5)."""
-    row = like.new_tensor([1.0, 4.0, 6.0, 4.0, 1.0]) / 16
+    row = torch.full((5,), 1 / 16, dtype=like.dtype, device=like.device)  # filled there: a CUDA graph records no copy
+    row[1:4] = 4 / 16
+    row[2] = 6 / 16
     return torch.outer(row, row).expand(like.shape[-3], 1, 5, 5)
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
+from interpreted import device, pytest_generate_tests, pytest_runtest_protocol
+
+__all__ = ["device", "pytest_generate_tests", "pytest_runtest_protocol"]  # fixture and hooks of the whole suite
 
 # The same examples on every run, and a failing one told as it is found: to shrink it would take minutes.
 # `pytest --hypothesis-profile=explore` looks for new ones, and shrinks them.

@@ -76,10 +76,13 @@ def modules(tree):
 
 def data(tree):
     """Files that are not modules and are installed too."""
-    return {"adgan_fast/py.typed"}
+    tuned = {"adgan_fast/" + p.relative_to(tree).as_posix() for p in tree.glob("kernels/configs/*.json")}
+    return {"adgan_fast/py.typed"} | tuned
 
 
 def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
+    (tree / "kernels/configs").mkdir(exist_ok=True)
+    (tree / "kernels/configs/some-gpu.json").write_text("{}\n")  # tuned tiles, as bench.gpu writes them
     path = wheel(tree, tmp_path / "out", flag="0")
     assert path.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(path) as archive:
@@ -105,6 +108,8 @@ def test_wheel_with_the_extension_serves_every_python_and_names_no_folder(tree, 
 
 
 def test_sdist_holds_what_a_build_needs(tree, tmp_path):
+    (tree / "kernels/configs").mkdir(exist_ok=True)
+    (tree / "kernels/configs/some-gpu.json").write_text("{}\n")
     command = [sys.executable, "setup.py", "-q", "sdist", "--dist-dir", str(tmp_path / "out")]
     run(command, tree, ADGAN_FAST_BUILD_EXT="0")
     (path,) = (tmp_path / "out").glob("*.tar.gz")

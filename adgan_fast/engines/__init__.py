@@ -10,12 +10,13 @@ from .grouped import Grouped
 from .job import Block, Engine, Job, result_shapes
 from .native import Native
 from .reference import Reference
+from .triton import Triton
 
 __all__ = ["Block", "Engine", "EngineInfo", "Job", "choose", "engines", "result_shapes"]
 
 log = logging.getLogger("adgan_fast")
 
-TABLE: tuple[Engine, ...] = (Native(), Grouped(), Eager(), Reference())
+TABLE: tuple[Engine, ...] = (Triton(), Native(), Grouped(), Eager(), Reference())
 """Fastest first; every engine is here."""
 
 

@@ -8,7 +8,7 @@ and B = 1, ``per_sample`` G images and B starts, ``frozen`` G = 1 and B samples.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch.nn import functional as F
@@ -19,12 +19,19 @@ Tensors = list[torch.Tensor | None]
 
 
 def forward(
-    program: Program, latent: torch.Tensor, parameters: Sequence[torch.Tensor], constants: Sequence[torch.Tensor]
+    program: Program,
+    latent: torch.Tensor,
+    parameters: Sequence[torch.Tensor | None],
+    constants: Sequence[torch.Tensor],
+    more: Mapping[str, Callable[..., torch.Tensor]] | None = None,
 ) -> torch.Tensor:
     """Reconstructions (G, B, C, H, W) of latents (G, B, *latent).
 
-    parameters: (G, *shape) each, as `program.parameters`; constants: as `program.constants`, on the same device.
+    parameters: (G, *shape) each, as `program.parameters`, None for one that no layer reads; constants: as
+    `program.constants`, on the same device; more: functions (program, layer, *inputs) for ops that an engine has put
+    into the program in place of others.
     """
+    functions = _RUN if more is None else _RUN | dict(more)
     values: Tensors = [None] * len(program.values)
     for i, value in enumerate(program.values):
         if value.kind == "parameter":
@@ -34,7 +41,7 @@ def forward(
     values[program.latent] = latent
     for layer in program.layers:
         inputs = [None if i is None else values[i] for i in layer.inputs]
-        values[layer.output] = _RUN[layer.op](program, layer, *inputs)
+        values[layer.output] = functions[layer.op](program, layer, *inputs)
     result = values[program.output]
     assert result is not None
     return result

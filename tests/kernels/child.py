@@ -1,4 +1,4 @@
-"""The other side of conftest.py: runs the tests named on stdin and writes each report to stdout, one JSON line each."""
+"""The other side of ../interpreted.py: runs the tests named on stdin; each report goes to stdout as one JSON line."""
 
 from __future__ import annotations
 

@@ -1,9 +1,11 @@
-"""Kernel tests run in two kinds of process, and plain ``pytest`` runs both.
+"""Tests of Triton kernels run in two kinds of process, and plain ``pytest`` runs both.
 
 Triton decides at its import whether kernels are compiled or interpreted. Tests that take the fixture ``device`` run
-once for each of its values: ``"cpu"``, under the interpreter, and, where there is a GPU, ``"cuda"``. All other tests of
-this folder need the compiler. Tests whose kind is not this process's run in a child process that is of their kind, and
-their reports are handed on as if they had run here.
+once for each of its values: ``"cpu"``, under the interpreter, and, where there is a GPU, ``"cuda"``, compiled. All
+other tests of the folder kernels/ need the compiler too. Tests whose kind is not this process's run in a child process
+that is of their kind, and their reports are handed on as if they had run here. Other tests run in either.
+
+conftest.py makes these hooks those of the whole suite.
 """
 
 from __future__ import annotations
@@ -21,7 +23,8 @@ from typing import Any
 import pytest
 import torch
 
-_CHILD = Path(__file__).with_name("child.py")
+_KERNELS = Path(__file__).with_name("kernels")
+_CHILD = _KERNELS / "child.py"
 _INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
@@ -36,9 +39,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("device", ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"], indirect=True)
 
 
-def _is_interpreted(item: pytest.Item) -> bool:
+def _is_elsewhere(item: pytest.Item) -> bool:
+    """Whether a test is of the other kind than this process."""
     callspec = getattr(item, "callspec", None)
-    return callspec is not None and callspec.params.get("device") == "cpu"
+    device = None if callspec is None else callspec.params.get("device")
+    if device == "cpu":
+        return not _INTERPRETING
+    return _INTERPRETING and (device == "cuda" or _KERNELS in item.path.parents)
 
 
 class _Child:
@@ -99,12 +106,11 @@ _CHILD_KEY = pytest.StashKey[_Child]()
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
-    if _is_interpreted(item) == _INTERPRETING:
+    if not _is_elsewhere(item):
         return None
     session = item.session
     if _CHILD_KEY not in session.stash:
-        here = Path(__file__).parent
-        elsewhere = [i for i in session.items if here in i.path.parents and _is_interpreted(i) != _INTERPRETING]
+        elsewhere = [i for i in session.items if _is_elsewhere(i)]
         session.stash[_CHILD_KEY] = _Child(session, elsewhere)
         session.config.add_cleanup(session.stash[_CHILD_KEY].close)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)

@@ -1,0 +1,113 @@
+"""The kernels of private maps compiled for real GPUs, on a machine that needs to have none."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+
+triton = pytest.importorskip("triton", reason="Triton is not installed")
+
+from adgan_fast.kernels import aot, maps  # noqa: E402
+from adgan_fast.kernels.geometry import Geometry  # noqa: E402
+from adgan_fast.kernels.private_map import AdamRule  # noqa: E402
+
+CASES = {case.name: case for case in maps.cases()}
+ADAM = AdamRule(5e-5, 0.5, 0.999, 1e-8)
+
+
+# "tf32" takes fewer registers than "float32" with the same tiles: once is enough.
+LAUNCHES = [(n, t) for n in CASES for t in CASES[n].targets if "tf32" not in n or t == "sm_90"]
+
+
+@pytest.mark.parametrize(("name", "target"), LAUNCHES)
+def test_every_launch_fits_its_gpu_without_spills_and_uses_matrix_units(
+    name: str, target: str, record_property
+) -> None:
+    resources = aot.compile_case(CASES[name], target)
+    record_property("registers", resources.registers)
+    record_property("shared", resources.shared)
+    assert resources.spills == 0
+    assert resources.shared <= aot.TARGETS[target].shared_limit
+    assert resources.tensor_core
+
+
+def instructions(name: str, target: str) -> str:
+    return aot.compile_case(CASES[name], target).assembly
+
+
+def test_each_precision_multiplies_as_it_says() -> None:
+    update = "change, rebuild, update 3 of 5"
+    exact = instructions(f"maps float32, {update}", "sm_90")
+    assert re.search(r"mma\S*\.tf32", exact) and not re.search(r"mma\S*\.(?:bf16|f16)\b", exact)
+    assert "cvt.rna.tf32" in exact  # the split of an operand in two
+    plain = instructions(f"maps tf32, {update}", "sm_90")
+    assert len(re.findall(r"mma\S*\.tf32", plain)) * 3 == len(re.findall(r"mma\S*\.tf32", exact))
+    half = instructions(f"maps bf16, {update}", "sm_90")
+    assert re.search(r"mma\S*\.bf16", half) and not re.search(r"mma\S*\.tf32", half)
+    assert "bf16" in instructions(f"maps bf16 (hip), {update}", "gfx942").split("v_mfma", 1)[1][:40]
+    assert re.search(
+        r"v_mfma_f32_\d+x\d+x\d+_f32|v_mfma_f32_\w*f32", instructions(f"maps float32 (hip), {update}", "gfx942")
+    )
+
+
+def test_float32_rounds_root_and_division_correctly_and_the_others_take_the_fast_ones() -> None:
+    update = "change, rebuild, update 3 of 5"
+    exact = instructions(f"maps float32, {update}", "sm_90")
+    assert "sqrt.rn.f32" in exact and "div.rn.f32" in exact
+    assert not re.search(r"\b(?:sqrt\.approx|div\.full)\b", exact)
+    fast = instructions(f"maps bf16, {update}", "sm_90")
+    assert "sqrt.approx" in fast and "div.full" in fast
+
+
+@pytest.mark.parametrize("step", [1, 3, 5])
+def test_change_is_read_and_written_once_in_wide_accesses(step: int) -> None:
+    # 16 bytes a thread, 128 threads: a tile of 32 × 64 numbers of 2 bytes is two of them.
+    found = aot.compile_case(CASES[f"maps bf16, change, rebuild, update {step} of 5"], "sm_90")
+    read, last = f"maps bf16, change, rebuild, update {step} of 5", step == 5
+    stores = re.findall(r"st\.global\.v4\.b32", found.assembly)
+    assert len(stores) >= (0 if last else 2), read
+    if step > 1:
+        assert len(re.findall(r"cp\.async\.cg\.shared\.global", found.assembly)) >= 2, read
+
+
+def test_launches_pass_scalars_as_the_types_that_are_compiled() -> None:
+    # A launch takes a scalar's type from the annotation; an unannotated Python float would be float32.
+    for case in CASES.values():
+        for param in case.kernel.params:
+            if not param.is_constexpr and param.annotation_type:
+                assert case.signature[param.name] == param.annotation_type
+            elif not param.is_constexpr:
+                assert case.signature[param.name].startswith("*") or param.name == "pairs"
+
+
+def test_compiled_kernels_refuse_cpu_tensors() -> None:
+    geometry = Geometry.linear(2, 3, 4)
+    with pytest.raises(RuntimeError, match="the tensors are on cpu, but Triton needs them on a GPU"):
+        maps.Maps(
+            geometry, torch.zeros(4, 3), pairs=1, steps=1, adam=ADAM, precision="float32", device=torch.device("cpu")
+        )
+
+
+def test_cost_model_rebuilds_where_rows_and_steps_are_few() -> None:
+    def layer(side: int) -> Geometry:
+        return Geometry.conv_transpose2d((side, side), 8, 8, (4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1)
+
+    for precision in ("float32", "tf32", "bf16"):
+        assert maps.rebuilds(layer(4), 5, precision)
+        assert not maps.rebuilds(layer(4), maps.LONGEST_HISTORY + 1, precision)
+        assert not maps.rebuilds(layer(16), 2, precision)
+    assert maps.rebuilds(layer(8), 3, "bf16") and not maps.rebuilds(layer(8), 5, "bf16")
+
+
+def test_a_file_of_the_gpu_overrides_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    geometry = Geometry.linear(3, 4, 5)
+    chosen = {"rows": 16, "inner": 16, "outer": 16, "warps": 2, "stages": 4}
+    config = {f"product bf16 {maps.geometry_key(geometry)}": chosen}
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(maps, "_config", lambda gpu: config if gpu == "NVIDIA H200" else {})
+    found = maps._tiles(geometry, "bf16", torch.device("cuda"))
+    assert found["product"] == maps.Tiles(**chosen)
+    assert found["shared"] == maps.default_tiles("shared", "bf16", "cuda", 3)
+    assert maps.geometry_key(geometry) == "groups1 k4 n5 in3 rows3 taps1"
