@@ -12,6 +12,7 @@ import torch
 from generators import FAMILIES
 
 import adgan_fast
+from adgan_fast.models import DCGANGenerator
 
 pytestmark = pytest.mark.usefixtures("threads")
 
@@ -57,6 +58,31 @@ def test_an_interrupt_stops_the_search_soon(engine, threads, loss):
     finally:
         timer.cancel()
     assert_clean(threads)
+
+
+@pytest.mark.skipif("native" not in ENGINES, reason="the C++ extension is not here")
+@pytest.mark.parametrize("weights", ["per_seed", "frozen"])
+def test_an_interrupt_stops_native_within_a_second_at_64_pixels(weights):
+    """Calls of C++ are cut by time, so that large generators wait no longer than small ones."""
+    torch.set_num_threads(2)
+    gen = DCGANGenerator(64, 3, 256, 64, generator=torch.Generator().manual_seed(0))
+    images, sent = torch.zeros(64, 3, 64, 64), 0.0
+    adgan_fast.score(gen, images[:1], engine="native", n_seed=1, steps=1)  # what is loaded once is loaded
+
+    def send() -> None:
+        nonlocal sent
+        sent = time.monotonic()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    timer = threading.Timer(2.0, send)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            adgan_fast.score(gen, images, engine="native", weights=weights)
+        assert time.monotonic() - sent < 1.0
+    finally:
+        timer.cancel()
+    assert_clean(2)
 
 
 @pytest.mark.parametrize("engine", ENGINES)
