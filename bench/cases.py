@@ -52,7 +52,8 @@ class Case:
     def key(self) -> str:
         """Name with the settings that change the work."""
         c = self.config
-        return f"{self.name}/s{len(self.starts)}/k{c.steps}/{c.weights}"
+        key = f"{self.name}/s{len(self.starts)}/k{c.steps}/{c.weights}"
+        return key if c.precision == "float32" else f"{key}/{c.precision}"
 
 
 def build(
