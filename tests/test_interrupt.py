@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -20,6 +21,14 @@ ENGINES = [e.name for e in adgan_fast.engines() if e.available and e.name != "tr
 SOON = 2.0  # seconds
 CASE = FAMILIES["DCGAN of 28"]
 LONG = {"n_seed": 64, "steps": 50}  # many seconds of work
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """The signal is heard even where this process was started with it ignored, as a shell does for its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def workers() -> list[str]:
