@@ -83,5 +83,6 @@ def _halved(job: Job) -> Job:
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    """PyTorch has a class for a GPU's out-of-memory error, and none for a CPU's."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    """PyTorch has a class for what its own allocator of GPU memory lacks; CPU, driver and libraries say it in words."""
+    words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)

@@ -27,7 +27,7 @@ import triton.language as tl
 
 from .aot import Case
 
-__all__ = ["ACTIVATIONS", "Affine", "act_slope", "act_value", "affine_act", "affine_act_grad", "cases"]
+__all__ = ["ACTIVATIONS", "Affine", "affine_act", "affine_act_grad", "cases"]
 
 ACTIVATIONS = ("none", "relu", "leaky_relu", "tanh", "sigmoid")
 """The names, in the order of the constexpr ACT of the device functions."""

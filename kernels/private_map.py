@@ -58,9 +58,9 @@ class PrivateMap(Protocol):
 
         keep(1), forward(2), keep(2), input_grad(2), forward(3), ..., keep(k), input_grad(k), forward(k + 1)
 
-    The first forward, and the input's gradient at step 1, need the shared θ₀ alone and are not the map's. All buffers
-    are taken in the constructor, nothing waits for the device, and all launches go to the current stream: calls can be
-    captured in a CUDA graph and replayed.
+    At step 1 all pairs share θ₀: `shared_forward` and `shared_input_grad`, at any time. All buffers are taken in the
+    constructor, nothing waits for the device, and all launches go to the current stream: calls can be captured in a
+    CUDA graph and replayed.
     """
 
     def __init__(
@@ -76,6 +76,14 @@ class PrivateMap(Protocol):
         form: Form | None = None,
     ) -> None:
         """theta: the shared weight as torch holds it, float32. form: None for the cheaper one by the cost model."""
+        ...
+
+    def shared_forward(self, x: torch.Tensor) -> torch.Tensor:
+        """y by θ₀ alone, for any number of pairs."""
+        ...
+
+    def shared_input_grad(self, gy: torch.Tensor) -> torch.Tensor:
+        """gx by θ₀ alone, for any number of pairs."""
         ...
 
     def keep(self, step: int, x: torch.Tensor, gy: torch.Tensor) -> None:

@@ -7,6 +7,7 @@ the layers that have kernels of their own, and triton_graph.py for CUDA graphs.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import logging
 import os
@@ -31,6 +32,7 @@ log = logging.getLogger("adgan_fast")
 CHUNK = {"per_seed": 1024, "per_sample": 16, "frozen": 4096}
 """Pairs (images for per_sample) in work at once on a GPU: a guess at what fills one, not measured. SearchConfig.chunk
 takes precedence."""
+MOST_RECORDED = 256  # steps in a CUDA graph: kernels/adam.py keeps tables for so many at least
 LEAST_CAPABILITY = (8, 0)  # of an NVIDIA GPU: TF32
 
 
@@ -119,6 +121,12 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all searches: libraries and the allocator keep memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
 def _program(job: Job) -> Program:
     assert job.program is not None, "refuses() comes first"
     return job.program
@@ -138,10 +146,15 @@ class Runner:
 
         self._chunk = even_chunk(job, n)
         largest = runs_of_tiles(job, n, self._chunk)[0][0]
-        self._stream = torch.cuda.Stream(job.device) if job.device.type == "cuda" else None
-        self._graphs = self._stream is not None and job.loss.builtin
-        if self._stream is not None and not self._graphs:
-            log.info("engine 'triton' without CUDA graphs: the loss %r is a function of your own", job.loss.name)
+        self._stream = _stream(job.device) if job.device.type == "cuda" else None
+        why_not = ""
+        if not job.loss.builtin:
+            why_not = f"the loss {job.loss.name!r} is a function of your own"
+        elif job.config.steps > MOST_RECORDED:
+            why_not = f"{job.config.steps} steps are more than {MOST_RECORDED}"
+        self._graphs = self._stream is not None and not why_not
+        if self._stream is not None and why_not:
+            log.info("engine 'triton' without CUDA graphs: %s", why_not)
         with self._on_stream():
             self._search = Search(_program(job), job.loss, job.config, job.device, largest.shape)
         self._work: Search | Graphed = self._search

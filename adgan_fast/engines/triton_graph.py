@@ -50,12 +50,14 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torc
     """
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph, stream=stream):  # waits for the device, and gives cached memory back
+        # It waits for the device, and gives cached memory back. Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             found = work()
     except RuntimeError as error:
         # To end a recording that was broken off is an error too, which would hide the first.
-        cause = error.__context__
-        if isinstance(cause, torch.OutOfMemoryError) and not isinstance(error, torch.OutOfMemoryError):
-            raise cause from None
-        raise
-    return graph, found
+        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error.__context__, torch.OutOfMemoryError):
+            raise
+        message = str(error.__context__)
+    else:
+        return graph, found
+    raise torch.OutOfMemoryError(message)  # anew: the traceback of the first would keep the buffers alive
