@@ -431,8 +431,8 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
 def test_an_out_of_memory_error_within_a_recording_is_raised_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     class Graph:
-        def __init__(self, graph: object, stream: object):
-            pass
+        def __init__(self, graph: object, stream: object, capture_error_mode: str):
+            assert capture_error_mode == "thread_local"  # other threads' work must not break a recording
 
         def __enter__(self) -> None:
             pass
