@@ -76,10 +76,35 @@ void over_threads(std::int64_t n, std::int64_t lanes, std::int64_t arena_floats,
   if (error) std::rethrow_exception(error);
 }
 
-// Floats of a thread's arena, for a search of s starts.
-std::int64_t arena_floats(const adgan::Plan& plan, const adgan::Search& search, adgan::Weights mode, std::int64_t s) {
+// Runs work(i, arena) for every i < n on this thread, with others of the pool to help.
+template <typename Work>
+void with_team(std::int64_t n, const adgan::Team& team, std::int64_t arena_floats, bool poison, const Work& work) {
+  std::exception_ptr error;
+  // The first index is this thread's, at once or before any other of its own.
+  torch::stable::parallel_for(0, team.threads(), 1, [&](std::int64_t first, std::int64_t last) {
+    if (first > 0) {
+      for (std::int64_t thread = first; thread < last; ++thread) team.help(static_cast<int>(thread));
+      return;
+    }
+    try {
+      adgan::Arena arena(arena_floats);
+      for (std::int64_t i = 0; i < n; ++i) {
+        if (poison) arena.poison();
+        work(i, arena);
+      }
+    } catch (...) {
+      error = std::current_exception();
+    }
+    team.dismiss();
+  });
+  if (error) std::rethrow_exception(error);
+}
+
+// Floats of an arena, for a search of s starts; with shared weights by a team of so many threads.
+std::int64_t arena_floats(const adgan::Plan& plan, const adgan::Search& search, adgan::Weights mode, std::int64_t s,
+                          int team) {
   switch (mode) {
-    case adgan::Weights::per_sample: return search.arena_floats(s);
+    case adgan::Weights::per_sample: return search.arena_floats(s, team);
     case adgan::Weights::frozen: return search.arena_floats(plan.batch);
     default: return search.arena_floats(1);
   }
@@ -148,17 +173,19 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
                              adgan::kernels(isa < 0 ? adgan::best_isa() : static_cast<adgan::Isa>(isa)), timers);
   const std::int64_t most = torch::stable::get_num_threads();
   const std::int64_t threads = timers ? 1 : lanes > 0 ? std::min(lanes, most) : most;
-  const std::int64_t floats = arena_floats(plan, search, mode, s);
+  // Where weights are shared by an image's starts and there are fewer images than threads, an image has them all.
+  const bool share = mode == adgan::Weights::per_sample && n < threads;
+  const adgan::Team team(share ? static_cast<int>(threads) : 1);
+  const std::int64_t floats = arena_floats(plan, search, mode, s, team.threads());
   const auto run = [&](std::int64_t count, const auto& work) {
-    if (timers) {
-      adgan::Arena arena(floats);
-      for (std::int64_t i = 0; i < count; ++i) work(i, arena);
+    if (timers || share) {
+      with_team(count, team, floats, poison, work);
     } else {
       over_threads(count, threads, floats, poison, work);
     }
   };
   if (mode == adgan::Weights::per_sample) {
-    run(n, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i); });
+    run(n, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i, team); });
   } else if (mode == adgan::Weights::frozen) {
     const std::int64_t count = n * s, size = std::clamp<std::int64_t>(count / threads, 1, plan.batch);
     run((count + size - 1) / size, [&](std::int64_t i, adgan::Arena& arena) {
@@ -213,7 +240,7 @@ std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vect
   const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, 0, 0, 0, 0, 0, nullptr};
   const adgan::Search search(plan, rule, nullptr, nullptr, adgan::kernels());
   constexpr std::int64_t kFloat = sizeof(float);
-  return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, starts)};
+  return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, starts, 1)};
 }
 
 std::int64_t native_isa() { return static_cast<std::int64_t>(adgan::best_isa()); }

@@ -233,6 +233,22 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
     assert torch.equal(alone.losses, whole.losses[2:3])
 
 
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("loss", ["l2", "laplacian"])
+@pytest.mark.parametrize("name", [*FAMILIES, "DCGAN of 32"])
+def test_threads_that_share_an_image_change_no_bit(name, loss):
+    """With one copy of the weights for its starts, more of these than pass at a time, and never a number left over."""
+    case = FAMILIES[name] if name in FAMILIES else dcgan(32, 3, 20, 16)
+    arguments = op_arguments(case, n=1, s=native.BATCH + 3, weights="per_sample", loss=loss)
+    torch.set_num_threads(1)
+    alone = ops.native_search(*arguments)
+    for threads in (2, 3, 5):
+        torch.set_num_threads(threads)
+        shared = ops.native_search(*arguments, poison=True)
+        assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True)), threads
+    assert all(torch.isfinite(a).all() for a in alone)
+
+
 @pytest.mark.skipif(len(HERE) < 2, reason="there is one instruction set here")
 def test_the_instruction_set_that_is_asked_for_is_used():
     """With a fused multiply-add or without, and with other vectors, sums round differently."""

@@ -69,6 +69,7 @@ struct State {
 };
 
 struct MapBackward {
+  int channels;          // all below is of the first of so many input channels
   State state;           // where gradient is null: updated in place
   bool packed;           // its moments
   float* gradient;       // else the gradient is added here

@@ -1,78 +1,11 @@
-// Linear layers and convolutions as nodes: geometry, layout of the weights, and the calls of the kernels.
+// Linear layers and convolutions as nodes: the calls of their kernels.
 #pragma once
 
 #include <memory>
-#include <vector>
 
-#include "plan.h"
+#include "map_layout.h"
 
 namespace adgan {
-
-// A layer as channels, positions and taps, whatever its kind.
-struct MapSpec {
-  enum class Order { linear, transposed_linear, conv, conv_transpose };  // of the weights, as the module has them
-  Order order;
-  int inputs, outputs, groups;  // channels in all
-  int input_positions, output_positions, taps;
-  std::vector<Pair> pairs;      // by tap, then by input position
-  std::vector<int> first_pair;  // taps + 1
-
-  static MapSpec of(const Layer& layer, const std::vector<Value>& values);
-
-  // Where the weight from a channel through a tap to an output lies in the module's tensor; channels within the group.
-  std::int64_t natural(int group, int input, int tap, int output) const;
-  std::int64_t weights() const { return static_cast<std::int64_t>(inputs) * (outputs / groups) * taps; }
-};
-
-// How a layer is computed: in pieces, each a map (kernels.h) from all inputs of a group to some of its outputs by some of
-// its taps. A piece's outputs are computed in a buffer of their own, a row for each position, and then put into place.
-//
-//  direct: taps that never meet in an output position are apart (a stride of two makes four such sets, one for each
-//    parity), so that what a piece reads and writes again and again is small.
-//  columns: few output channels. One map to (tap, output channel) for each input position; then taps are summed.
-class MapLayout : public Packing {
- public:
-  // `most` samples pass at a time, or fewer where their outputs would not stay in the first-level cache.
-  MapLayout(const MapSpec& spec, bool rank1, int most);
-
-  struct Piece {
-    MapShape shape;
-    int group;
-    int first_output;              // within the group's outputs, or columns
-    std::vector<int> taps;         // in the module's numbers; empty: columns
-    std::vector<int> positions;    // of the output, that these taps reach
-    std::vector<Pair> pairs;       // input position, row of the buffer
-    std::vector<int> first_pair;   // by tap
-    std::vector<int> output_row;   // [tap][input position]: where in the buffer; a row of zeros ends each sample's part
-    std::int64_t offset;           // of the weights
-
-    int buffer_rows() const { return static_cast<int>(positions.size()) + 1; }  // of one sample
-    std::int64_t buffer_size() const { return static_cast<std::int64_t>(buffer_rows()) * shape.ld; }
-  };
-  MapSpec spec;
-  bool rank1;
-  int together;       // samples at a time
-  bool columns;
-  bool in_order;      // there is one input position, and its columns are the output
-  bool covered;       // every output position is reached
-  int group_inputs, group_outputs;  // outputs: columns where there are
-  std::vector<Piece> pieces;
-
-  std::int64_t packed_size() const override { return size_; }
-  void pack(const float* natural, float* packed) const override;
-  void add_unpacked(const float* packed, float* natural) const override;
-  std::int64_t scratch_size() const;
-  // Of a rank-1 layer.
-  std::int64_t history_size(std::int64_t steps) const;
-  std::int64_t change_size(bool packed) const;
-
- private:
-  template <typename F>
-  void each_row(const F& f) const;
-  void add_pieces(const std::vector<int>& taps);
-  void set_output_rows(Piece& piece) const;
-  std::int64_t size_ = 0;
-};
 
 // Where a map node finds what it needs.
 struct MapPlaces {
@@ -83,12 +16,19 @@ struct MapPlaces {
   std::int64_t weights;    // in the source
   std::int64_t gradient;   // in Run::gradient (state), or in Run::prepared (prepared); -1: updated in place
   std::int64_t natural = 0, natural_gradient = 0;  // of prepared weights: where they come from, where the gradient goes
-  std::int64_t bias = -1, bias_gradient = -1;
+  std::int64_t bias = -1;
   bool bias_fixed = false;
+  SampleSums bias_sums;  // its gradient
   bool packed = false;        // the moments, or a rank-1 layer's change, in 16 bits
   std::int64_t history = -1, change = -1;  // of a rank-1 layer
   bool moves_latent = false;
+
+  const float* bias_of(const Run& run) const {  // or null
+    return bias < 0 ? nullptr : (bias_fixed ? run.fixed : run.state.old) + bias;
+  }
 };
+
+std::int64_t map_scratch_size(const MapLayout& layout);  // floats in Run::scratch
 
 std::unique_ptr<Node> make_map_node(const MapLayout* layout, const MapPlaces& places);
 

@@ -303,7 +303,7 @@ static void weight_gradients(const MapShape& shape, const MapBackward& job, int 
 
 template <int PHASE>
 static void backward_phase(const MapShape& shape, const MapBackward& job) {
-  for (int c = 0; c < shape.inputs; ++c) {
+  for (int c = 0; c < job.channels; ++c) {
     if (job.gx) input_gradient(shape, job, c);
     if (job.learn) weight_gradients<PHASE>(shape, job, c);
   }

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "map_node.h"
+#include "rank1_node.h"
 #include "simple_nodes.h"
 
 namespace adgan {
@@ -149,7 +150,7 @@ class Builder {
       }
       auto layout = std::make_unique<MapLayout>(spec, rank1, plan_.batch);
       require(layout->spec.weights() == value(w).size(), "a layer's weights do not fit");
-      plan_.scratch_size = std::max(plan_.scratch_size, layout->scratch_size());
+      if (!rank1) plan_.scratch_size = std::max(plan_.scratch_size, map_scratch_size(*layout));
       if (alone) {
         plan_.parameters[value(w).index].packing = layout.get();
         if (rank1 || compact_) kept[w] = rank1 ? change : packed;
@@ -225,7 +226,7 @@ class Builder {
       at.size = operand.size();
       at.fixed = fixed;
       at.from = fixed ? constant(v) : plan_.parameters[operand.index].offset;
-      at.gradient = fixed ? -1 : plan_.parameters[operand.index].gradient;
+      at.sums = sums(v);
       at.y = act_[v];
       at.dy = grad_[v];
       plan_.nodes.push_back(make_operand(at));
@@ -238,19 +239,25 @@ class Builder {
     return at;
   }
 
-  // A bias, or a batch norm's weight or bias: its place, and that of its gradient.
-  void vector_parameter(int v, std::int64_t& at, bool& fixed, std::int64_t& gradient) {
-    at = gradient = -1;
-    fixed = false;
-    if (v < 0) return;
-    fixed = value(v).kind == Kind::constant;
-    if (fixed) {
-      at = constant(v);
-    } else {
-      const Parameter& p = plan_.parameters[value(v).index];
-      at = p.offset;
-      gradient = p.gradient;
-    }
+  // A bias, or a batch norm's weight or bias: its place, and its gradient.
+  void vector_parameter(int v, std::int64_t& at, bool& fixed, SampleSums& gradient) {
+    at = -1;
+    fixed = v >= 0 && value(v).kind == Kind::constant;
+    gradient = sums(v);
+    if (v >= 0) at = fixed ? constant(v) : plan_.parameters[value(v).index].offset;
+  }
+
+  // The gradient of a parameter that is used as it is; not wanted of a constant, or of none.
+  SampleSums sums(int v) {
+    SampleSums result;
+    if (v < 0 || value(v).kind != Kind::parameter || !learn_) return result;
+    const Parameter& p = plan_.parameters[value(v).index];
+    result.size = value(v).size();
+    result.stride = aligned(result.size);
+    result.parts = plan_.batch;
+    result.at = take(plan_.prepared_size, result.stride * result.parts);
+    result.gradient = p.gradient;
+    return result;
   }
 
   bool adds(int v) const { return stored(v) ? parameter_uses_.at(v) > 1 : uses_[source(v)] > 1; }
@@ -324,15 +331,15 @@ class Builder {
       at.gradient = learn_ ? take(plan_.prepared_size, layout->packed_size()) : -1;
     }
     at.packed = compact_ && at.source == MapPlaces::Source::state;
-    vector_parameter(b, at.bias, at.bias_fixed, at.bias_gradient);
+    vector_parameter(b, at.bias, at.bias_fixed, at.bias_sums);
     if (layout->rank1) {
-      at.history = take(plan_.history_size, layout->history_size(steps_));
+      at.history = take(plan_.history_size, rank1_history_size(*layout, steps_));
       at.moves_latent = source(x) == program_.latent && uses_[program_.latent] == 1 && x_row < 0 && y_row < 0;
       at.packed = compact_ && at.moves_latent;
-      at.change = take(plan_.change_size, layout->change_size(at.packed));
+      at.change = take(plan_.change_size, rank1_change_size(*layout, at.packed));
       plan_.moves_latent = plan_.moves_latent || at.moves_latent;
     }
-    plan_.nodes.push_back(make_map_node(layout, at));
+    plan_.nodes.push_back(layout->rank1 ? make_rank1_node(layout, at) : make_map_node(layout, at));
     if (y_row >= 0) {
       std::vector<int> index(static_cast<std::size_t>(value(y).size()));
       for (std::int64_t i = 0; i < value(y).size(); ++i) index[static_cast<std::size_t>(out(i))] = static_cast<int>(i);
@@ -370,8 +377,8 @@ class Builder {
     at.mean = constant(layer.inputs[3]);
     at.inverse = take(plan_.fixed_size, at.channels);
     plan_.fixed_.push_back({at.inverse, value(layer.inputs[4]).index, nullptr, layer.real[0]});
-    vector_parameter(layer.inputs[1], at.weight, at.weight_fixed, at.weight_gradient);
-    vector_parameter(layer.inputs[2], at.bias, at.bias_fixed, at.bias_gradient);
+    vector_parameter(layer.inputs[1], at.weight, at.weight_fixed, at.weight_sums);
+    vector_parameter(layer.inputs[2], at.bias, at.bias_fixed, at.bias_sums);
     at.prepared = take(plan_.prepared_size, 2 * at.channels);
     const std::int64_t rest = product(shape, 1);
     const bool by_position = shape.size() == 3;
@@ -554,47 +561,71 @@ class Stopwatch {
 
 }  // namespace
 
-void Plan::prepare(Run& run) const {
-  const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
-  if (run.gradient) std::fill_n(run.gradient, gradient_size, 0.0f);
-  for (const auto& node : nodes) node->prepare(run);
+void SampleSums::clear(Run& run) const {
+  if (wanted(run)) std::fill_n(part(run, 0), stride * parts, 0.0f);
+}
+
+void SampleSums::add_up(Run& run) const {
+  if (!wanted(run)) return;
+  for (int i = 0; i < parts; ++i) run.kernels->add(part(run, i), run.gradient + gradient, size);
 }
 
 namespace {
 
+// f(first, count) for parts of a range, shared by the team.
 template <typename F>
-void each_sample(const Run& run, const F& f) {
-  Run one = run;
-  one.samples = 1;
-  for (int s = 0; s < run.samples; ++s, one.act += run.act_stride, one.grad += run.grad_stride) f(one);
+void each_stretch(const Run& run, std::int64_t n, const F& f) {
+  constexpr std::int64_t kStretch = 1 << 15;
+  run.team->each(static_cast<int>((n + kStretch - 1) / kStretch), [&](int i, int) {
+    f(i * kStretch, std::min(kStretch, n - i * kStretch));
+  });
 }
 
 }  // namespace
 
+void Plan::prepare(Run& run) const {
+  const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
+  if (run.gradient) {
+    each_stretch(run, gradient_size, [&](std::int64_t at, std::int64_t n) { std::fill_n(run.gradient + at, n, 0.0f); });
+  }
+  for (const auto& node : nodes) node->prepare(run);
+}
+
+// Nodes that go sample by sample, one after another, are left to the team together, unless they are timed apart.
 void Plan::forward(Run& run) const {
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
+  for (std::size_t i = 0, end; i < nodes.size(); i = end) {
     const Stopwatch watch(run.timers ? &run.timers->forward[layer_of[i]] : nullptr);
+    end = i + 1;
     if (nodes[i]->takes_all_samples()) {
       nodes[i]->forward(run);
-    } else {
-      each_sample(run, [&](Run& one) { nodes[i]->forward(one); });
+      continue;
     }
+    while (!run.timers && end < nodes.size() && !nodes[end]->takes_all_samples()) ++end;
+    run.team->each(run.samples, [&](int s, int thread) {
+      Run one = run.of_sample(s, thread);
+      for (std::size_t n = i; n < end; ++n) nodes[n]->forward(one);
+    });
   }
 }
 
 void Plan::backward(Run& run) const {
-  each_sample(run, [&](Run& one) {
+  for (int s = 0; s < run.samples; ++s) {
     for (const auto& [at, n] : zeros_) {
-      if (at != output_grad) std::fill_n(one.grad + at, n, 0.0f);
+      if (at != output_grad) std::fill_n(run.grad + s * run.grad_stride + at, n, 0.0f);
     }
-  });
-  for (std::size_t i = nodes.size(); i-- > 0;) {
-    const Stopwatch watch(run.timers ? &run.timers->backward[layer_of[i]] : nullptr);
-    if (nodes[i]->takes_all_samples()) {
-      nodes[i]->backward(run);
-    } else {
-      each_sample(run, [&](Run& one) { nodes[i]->backward(one); });
+  }
+  for (std::size_t i = nodes.size(), end; i > 0; i = end) {
+    const Stopwatch watch(run.timers ? &run.timers->backward[layer_of[i - 1]] : nullptr);
+    end = i - 1;
+    if (nodes[i - 1]->takes_all_samples()) {
+      nodes[i - 1]->backward(run);
+      continue;
     }
+    while (!run.timers && end > 0 && !nodes[end - 1]->takes_all_samples()) --end;
+    run.team->each(run.samples, [&](int s, int thread) {
+      Run one = run.of_sample(s, thread);
+      for (std::size_t n = i; n > end; --n) nodes[n - 1]->backward(one);
+    });
   }
 }
 
@@ -603,9 +634,11 @@ void Plan::update(Run& run) const {
   for (const auto& node : nodes) node->finish(run);
   for (const Parameter& p : parameters) {
     if (p.gradient < 0) continue;
-    const State state{run.state.old + p.offset, run.state.value + p.offset, run.state.first + p.offset,
-                      run.state.second + p.offset};
-    run.kernels->adam(state, run.gradient + p.gradient, p.size, run.adam);
+    each_stretch(run, p.size, [&](std::int64_t first, std::int64_t n) {
+      const std::int64_t at = p.offset + first;
+      const State state{run.state.old + at, run.state.value + at, run.state.first + at, run.state.second + at};
+      run.kernels->adam(state, run.gradient + p.gradient + first, n, run.adam);
+    });
   }
 }
 

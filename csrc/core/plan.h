@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "program.h"
+#include "team.h"
 
 namespace adgan {
 
@@ -28,7 +29,10 @@ struct Run {
   float* act;            // values, one sample's after another's
   float* grad;           // and their gradients
   std::int64_t act_stride, grad_stride;
-  float* scratch;
+  const Team* team;      // who may share the work
+  int sample;            // where nodes are called for each sample: which of them
+  float* scratch;        // of the first thread
+  std::int64_t scratch_stride;  // to the next one's
   float *history, *change;  // of the rank-1 layers: inputs and output gradients; what their weights have moved by
   AdamStep adam;         // of the parameters
   int step;              // from 1; 0 before any
@@ -38,6 +42,17 @@ struct Run {
   float* next_act;
   bool first_layer_done;
   Timers* timers;  // or null
+
+  // The same for one sample, as a thread of the team sees it.
+  Run of_sample(int number, int thread) const {
+    Run one = *this;
+    one.samples = 1;
+    one.sample = number;
+    one.act += number * act_stride;
+    one.grad += number * grad_stride;
+    one.scratch += thread * scratch_stride;
+    return one;
+  }
 };
 
 // Seconds spent, by layer of the program (the last entry: everything that belongs to none), forward and backward.
@@ -54,6 +69,20 @@ class Node {
   virtual void forward(Run&) const = 0;
   virtual void backward(Run&) const = 0;
   virtual void finish(Run&) const {}  // once the gradients of all samples are there
+};
+
+// The gradient of a small parameter, which is a sum over all samples: those of one number add to a part of their own, in
+// Run::prepared, and at the end the parts are added in order. So threads and their number change no bit.
+struct SampleSums {
+  std::int64_t at = -1;  // of the parts; -1: not wanted
+  std::int64_t size = 0, stride = 0;
+  int parts = 0;
+  std::int64_t gradient = 0;  // in Run::gradient
+
+  bool wanted(const Run& run) const { return run.gradient && at >= 0; }
+  void clear(Run& run) const;
+  float* part(const Run& run, int sample) const { return run.prepared + at + sample * stride; }
+  void add_up(Run& run) const;
 };
 
 struct Parameter {

@@ -52,9 +52,10 @@ struct Search::Buffers {
   float *act, *first_act, *grad, *prepared, *gradient, *scratch, *history, *change, *target, *loss_scratch;
   float *value, *first, *second;               // parameters
   float *latent, *latent_first, *latent_second;  // of each start
+  std::int64_t scratch_stride, loss_stride;      // from a thread to the next
 
-  // What a search of `starts` starts at a time needs; the sizes alone where there is no arena.
-  Buffers(const Plan& plan, const Search& search, std::int64_t starts, Arena* arena, std::int64_t& floats) {
+  // The sizes alone where there is no arena.
+  Buffers(const Plan& plan, const Search& search, std::int64_t starts, int threads, Arena* arena, std::int64_t& floats) {
     const bool learns = search.rule_.weights != Weights::frozen;
     floats = 0;
     const auto take = [&](std::int64_t n) {
@@ -65,12 +66,14 @@ struct Search::Buffers {
     first_act = take(search.rule_.weights == Weights::per_seed ? plan.act_size : 0);
     grad = take(plan.grad_size * plan.batch);
     prepared = take(plan.prepared_size);
-    scratch = take(plan.scratch_size);
+    scratch_stride = aligned(plan.scratch_size) + kGap;
+    scratch = take(threads * scratch_stride);
     target = take(plan.output_size * (learns ? 1 : plan.batch));
-    loss_scratch = take(search.rule_.loss == Loss::laplacian
-                            ? laplacian_scratch(static_cast<int>(search.channels_), static_cast<int>(search.height_),
-                                                static_cast<int>(search.width_))
-                            : 0);
+    loss_stride = search.rule_.loss != Loss::laplacian
+                      ? 0
+                      : aligned(laplacian_scratch(static_cast<int>(search.channels_), static_cast<int>(search.height_),
+                                                  static_cast<int>(search.width_)));
+    loss_scratch = take(threads * loss_stride);
     latent = take(starts * plan.latent_size);
     latent_first = take(starts * plan.latent_size);
     latent_second = take(starts * plan.latent_size);
@@ -94,9 +97,9 @@ Search::Search(const Plan& plan, const Rule& rule, const float* theta, const flo
   width_ = shape[2];
 }
 
-std::int64_t Search::arena_floats(std::int64_t starts) const {
+std::int64_t Search::arena_floats(std::int64_t starts, int threads) const {
   std::int64_t floats = 0;
-  Buffers(plan_, *this, starts, nullptr, floats);
+  Buffers(plan_, *this, starts, threads, nullptr, floats);
   return floats;
 }
 
@@ -116,7 +119,7 @@ void Search::write_image(const float* act, float* to) const {
 }
 
 // Value, and gradient into the output's; where the search does not go on from here, that is left to the loss.
-float Search::loss(const Run& run, const Buffers& b, const float* target, bool descend) const {
+float Search::loss(const Run& run, float* scratch, const float* target, bool descend) const {
   const float* const y = run.act + plan_.output_act;
   float* const g = run.grad + plan_.output_grad;
   switch (rule_.loss) {
@@ -131,8 +134,30 @@ float Search::loss(const Run& run, const Buffers& b, const float* target, bool d
     }
     default:
       return laplacian(y, target, g, static_cast<int>(channels_), static_cast<int>(height_),
-                       static_cast<int>(width_), b.loss_scratch);
+                       static_cast<int>(width_), scratch);
   }
+}
+
+// What the three ways to search have in common; parameters are θ₀.
+Run Search::begin(const Buffers& b, const Team& team) const {
+  Run run{};
+  run.kernels = &kernels_;
+  run.timers = timers_;
+  run.fixed = fixed_;
+  run.prepared = b.prepared;
+  run.gradient = b.gradient;
+  run.act = b.act;
+  run.grad = b.grad;
+  run.act_stride = plan_.act_size;
+  run.grad_stride = plan_.grad_size;
+  run.team = &team;
+  run.scratch = b.scratch;
+  run.scratch_stride = b.scratch_stride;
+  run.history = b.history;
+  run.change = b.change;
+  run.samples = 1;
+  use_theta(run, b);
+  return run;
 }
 
 void Search::use_theta(Run& run, const Buffers& b) const {
@@ -145,19 +170,10 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
                       std::int64_t last_image) const {
   arena.reset();
   std::int64_t floats;
-  const Buffers b(plan_, *this, 1, &arena, floats);
+  const Buffers b(plan_, *this, 1, 1, &arena, floats);
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
-  Run run{};
-  run.kernels = &kernels_;
-  run.timers = timers_;
-  run.fixed = fixed_;
-  run.prepared = b.prepared;
-  run.gradient = b.gradient;
-  run.grad = b.grad;
-  run.scratch = b.scratch;
-  run.history = b.history;
-  run.change = b.change;
-  run.samples = 1;
+  const Team alone;
+  Run run = begin(b, alone);
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;
     const std::int64_t pair = image * pairs.starts + start;
@@ -170,7 +186,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       std::copy_n(z0, n, run.act + plan_.latent_act);
       plan_.forward(run);
     }
-    float value = loss(run, b, b.target, rule_.steps > 0);
+    float value = loss(run, b.loss_scratch, b.target, rule_.steps > 0);
     pairs.initial[pair] = value;
     for (std::int64_t step = 1; step <= rule_.steps; ++step) {
       run.step = static_cast<int>(step);
@@ -181,7 +197,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       if (step > 1) plan_.prepare(run);
       if (step > 1) {
         plan_.forward(run);
-        loss(run, b, b.target, true);
+        loss(run, b.loss_scratch, b.target, true);
       }
       plan_.backward(run);
       if (!plan_.moves_latent) kernels_.adam(run.latent, run.grad + plan_.latent_grad, n, run.adam_latent);
@@ -194,7 +210,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
     if (rule_.steps > 0) {
       plan_.prepare(run);
       plan_.forward(run);
-      value = loss(run, b, b.target, false);
+      value = loss(run, b.loss_scratch, b.target, false);
     }
     pairs.final[pair] = value;
     std::copy_n(run.act + plan_.latent_act, n, pairs.latent + pair * n);
@@ -202,26 +218,15 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   }
 }
 
-void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image) const {
+void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, const Team& team) const {
   arena.reset();
   std::int64_t floats;
-  const Buffers b(plan_, *this, pairs.starts, &arena, floats);
+  const Buffers b(plan_, *this, pairs.starts, team.threads(), &arena, floats);
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
   const float* const starts = pairs.start + (pairs.common ? 0 : image * pairs.starts * n);
-  Run run{};
-  run.kernels = &kernels_;
-  run.timers = timers_;
-  run.fixed = fixed_;
-  run.prepared = b.prepared;
-  run.gradient = b.gradient;
-  run.act = b.act;
-  run.grad = b.grad;
-  run.scratch = b.scratch;
-  use_theta(run, b);
+  Run run = begin(b, team);
   set_target(b.target, pairs.image + image * pixels);
   std::copy_n(starts, pairs.starts * n, b.latent);
-  run.act_stride = plan_.act_size;
-  run.grad_stride = plan_.grad_size;
   for (std::int64_t step = 1; step <= rule_.steps; ++step) {
     run.step = static_cast<int>(step);
     run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
@@ -253,13 +258,11 @@ void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values,
     std::copy_n(b.latent + (first + s) * n, n, run.act + s * run.act_stride + plan_.latent_act);
   }
   plan_.forward(run);
-  Run one = run;
-  for (int s = 0; s < run.samples; ++s) {
-    one.act = run.act + s * run.act_stride;
-    one.grad = run.grad + s * run.grad_stride;
-    const float value = loss(one, b, b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0), descend);
+  run.team->each(run.samples, [&](int s, int thread) {
+    const float* const target = b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0);
+    const float value = loss(run.of_sample(s, thread), b.loss_scratch + thread * b.loss_stride, target, descend);
     if (values) values[s] = value;
-  }
+  });
 }
 
 void Search::move_latents(Run& run, const Buffers& b, std::int64_t first, std::int64_t step) const {
@@ -283,19 +286,10 @@ void Search::keep(const Run& run, const Buffers& b, std::int64_t first, const Pa
 void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, std::int64_t last_pair) const {
   arena.reset();
   std::int64_t floats;
-  const Buffers b(plan_, *this, plan_.batch, &arena, floats);
+  const Buffers b(plan_, *this, plan_.batch, 1, &arena, floats);
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
-  Run run{};
-  run.kernels = &kernels_;
-  run.timers = timers_;
-  run.fixed = fixed_;
-  run.prepared = b.prepared;
-  run.act = b.act;
-  run.grad = b.grad;
-  run.act_stride = plan_.act_size;
-  run.grad_stride = plan_.grad_size;
-  run.scratch = b.scratch;
-  use_theta(run, b);
+  const Team alone;
+  Run run = begin(b, alone);
   plan_.prepare(run);
   for (std::int64_t first = first_pair; first < last_pair; first += plan_.batch) {
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, last_pair - first));

@@ -56,23 +56,25 @@ class Search {
   Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels,
          Timers* timers = nullptr);
 
-  std::int64_t arena_floats(std::int64_t starts) const;
+  // What a search needs of `starts` starts at a time, of which one owner's are shared by so many threads.
+  std::int64_t arena_floats(std::int64_t starts, int threads = 1) const;
 
   // One start of several images with private weights: the first pass is theirs together.
   void per_seed(Arena&, const Pairs&, std::int64_t start, std::int64_t first_image, std::int64_t last_image) const;
-  // All starts of an image, with one copy of the weights.
-  void per_sample(Arena&, const Pairs&, std::int64_t image) const;
+  // All starts of an image, with one copy of the weights; shared by a team.
+  void per_sample(Arena&, const Pairs&, std::int64_t image, const Team&) const;
   // Some pairs, numbered image by image, without private weights.
   void frozen(Arena&, const Pairs&, std::int64_t first_pair, std::int64_t last_pair) const;
 
  private:
   struct Buffers;
   void set_target(float* target, const float* image) const;
-  float loss(const Run&, const Buffers&, const float* target, bool descend) const;
+  float loss(const Run&, float* scratch, const float* target, bool descend) const;
   void pass(Run&, const Buffers&, std::int64_t first, float* values, bool descend) const;
   void move_latents(Run&, const Buffers&, std::int64_t first, std::int64_t step) const;
   void keep(const Run&, const Buffers&, std::int64_t first, const Pairs&, std::int64_t pair) const;
   void write_image(const float* act, float* to) const;
+  Run begin(const Buffers&, const Team&) const;
   void use_theta(Run&, const Buffers&) const;
 
   const Plan& plan_;

@@ -10,14 +10,14 @@ namespace {
 class Operand : public Node {
  public:
   explicit Operand(const OperandPlaces& at) : at_(at) {}
+  void prepare(Run& run) const override { at_.sums.clear(run); }
   void forward(Run& run) const override {
     std::copy_n((at_.fixed ? run.fixed : run.state.old) + at_.from, at_.size, run.act + at_.y);
   }
   void backward(Run& run) const override {
-    if (run.gradient && at_.gradient >= 0) {
-      run.kernels->add(run.grad + at_.dy, run.gradient + at_.gradient, at_.size);
-    }
+    if (at_.sums.wanted(run)) run.kernels->add(run.grad + at_.dy, at_.sums.part(run, run.sample), at_.size);
   }
+  void finish(Run& run) const override { at_.sums.add_up(run); }
 
  private:
   const OperandPlaces at_;
@@ -53,6 +53,8 @@ class Norm : public Node {
   explicit Norm(const NormPlaces& at) : at_(at) {}
 
   void prepare(Run& run) const override {
+    at_.weight_sums.clear(run);
+    at_.bias_sums.clear(run);
     float *const scale = run.prepared + at_.prepared, *const shift = scale + at_.channels;
     const float *const mean = run.fixed + at_.mean, *const inverse = run.fixed + at_.inverse;
     const float* const weight = at_.weight < 0 ? nullptr : (at_.weight_fixed ? run.fixed : run.state.old) + at_.weight;
@@ -79,8 +81,8 @@ class Norm : public Node {
     const float *const mean = run.fixed + at_.mean, *const inverse = run.fixed + at_.inverse;
     const float* const scale = run.prepared + at_.prepared;
     const float *const x = run.act + at_.x, *const dy = run.grad + at_.dy;
-    float* const dgamma = run.gradient && at_.weight_gradient >= 0 ? run.gradient + at_.weight_gradient : nullptr;
-    float* const dbeta = run.gradient && at_.bias_gradient >= 0 ? run.gradient + at_.bias_gradient : nullptr;
+    float* const dgamma = at_.weight_sums.wanted(run) ? at_.weight_sums.part(run, run.sample) : nullptr;
+    float* const dbeta = at_.bias_sums.wanted(run) ? at_.bias_sums.part(run, run.sample) : nullptr;
     float* const dx = at_.dx < 0 ? run.scratch : run.grad + at_.dx;
     const bool add_dx = at_.dx >= 0 && at_.add_dx;
     if (at_.inner == 1) {
@@ -98,6 +100,11 @@ class Norm : public Node {
       if (dgamma) dgamma[c] += gamma;
       if (dbeta) dbeta[c] += beta;
     }
+  }
+
+  void finish(Run& run) const override {
+    at_.weight_sums.add_up(run);
+    at_.bias_sums.add_up(run);
   }
 
  private:

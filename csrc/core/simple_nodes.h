@@ -10,8 +10,9 @@ namespace adgan {
 
 // A parameter (or constant) as a value like any other: y = parameter.
 struct OperandPlaces {
-  std::int64_t from, y, dy, gradient, size;
+  std::int64_t from, y, dy, size;
   bool fixed;
+  SampleSums sums;  // its gradient
 };
 std::unique_ptr<Node> make_operand(const OperandPlaces&);
 
@@ -25,7 +26,7 @@ struct NormPlaces {
   std::int64_t mean, inverse;  // fixed
   std::int64_t weight, bias;   // -1 where absent
   bool weight_fixed, bias_fixed;
-  std::int64_t weight_gradient, bias_gradient;  // -1 where not learned
+  SampleSums weight_sums, bias_sums;            // their gradients
   std::int64_t prepared;                        // 2 · channels
   int channels;
   int outer, inner;  // the value is [outer][channel][inner]

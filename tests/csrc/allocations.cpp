@@ -114,7 +114,7 @@ long allocations_of_search(const adgan::Program& program, const Setting& at) {
   const long before = allocations;
   switch (at.weights) {
     case adgan::Weights::per_seed: search.per_seed(arena, pairs, 1, 0, kImages); break;
-    case adgan::Weights::per_sample: search.per_sample(arena, pairs, 1); break;
+    case adgan::Weights::per_sample: search.per_sample(arena, pairs, 1, adgan::Team()); break;
     case adgan::Weights::frozen: search.frozen(arena, pairs, 0, kImages * kStarts); break;
   }
   return allocations - before;

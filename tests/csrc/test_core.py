@@ -74,6 +74,22 @@ def test_adam_has_the_same_bits_with_every_instruction_set(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("watch", ["nothing", "thread"])
+def test_a_team_does_each_part_once(tmp_path, watch):
+    """Under the compiler's thread sanitizer too, where there is one."""
+    flags = ["-O2", "-std=c++20", *(["-fsanitize=thread"] if watch == "thread" else [])]
+    try:
+        program = compiled(tmp_path, flags, [HERE / "team.cpp"])
+    except subprocess.CalledProcessError:
+        if watch == "nothing":
+            raise
+        pytest.skip("the compiler has no thread sanitizer")
+    done = subprocess.run([program], capture_output=True, text=True, timeout=120)
+    if "unexpected memory mapping" in done.stderr:
+        pytest.skip("the thread sanitizer does not run on this kernel")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.skipif(
     compiler_for_aarch64() is None,
     reason="there is no compiler for aarch64: neither aarch64-linux-gnu-g++ nor the Python package ziglang",
