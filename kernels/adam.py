@@ -14,7 +14,6 @@ Formula: Kingma & Ba 2015, Algorithm 1, as ``torch.optim.Adam`` arranges it (no 
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import struct
@@ -27,6 +26,7 @@ import triton.language as tl
 
 from ..ops import check_adam_step
 from .aot import Case
+from .launch import check_device, on
 
 __all__ = ["adam_step_", "adam_update", "cases", "register"]
 
@@ -217,10 +217,9 @@ def adam_step_(
     if plan.blocks == 0:
         return
     device = params[0].device
-    _check_device(device)
+    check_device(adam_kernel, device, "adgan_fast::adam_step_: ")
     flags = _Flags(params[0].dtype, plan.aligned, step == 1, bool(last), plan.initial)
-    # Triton launches on the current device, whatever the tensors' own.
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    with on(device):
         adam_kernel[(plan.blocks,)](
             _table(plan.columns, device),
             beta1,
@@ -354,13 +353,6 @@ def _plan(
 
 def _width(entries: int) -> int:
     return max(_LEAST_COLUMNS, triton.next_power_of_2(entries))
-
-
-def _check_device(device: torch.device) -> None:
-    interpreted = not isinstance(adam_kernel, triton.JITFunction)
-    if device.type != ("cpu" if interpreted else "cuda"):
-        where = "under TRITON_INTERPRET=1 tensors must be on the CPU" if interpreted else "Triton needs them on a GPU"
-        raise RuntimeError(f"adgan_fast::adam_step_: the tensors are on {device}, but {where}")
 
 
 _KEPT_TABLES = 512

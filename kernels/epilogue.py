@@ -17,7 +17,6 @@ fixed order, so the result is the same at every launch.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ import triton
 import triton.language as tl
 
 from .aot import Case
+from .launch import on
 
 __all__ = ["ACTIVATIONS", "Affine", "affine_act", "affine_act_grad", "cases"]
 
@@ -160,7 +160,7 @@ def affine_act(y: torch.Tensor, affine: Affine, act: str = "none", slope: float 
     a = torch.empty_like(y)
     block_p, block_c = _blocks(channels)
     if y.numel():
-        with _on(y.device):
+        with on(y.device):
             grid = (pairs, triton.cdiv(positions, block_p), triton.cdiv(channels, block_c))
             affine_act_kernel[grid](
                 y, *affine, a, positions, channels, _stride(affine.scale), _stride(affine.shift), slope,
@@ -186,7 +186,7 @@ def affine_act_grad(
     gy, gscale, gshift = torch.empty_like(y), y.new_empty(pairs, channels), y.new_empty(pairs, channels)
     _, block_c = _blocks(channels)
     if gscale.numel():  # without positions the sums are zero
-        with _on(y.device):
+        with on(y.device):
             affine_act_grad_kernel[(pairs, triton.cdiv(channels, block_c))](
                 ga, y, *affine, gy, gscale, gshift, positions, channels, _stride(affine.scale), _stride(affine.shift),
                 slope, **_constexprs(act, channels), **_OPTIONS,
@@ -227,11 +227,6 @@ def _constexprs(act: str, channels: int) -> dict[str, Any]:
 
 
 _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # a multiply-add is one rounding less
-
-
-def _on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device, whatever the tensors' own."""
-    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def cases() -> Iterator[Case]:

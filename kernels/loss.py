@@ -11,7 +11,6 @@ not copied for each of its starts. One program sums a row, in a fixed order: the
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ import triton
 import triton.language as tl
 
 from .aot import Case
+from .launch import on
 
 __all__ = ["LOSSES", "cases", "pixel_loss"]
 
@@ -83,8 +83,7 @@ def pixel_loss(
     slope = torch.empty_like(reconstruction) if gradient else None  # keeps the layout
     if rows:
         channels, size = reconstruction.shape[1], reconstruction[0].numel()
-        device = reconstruction.device
-        with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+        with on(reconstruction.device):
             pixel_loss_kernel[(rows,)](
                 reconstruction, image, value, value if slope is None else slope, size, channels, rows // images,
                 **_constexprs(loss, not reconstruction.is_contiguous(), gradient), **_OPTIONS,

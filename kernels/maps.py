@@ -16,7 +16,6 @@ Results are the same at every launch: no atomics, and each sum in a fixed order.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
@@ -30,6 +29,7 @@ import triton
 
 from .aot import TARGETS, Case
 from .geometry import Geometry
+from .launch import check_device, check_tensor, interpreted, launch
 from .map_kernels import change_kernel, product_kernel, shared_kernel, update_kernel
 from .precision import PRECISIONS, Backend, Precision, delta_scale, round_to_tf32
 from .private_map import AdamRule, Form
@@ -335,39 +335,41 @@ class Maps:
 
     def shared_forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · θ₀: the forward pass of step 1, without bias. Any number of pairs."""
-        return self._shared(self._checked("x", x, self._x_shape, True), self._y_shape, False)
+        return self._shared(check_tensor("x", x, self._x_shape, True), self._y_shape, False)
 
     def shared_input_grad(self, gy: torch.Tensor) -> torch.Tensor:
         """gy · θ₀ᵀ: the input's gradient of step 1. Any number of pairs."""
-        return self._shared(self._checked("gy", gy, self._y_shape, True), self._x_shape, True)
+        return self._shared(check_tensor("gy", gy, self._y_shape, True), self._x_shape, True)
 
     def keep(self, step: int, x: torch.Tensor, gy: torch.Tensor) -> None:
         """See PrivateMap.keep."""
         self._check_step(step, 1, self.steps)
         slot = step - 1 if self.form == "rebuild" else 0
-        self._kept_x[slot].copy_(self._checked("x", x, self._x_shape))
-        self._kept_gy[slot].copy_(self._checked("gy", gy, self._y_shape))
+        self._kept_x[slot].copy_(check_tensor("x", x, self._x_shape))
+        self._kept_gy[slot].copy_(check_tensor("gy", gy, self._y_shape))
 
     def forward(self, x: torch.Tensor, step: int) -> torch.Tensor:
         """See PrivateMap.forward."""
         self._check_step(step, 2, self.steps + 1)
-        y = self.shared_forward(self._checked("x", x, self._x_shape))
+        y = self.shared_forward(check_tensor("x", x, self._x_shape))
         plan, geometry = self._plan, self.geometry
         constants, options = plan.update(step - 1)
         weights = self.pairs * geometry.groups * triton.cdiv(geometry.outputs, constants["BLOCK_N"])
         kept = self._kept_x, self._kept_gy, self._kept_x.stride(0), self._kept_gy.stride(0)
         state = self._delta, self._m, self._v
         if plan.fused:
-            grid = (weights * len(geometry.classes),)
-            self._launch(
-                change_kernel, grid, x, y, *kept, *state, *self._forward_tables, *self._scalars(step - 1),
-                1.0 / self._scale, **constants, **options,
+            blocks = weights * len(geometry.classes)
+            launch(
+                self.device, change_kernel, blocks,
+                x, y, *kept, *state, *self._forward_tables, *self._scalars(step - 1), 1.0 / self._scale,
+                **constants, **options,
             )  # fmt: skip
         else:
             _, source, target = self._forward_tables
-            grid = (weights * geometry.live_taps * triton.cdiv(geometry.inputs, constants["BLOCK_K"]),)
-            self._launch(
-                update_kernel, grid, *kept, *state, self._classes, source, target, *self._scalars(step - 1),
+            blocks = weights * geometry.live_taps * triton.cdiv(geometry.inputs, constants["BLOCK_K"])
+            launch(
+                self.device, update_kernel, blocks,
+                *kept, *state, self._classes, source, target, *self._scalars(step - 1),
                 **constants, **options,
             )  # fmt: skip
             self._add_product(x, y, False)
@@ -376,7 +378,7 @@ class Maps:
     def input_grad(self, gy: torch.Tensor, step: int) -> torch.Tensor:
         """See PrivateMap.input_grad."""
         self._check_step(step, 2, self.steps)
-        gx = self.shared_input_grad(self._checked("gy", gy, self._y_shape))
+        gx = self.shared_input_grad(check_tensor("gy", gy, self._y_shape))
         self._add_product(gy, gx, True)
         return gx
 
@@ -394,8 +396,8 @@ class Maps:
         constants, options = self._plan.shared(backward)
         tables = self._backward_tables if backward else self._forward_tables
         blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["CLASSES"] * constants["GROUPS"]
-        grid = (blocks * triton.cdiv(pairs * constants["SIZE"], constants["ROWS"]),)
-        self._launch(shared_kernel, grid, x, y, self._theta, *tables, pairs, **constants, **options)
+        blocks *= triton.cdiv(pairs * constants["SIZE"], constants["ROWS"])
+        launch(self.device, shared_kernel, blocks, x, y, self._theta, *tables, pairs, **constants, **options)
         return y
 
     def _add_product(self, x: torch.Tensor, y: torch.Tensor, backward: bool) -> None:
@@ -403,26 +405,9 @@ class Maps:
         constants, options = self._plan.product(backward)
         tables = self._backward_tables if backward else self._forward_tables
         blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["WIDTH"] // constants["ROWS"]
-        grid = (blocks * constants["CLASSES"] * constants["GROUPS"] * self.pairs,)
-        self._launch(product_kernel, grid, x, y, self._delta, *tables, 1.0 / self._scale, **constants, **options)
-
-    def _launch(self, kernel: Any, grid: tuple[int], *arguments: Any, **options: Any) -> None:
-        if grid[0] >= 2**31:
-            raise RuntimeError(f"{grid[0]} blocks are too many for a grid; use a smaller chunk")
-        if grid[0]:
-            with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
-                kernel[grid](*arguments, **options)
-
-    def _checked(
-        self, name: str, x: torch.Tensor, shape: tuple[int, int, int], any_pairs: bool = False
-    ) -> torch.Tensor:
-        expected = (x.shape[0] if any_pairs and x.dim() else shape[0], *shape[1:])
-        if tuple(x.shape) != expected or x.dtype != torch.float32 or not x.is_contiguous():
-            raise ValueError(
-                f"{name} must be contiguous float32 of shape {expected}, got {x.dtype} {tuple(x.shape)}"
-                f"{'' if x.is_contiguous() else ', not contiguous'}"
-            )
-        return x
+        blocks *= constants["CLASSES"] * constants["GROUPS"] * self.pairs
+        unscale = 1.0 / self._scale
+        launch(self.device, product_kernel, blocks, x, y, self._delta, *tables, unscale, **constants, **options)
 
     def _check_step(self, step: int, first: int, last: int) -> None:
         if not first <= step <= last:
@@ -438,11 +423,8 @@ def _form(geometry: Geometry, steps: int, precision: str, form: Form | None) -> 
 
 
 def _backend(device: torch.device) -> Backend:
-    interpreted = not isinstance(change_kernel, triton.JITFunction)
-    if device.type != ("cpu" if interpreted else "cuda"):
-        where = "under TRITON_INTERPRET=1 tensors must be on the CPU" if interpreted else "Triton needs them on a GPU"
-        raise RuntimeError(f"the tensors are on {device}, but {where}")
-    return "interpreter" if interpreted else "hip" if torch.version.hip else "cuda"
+    check_device(change_kernel, device)
+    return "interpreter" if interpreted(change_kernel) else "hip" if torch.version.hip else "cuda"
 
 
 # -- ahead of time -------------------------------------------------------------------------------------------------

@@ -29,7 +29,6 @@ five other operations. Adam's factors that depend on t alone are taken into the 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -38,6 +37,7 @@ import triton
 
 from .aot import Case
 from .geometry import Geometry
+from .launch import check_device, check_tensor, launch
 from .precision import PRECISIONS, Precision, delta_scale
 from .private_map import AdamRule, Form
 from .vector_kernels import LINE, forward_kernel, input_grad_kernel, keep_kernel
@@ -84,7 +84,7 @@ class VectorMap:
                 f"theta must be float32 of shape {geometry.natural_shape}, got {theta.dtype} {tuple(theta.shape)}"
             )
         device = torch.device(device)
-        _check_device(device)
+        check_device(forward_kernel, device)
         self.geometry, self.pairs, self.steps, self.adam, self.device = geometry, pairs, steps, adam, device
         self.form: Form = "rebuild"
         self._precision = Precision.of(precision)
@@ -114,21 +114,21 @@ class VectorMap:
 
     def shared_forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · θ₀: the forward pass of step 1, without bias. Any number of pairs."""
-        y = torch.matmul(self._checked("x", x, (1, self._rows), len(x)).view(-1, self._rows), self._theta)
+        y = torch.matmul(check_tensor("x", x, self._x_shape, True).view(-1, self._rows), self._theta)
         return y.view(-1, self.geometry.out_positions, self.geometry.outputs)
 
     def shared_input_grad(self, gy: torch.Tensor) -> torch.Tensor:
         """gy · θ₀ᵀ: the input's gradient of step 1. Any number of pairs."""
-        rows = self._checked("gy", gy, self._y_shape, len(gy)).view(-1, self._columns)
+        rows = check_tensor("gy", gy, self._y_shape, True).view(-1, self._columns)
         return torch.matmul(rows, self._theta.mT).view(-1, 1, self._rows)
 
     def keep(self, step: int, x: torch.Tensor, gy: torch.Tensor) -> None:
         """See PrivateMap.keep."""
         if step not in (1, self._kept + 1) or step > self.steps:
             raise ValueError(f"step {step} of {self.steps} cannot be kept after step {self._kept}")
-        x, gy = self._checked("x", x, (1, self._rows), self.pairs), self._checked("gy", gy, self._y_shape, self.pairs)
-        self._launch(
-            keep_kernel, self.pairs,
+        x, gy = check_tensor("x", x, self._x_shape), check_tensor("gy", gy, self._y_shape)
+        launch(
+            self.device, keep_kernel, self.pairs,
             gy, x, self._gradients, self._xs, self._counts, self._column, self._slot, self._live,
             self._rows, self._columns, self._capacity, self.steps, step,
             **_keep_constants(step, self._partial),
@@ -139,11 +139,11 @@ class VectorMap:
     def forward(self, x: torch.Tensor, step: int) -> torch.Tensor:
         """See PrivateMap.forward."""
         self._check_kept(step, step - 1)
-        y = self.shared_forward(self._checked("x", x, (1, self._rows), self.pairs))
+        y = self.shared_forward(check_tensor("x", x, self._x_shape))
         adam, update = self.adam, step - 1
         constants = _forward_constants(self._precision, update, update == self.steps)
-        self._launch(
-            forward_kernel, self.pairs * triton.cdiv(self._capacity, constants["BLOCK"]),
+        launch(
+            self.device, forward_kernel, self.pairs * triton.cdiv(self._capacity, constants["BLOCK"]),
             self._delta, self._gradients, self._xs, self._counts, self._column, x, y,
             self._rows, self._columns, self._capacity, self.steps, update,
             adam.beta1, adam.beta2, (1.0 - adam.beta1) * adam.step_size(update) * self._scale,
@@ -156,10 +156,10 @@ class VectorMap:
     def input_grad(self, gy: torch.Tensor, step: int) -> torch.Tensor:
         """See PrivateMap.input_grad. gy must be that of keep(step), which has its columns in slots already."""
         self._check_kept(step, step)
-        gx = self.shared_input_grad(self._checked("gy", gy, self._y_shape, self.pairs))
+        gx = self.shared_input_grad(check_tensor("gy", gy, self._y_shape))
         constants = _input_grad_constants(self._precision)
-        self._launch(
-            input_grad_kernel, self.pairs * triton.cdiv(self._rows, constants["ROWS"]),
+        launch(
+            self.device, input_grad_kernel, self.pairs * triton.cdiv(self._rows, constants["ROWS"]),
             self._delta, self._gradients, self._counts, gx, self._rows, self._capacity, self.steps, step,
             1.0 / self._scale,
             **constants,
@@ -168,27 +168,16 @@ class VectorMap:
         return gx
 
     @property
-    def _y_shape(self) -> tuple[int, int]:
-        return self.geometry.out_positions, self.geometry.outputs
+    def _x_shape(self) -> tuple[int, int, int]:
+        return self.pairs, 1, self._rows
 
-    def _checked(self, name: str, tensor: torch.Tensor, shape: tuple[int, int], pairs: int) -> torch.Tensor:
-        if tuple(tensor.shape) != (pairs, *shape) or tensor.dtype != torch.float32 or not tensor.is_contiguous():
-            raise ValueError(
-                f"{name} must be contiguous float32 of shape {(pairs, *shape)}, got {tensor.dtype} "
-                f"{tuple(tensor.shape)}{'' if tensor.is_contiguous() else ', not contiguous'}"
-            )
-        return tensor
+    @property
+    def _y_shape(self) -> tuple[int, int, int]:
+        return self.pairs, self.geometry.out_positions, self.geometry.outputs
 
     def _check_kept(self, step: int, kept: int) -> None:
         if step < 2 or kept != self._kept:
             raise ValueError(f"step {step} needs step {kept} to be the last that was kept, which is {self._kept}")
-
-    def _launch(self, kernel: Any, blocks: int, *arguments: Any, **options: Any) -> None:
-        if blocks >= 2**31:
-            raise RuntimeError(f"{blocks} blocks are too many for a grid; use a smaller chunk")
-        if blocks:
-            with torch.cuda.device(self.device) if self.device.type == "cuda" else contextlib.nullcontext():
-                kernel[(blocks,)](*arguments, **options)
 
 
 def _check_geometry(geometry: Geometry, form: Form | None) -> None:
@@ -198,13 +187,6 @@ def _check_geometry(geometry: Geometry, form: Form | None) -> None:
         )
     if form not in (None, "rebuild"):
         raise ValueError(f"form={form!r}: a vector map remakes its moments from two vectors a step, and stores none")
-
-
-def _check_device(device: torch.device) -> None:
-    interpreted = not isinstance(forward_kernel, triton.JITFunction)
-    if device.type != ("cpu" if interpreted else "cuda"):
-        where = "under TRITON_INTERPRET=1 tensors must be on the CPU" if interpreted else "Triton needs them on a GPU"
-        raise RuntimeError(f"the tensors are on {device}, but {where}")
 
 
 def _capacity(geometry: Geometry) -> int:

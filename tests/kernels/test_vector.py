@@ -362,14 +362,14 @@ def test_launches_use_only_specialisations_that_are_compiled_ahead(
 ) -> None:
     ahead = {(case.kernel, *case.constexprs.items()) for case in vector.cases()}
     seen = set()
-    original = VectorMap._launch
+    original = vector.launch
 
-    def record(self, kernel, blocks, *arguments, **options):
+    def record(device, kernel, blocks, *arguments, **options):
         constants = {name: value for name, value in options.items() if name.isupper()}
         seen.add((kernel, *constants.items()))
-        original(self, kernel, blocks, *arguments, **options)
+        original(device, kernel, blocks, *arguments, **options)
 
-    monkeypatch.setattr(VectorMap, "_launch", record)
+    monkeypatch.setattr(vector, "launch", record)
     for precision in PRECISIONS:
         for steps in (1, 2, 3, 4, 5, vector._RESIDENT + 2):
             layer = linear(1, 2, 3)
