@@ -154,13 +154,6 @@ class Geometry:
         packed = apart if self.input_major else apart.transpose(-1, -2)
         return packed.index_select(-3, torch.tensor(self.order, device=weight.device)).contiguous()
 
-    def unpack(self, packed: torch.Tensor) -> torch.Tensor:
-        """The inverse of `pack`: (..., groups, taps, K, N) to (..., *natural_shape)."""
-        back = torch.tensor(self.order, device=packed.device).argsort()
-        apart = packed.index_select(-3, back)
-        apart = apart if self.input_major else apart.transpose(-1, -2)
-        return apart.movedim(-3, -1).reshape(*packed.shape[:-4], *self.natural_shape)
-
 
 def _positions(along: Sequence[torch.Tensor], hw: Pair) -> torch.Tensor:
     """Input positions from rows (taps h, out h) and columns (taps w, out w): (taps h, taps w, out h, out w), or -1."""

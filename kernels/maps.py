@@ -321,18 +321,6 @@ class Maps:
         kept = min(steps, 1) if stored else steps
         return weights * (row.delta.itemsize * (steps > 0) + moments) + kept * rows * row.history.itemsize
 
-    @property
-    def delta(self) -> torch.Tensor:
-        """Δ as it is in memory, (G, *natural) float32; zero for taps that reach nothing. It lacks the last update."""
-        held = self._delta.float() / self._scale
-        missing = self.geometry.taps - self.geometry.live_taps
-        return self.geometry.unpack(torch.nn.functional.pad(held, (0, 0, 0, 0, 0, missing)))
-
-    @property
-    def buffers(self) -> tuple[torch.Tensor, ...]:
-        """Those that each pair adds to: Δ, m, v, and the history of x and gy."""
-        return self._delta, self._m, self._v, self._kept_x, self._kept_gy
-
     def shared_forward(self, x: torch.Tensor) -> torch.Tensor:
         """x · θ₀: the forward pass of step 1, without bias. Any number of pairs."""
         return self._shared(check_tensor("x", x, self._x_shape, True), self._y_shape, False)

@@ -31,6 +31,14 @@ class Layer:
         return self.function(x.t().reshape(1, *self.in_shape), weight)[0].flatten(1).t()
 
 
+def unpack(geometry: Geometry, packed: torch.Tensor) -> torch.Tensor:
+    """The inverse of `Geometry.pack`: (..., groups, taps, K, N) to (..., *natural_shape)."""
+    back = torch.tensor(geometry.order, device=packed.device).argsort()
+    apart = packed.index_select(-3, back)
+    apart = apart if geometry.input_major else apart.transpose(-1, -2)
+    return apart.movedim(-3, -1).reshape(*packed.shape[:-4], *geometry.natural_shape)
+
+
 def linear(positions: int, inputs: int, outputs: int) -> Layer:
     made_of = f"linear({positions}, {inputs}, {outputs})"
     return Layer(Geometry.linear(positions, inputs, outputs), F.linear, (positions, inputs), made_of)
