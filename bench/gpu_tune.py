@@ -3,7 +3,8 @@
 A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/maps.py reads them: no choice
 of precision or form, so that it cannot change what is computed beyond the order of a sum. Each layer's kernel is tuned
 in a process of its own, one setting of the tiles after the other, from the default: processes compile side by side and
-time in turn. Tiles whose result is not that of the default ones, or that do not fit the GPU, are passed over.
+time in turn. Tiles whose result is not that of the default ones are passed over, and so are those that do not fit the
+GPU, whose errors the kernel's row names.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import triton
 from adgan_fast.kernels import maps
 from adgan_fast.kernels.maps import FUSED_ROWS, Maps, Tiles, class_size, default_tiles, geometry_key
+from triton.runtime.errors import PTXASError
 
 from adgan_fast.engines.triton_maps import private_map
 from adgan_fast.precision import arithmetic
@@ -39,6 +42,8 @@ OPTIONS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
 }
 GAIN = 1.02
 """Least speed-up for which tiles are written down."""
+UNFIT = (triton.OutOfResources, triton.CompilationError, PTXASError)
+"""What tiles that do not fit a GPU raise; another error is no matter of tiles."""
 PAIRS = 512
 WORKERS = 14
 
@@ -52,6 +57,22 @@ class Task:
     precision: str
     index: int
     kernel: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a task comes to.
+
+    Attributes:
+        key: of the kernel's tiles, in the file.
+        tiles: the best ones; speedup: how much faster they are than the default.
+        unfit: the error of each choice of tiles that does not fit the GPU.
+    """
+
+    key: str
+    tiles: Tiles
+    speedup: float
+    unfit: list[dict[str, Any]]
 
 
 def config_name(gpu: str) -> str:
@@ -71,10 +92,12 @@ def tune(part: Part) -> None:
         if isinstance(result, str):
             part.fail(task.shape, name, result)
             continue
-        key, tiles, speedup = result
-        part.add(task.shape, name, "speedup", speedup, "times faster", key=key, tiles=dataclasses.asdict(tiles))
-        if speedup >= GAIN:
-            found[key] = dataclasses.asdict(tiles)
+        tiles = dataclasses.asdict(result.tiles)
+        part.add(
+            task.shape, name, "speedup", result.speedup, "times faster", key=result.key, tiles=tiles, unfit=result.unfit
+        )
+        if result.speedup >= GAIN:
+            found[result.key] = tiles
             for file in files:
                 write(file, found)
 
@@ -103,7 +126,7 @@ def _tasks(part: Part) -> list[Task]:
     return tasks[1:2] if part.smoke else tasks
 
 
-def _results(part: Part, tasks: list[Task]) -> Iterator[tuple[Task, Any]]:
+def _results(part: Part, tasks: list[Task]) -> Iterator[tuple[Task, Found | str]]:
     """Each task with its result, or with words where it has none, as they come."""
     if part.smoke:
         for task in tasks:
@@ -133,15 +156,21 @@ def _take_turns(lock: Any) -> None:
     _turn = lock
 
 
-def _tuned(task: Task) -> tuple[str, Tiles, float] | str:
-    """The key of a kernel's tiles, the best ones found, and how much faster than the default; or what failed."""
+def _tuned(task: Task) -> Found | str:
+    """What a task comes to, or the words of what failed."""
     try:
         return _search(task)
     except Exception as error:
-        return f"{type(error).__name__}: {error}"[:300]
+        return _words(error)
 
 
-def _search(task: Task) -> tuple[str, Tiles, float] | str:
+def _words(error: BaseException) -> str:
+    """The kind of an error and the first line of its message, which Triton's compiler puts behind a piece of source."""
+    message = getattr(error, "error_message", None) or str(error)
+    return f"{type(error).__name__}: {(message.strip().splitlines() or [''])[0]}"[:300]
+
+
+def _search(task: Task) -> Found:
     part = task.part
     program = program_of(part, task.shape)
     setting = settings(part, program, task.precision, chosen_form=True)[task.index]
@@ -152,7 +181,7 @@ def _search(task: Task) -> tuple[str, Tiles, float] | str:
     best = default_tiles(task.kernel, task.precision, "cuda", class_size(geometry))
     with arithmetic(task.precision):
         wanted, default = _measure(part, setting, task.kernel, pairs, {key: best})
-        least = default
+        least, unfit = default, []
         for field, values in list(OPTIONS[task.kernel].items())[: 1 if part.smoke else None]:
             for value in values:
                 tiles = dataclasses.replace(best, **{field: value})
@@ -160,12 +189,12 @@ def _search(task: Task) -> tuple[str, Tiles, float] | str:
                     continue
                 try:
                     found, seconds = _measure(part, setting, task.kernel, pairs, {key: tiles})
-                except Exception:  # too much shared memory, too many registers: no choice on this GPU
-                    part.clock.wait()  # raises again what a device does not get over
+                except UNFIT as error:
+                    unfit.append({"tiles": dataclasses.asdict(tiles), "error": _words(error)})
                     continue
                 if seconds < least and _same(found, wanted, BOUNDS[task.precision]):
                     best, least = tiles, seconds
-    return key, best, default / least
+    return Found(key, best, default / least, unfit)
 
 
 def _same(found: torch.Tensor, wanted: torch.Tensor, bound: float) -> bool:

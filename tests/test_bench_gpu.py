@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -211,6 +212,47 @@ def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch
         assert maps._config("NVIDIA H200 (SXM)")["change bf16 b"]["rows"] == 16
     finally:
         maps._config.cache_clear()
+
+
+def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """The row of the one kernel of a smoke run, with `measure(number of the choice)` in place of what is measured."""
+    from bench import gpu_tune
+    from bench.gpu_part import Part
+
+    numbers = itertools.count()
+    monkeypatch.setattr(gpu_tune, "_measure", lambda *_: (torch.ones(1), measure(next(numbers))))
+    folder = str(tmp_path)
+    gpu_tune.tune(Part("cpu", True, True, "", "", str(tmp_path / "rows"), "", folder, folder, math.inf))
+    (row,) = map(json.loads, (tmp_path / "rows").read_text().splitlines())
+    return row
+
+
+def test_tiles_that_do_not_fit_are_named_in_the_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+
+    def measure(number: int) -> float:
+        if number == 1:
+            raise triton.OutOfResources(300000, 232448, "shared memory")
+        if number == 2:
+            raise triton.CompilationError("def kernel(x):\n    return", None, "too large\nby far")
+        return 1.0
+
+    row = tuned_by(measure, tmp_path, monkeypatch)
+    assert row["metric"] == "speedup" and row["value"] == 1.0
+    assert [choice["tiles"]["outer"] for choice in row["unfit"]] == [32, 128]
+    first, second = (choice["error"] for choice in row["unfit"])
+    assert first.startswith("OutOfResources: out of resource: shared memory, Required: 300000")
+    assert second == "CompilationError: too large"
+
+
+def test_another_error_of_tiles_is_the_kernels_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def measure(number: int) -> float:
+        if number:
+            raise RuntimeError("an illegal memory access\nand more")
+        return 1.0
+
+    row = tuned_by(measure, tmp_path, monkeypatch)
+    assert "metric" not in row and row["failed"] == "RuntimeError: an illegal memory access"
 
 
 # -- precision -----------------------------------------------------------------------------------------------------
