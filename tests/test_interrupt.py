@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from generators import FAMILIES
+from own_loss import Failing, squares
 
 import adgan_fast
 from adgan_fast.models import DCGANGenerator
@@ -42,13 +43,9 @@ def assert_clean(threads: int) -> None:
     assert torch.isfinite(found).all()
 
 
-def own_loss(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    return (reconstruction - image).square().flatten(1).sum(1)
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("loss", ["l2", own_loss])
+@pytest.mark.parametrize("loss", ["l2", squares])
 def test_an_interrupt_stops_the_search_soon(engine, threads, loss):
     torch.set_num_threads(threads)
     adgan_fast.score(CASE.module, CASE.images(1), engine=engine, n_seed=1, steps=1)  # what is loaded once is loaded
@@ -98,20 +95,12 @@ def test_an_interrupt_stops_native_within_a_second_at_64_pixels(weights):
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_error_in_the_midst_of_the_work_stops_the_rest(engine, error):
     torch.set_num_threads(2)
-    calls = 0
-
-    def loss(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 25:
-            raise error
-        return (reconstruction - image).square().flatten(1).sum(1)
-
+    loss = Failing(error, at=25)
     before = time.monotonic()
     with pytest.raises(error):
         adgan_fast.score(CASE.module, CASE.images(200), engine=engine, loss=loss, **LONG)
     assert time.monotonic() - before < 10  # of hundreds of seconds
-    stopped = calls
+    stopped = loss.calls
     time.sleep(0.05)
-    assert calls == stopped
+    assert loss.calls == stopped
     assert_clean(2)

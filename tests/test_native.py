@@ -17,6 +17,7 @@ from bounds import BF16, FLOAT32, violations
 from generators import FAMILIES, Case, cases, dcgan
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from own_loss import Failing, squares
 from torch import nn
 
 import adgan_fast
@@ -394,7 +395,7 @@ def test_a_function_is_called_once_for_each_pass_and_asked_for_a_gradient_where_
         assert r.shape == x.shape == (1, 3, 16, 16) and r.is_contiguous() and x.is_contiguous()
         assert r.dtype == x.dtype == torch.float32 and not x.requires_grad and r.is_leaf
         calls.append(r.requires_grad)
-        return (r - x).square().flatten(1).sum(1)
+        return squares(r, x)
 
     case = FAMILIES["DCGAN of 16"]
     found = run(case, case.images(2), weights=weights, loss=loss, steps=steps)
@@ -418,19 +419,12 @@ class Stop(Exception):
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_a_function_raises_reaches_the_caller_unchanged_and_soon(weights, threads):
     torch.set_num_threads(threads)
-    case, calls, error = FAMILIES["DCGAN of 8"], 0, Stop("on purpose")
-
-    def loss(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-        nonlocal calls
-        calls += 1
-        if calls == 20:
-            raise error
-        return (r - x).square().flatten(1).sum(1)
-
+    case, error = FAMILIES["DCGAN of 8"], Stop("on purpose")
+    loss = Failing(error, at=20)
     with pytest.raises(Stop) as caught:
         run(case, case.images(20), weights=weights, loss=loss, n_seed=20)
     assert caught.value is error and error.__cause__ is None and error.__context__ is None
-    assert calls < 20 + threads  # of two thousand: the others ended the pass that they were in
+    assert loss.calls < 20 + threads  # of two thousand: the others ended the pass that they were in
     assert bool(torch.isfinite(run(case, case.images(1)).losses).all())
 
 
@@ -439,7 +433,7 @@ def test_a_function_may_keep_what_it_is_given():
 
     def loss(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         kept.append((r, r.detach().clone()))
-        return (r - x).square().flatten(1).sum(1)
+        return squares(r, x)
 
     case = FAMILIES["DCGAN of 8"]
     run(case, case.images(2), loss=loss)
@@ -456,7 +450,7 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
     def loss(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         names.add(threading.get_ident())
         time.sleep(0.001)  # so that no thread can do it all
-        return (r - x).square().flatten(1).sum(1)
+        return squares(r, x)
 
     case = FAMILIES["DCGAN of 16"]
     own = OwnLoss(Loss(loss), case.image_shape)
