@@ -32,7 +32,7 @@ from .geometry import Geometry
 from .launch import check_device, check_tensor, interpreted, launch
 from .map_kernels import change_kernel, product_kernel, shared_kernel, update_kernel
 from .precision import PRECISIONS, Backend, Precision, delta_scale, round_to_tf32
-from .private_map import AdamRule, Form
+from .private_map import AdamRule, Form, check_theta
 
 __all__ = [
     "FUSED_ROWS",
@@ -258,10 +258,7 @@ class Maps:
         device: torch.device,
         form: Form | None = None,
     ) -> None:
-        if tuple(theta.shape) != geometry.natural_shape or theta.dtype != torch.float32:
-            raise ValueError(
-                f"theta must be float32 of shape {geometry.natural_shape}, got {theta.dtype} {tuple(theta.shape)}"
-            )
+        check_theta(theta, geometry)
         device = torch.device(device)
         row = Precision.of(precision, _backend(device))
         form = _form(geometry, steps, precision, form)

@@ -10,7 +10,7 @@ import torch
 
 from .geometry import Geometry
 
-__all__ = ["AdamRule", "Form", "PrivateMap"]
+__all__ = ["AdamRule", "Form", "PrivateMap", "check_theta"]
 
 Form = Literal["rebuild", "stored"]
 """Where the moments of step t come from: rebuilt from the history of inputs and output gradients, or stored."""
@@ -102,3 +102,11 @@ class PrivateMap(Protocol):
     def bytes_of_pair(geometry: Geometry, steps: int, precision: str, form: Form | None = None) -> int:
         """Bytes of the buffers that each pair adds."""
         ...
+
+
+def check_theta(theta: torch.Tensor, geometry: Geometry) -> None:
+    """Raises ValueError unless `theta` is a weight of `geometry` as torch holds it, float32."""
+    if tuple(theta.shape) != geometry.natural_shape or theta.dtype != torch.float32:
+        raise ValueError(
+            f"theta must be float32 of shape {geometry.natural_shape}, got {theta.dtype} {tuple(theta.shape)}"
+        )

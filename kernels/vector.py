@@ -39,7 +39,7 @@ from .aot import Case
 from .geometry import Geometry
 from .launch import check_device, check_tensor, launch
 from .precision import PRECISIONS, Precision, delta_scale
-from .private_map import AdamRule, Form
+from .private_map import AdamRule, Form, check_theta
 from .vector_kernels import LINE, forward_kernel, input_grad_kernel, keep_kernel
 
 __all__ = ["VectorMap", "cases"]
@@ -79,10 +79,7 @@ class VectorMap:
         form: Form | None = None,
     ) -> None:
         _check_geometry(geometry, form)
-        if tuple(theta.shape) != geometry.natural_shape or theta.dtype != torch.float32:
-            raise ValueError(
-                f"theta must be float32 of shape {geometry.natural_shape}, got {theta.dtype} {tuple(theta.shape)}"
-            )
+        check_theta(theta, geometry)
         device = torch.device(device)
         check_device(forward_kernel, device)
         self.geometry, self.pairs, self.steps, self.adam, self.device = geometry, pairs, steps, adam, device
