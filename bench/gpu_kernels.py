@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from adgan_fast.kernels.epilogue import Affine, affine_act, affine_act_grad
 from adgan_fast.kernels.loss import pixel_loss
-from adgan_fast.kernels.maps import FUSED_ROWS, Maps, class_size
+from adgan_fast.kernels.map_choices import FUSED_ROWS, class_size
+from adgan_fast.kernels.maps import Maps
 from adgan_fast.kernels.private_map import AdamRule, Form, PrivateMap
 
 from adgan_fast import ops

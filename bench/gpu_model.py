@@ -15,7 +15,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from adgan_fast.kernels import maps
+from adgan_fast.kernels import map_choices
 from adgan_fast.kernels.geometry import Geometry
 from adgan_fast.kernels.precision import Precision
 from adgan_fast.kernels.private_map import Form
@@ -123,7 +123,7 @@ def of_map(
     """The calls of PrivateMap, in that form, or in the one that the cost model takes."""
     if private_map(geometry) is VectorMap:
         return list(_of_vector(layer, geometry, steps, precision, opened))
-    rebuilt = maps.rebuilds(geometry, steps, precision) if form is None else form == "rebuild"
+    rebuilt = map_choices.rebuilds(geometry, steps, precision) if form is None else form == "rebuild"
     return list(_of_maps(layer, geometry, steps, precision, rebuilt))
 
 
@@ -134,7 +134,7 @@ def _of_maps(layer: str, geometry: Geometry, steps: int, precision: str, rebuilt
     y = geometry.out_positions * geometry.outputs * geometry.groups
     rows = sum(len(part.taps) * part.target.numel() for part in geometry.classes)
     work = rows * geometry.inputs * geometry.outputs * geometry.groups
-    fused = maps.class_size(geometry) <= maps.FUSED_ROWS
+    fused = map_choices.class_size(geometry) <= map_choices.FUSED_ROWS
     delta, moment, history = row.delta.itemsize, row.moments.itemsize, row.history.itemsize
     dense = 4 * (x + y)
     for step in _each(steps):
@@ -261,7 +261,7 @@ def text(shape: str, config: SearchConfig, rates: Mapping[str, float]) -> list[s
 
 
 def _rebuilt(chain: Chain, steps: int, precision: str) -> bool:
-    return private_map(chain.geometry) is VectorMap or maps.rebuilds(chain.geometry, steps, precision)
+    return private_map(chain.geometry) is VectorMap or map_choices.rebuilds(chain.geometry, steps, precision)
 
 
 def main() -> None:

@@ -1,10 +1,10 @@
 """Part "tune": the tiles of each layer's kernels, into kernels/configs/<gpu>.json.
 
-A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/maps.py reads them: no choice
-of precision or form, so that it cannot change what is computed beyond the order of a sum. Each layer's kernel is tuned
-in a process of its own, one setting of the tiles after the other, from the default: processes compile side by side and
-time in turn. Tiles whose result is not that of the default ones are passed over, and so are those that do not fit the
-GPU, whose errors the kernel's row names.
+A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/map_choices.py reads them: no
+choice of precision or form, so that it cannot change what is computed beyond the order of a sum. Each layer's kernel is
+tuned in a process of its own, one setting of the tiles after the other, from the default: processes compile side by
+side and time in turn. Tiles whose result is not that of the default ones are passed over, and so are those that do not
+fit the GPU, whose errors the kernel's row names.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 import triton
-from adgan_fast.kernels import maps
-from adgan_fast.kernels.maps import FUSED_ROWS, Maps, Tiles, class_size, default_tiles, geometry_key
+from adgan_fast.kernels import map_choices
+from adgan_fast.kernels.map_choices import FUSED_ROWS, Tiles, class_size, default_tiles, geometry_key
+from adgan_fast.kernels.maps import Maps
 from triton.runtime.errors import PTXASError
 
 from adgan_fast.engines.triton_maps import private_map
@@ -76,7 +77,7 @@ class Found:
 
 
 def config_name(gpu: str) -> str:
-    """The file's name, as kernels/maps.py looks for it."""
+    """The file's name, as kernels/map_choices.py looks for it."""
     return re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json"
 
 
@@ -228,10 +229,10 @@ def _measure(
 @contextlib.contextmanager
 def using(tiles: Mapping[str, Tiles]) -> Iterator[None]:
     """Maps made meanwhile take these tiles, by their keys, before those of the GPU's file."""
-    before = maps._config
+    before = map_choices._config
     entries = {key: dataclasses.asdict(value) for key, value in tiles.items()}
-    maps._config = lambda gpu: {**before(gpu), **entries}
+    map_choices._config = lambda gpu: {**before(gpu), **entries}
     try:
         yield
     finally:
-        maps._config = before
+        map_choices._config = before

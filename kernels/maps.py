@@ -17,11 +17,7 @@ Results are the same at every launch: no atomics, and each sum in a fixed order.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,132 +26,24 @@ import triton
 from .aot import TARGETS, Case
 from .geometry import Geometry
 from .launch import check_device, check_tensor, interpreted, launch
+from .map_choices import (
+    FUSED_ROWS,
+    KERNELS,
+    Tiles,
+    block,
+    chosen_tiles,
+    class_size,
+    default_tiles,
+    form_of,
+)
 from .map_kernels import change_kernel, product_kernel, shared_kernel, update_kernel
 from .precision import PRECISIONS, Backend, Precision, delta_scale, round_to_tf32
 from .private_map import AdamRule, Form, check_theta
 
-__all__ = [
-    "FUSED_ROWS",
-    "KERNELS",
-    "LONGEST_HISTORY",
-    "Maps",
-    "Tiles",
-    "cases",
-    "class_size",
-    "default_tiles",
-    "geometry_key",
-    "rebuilds",
-]
-
-KERNELS = ("change", "update", "product", "shared")
-
-FUSED_ROWS = 64
-"""Most positions of a class for which the update is done inside the product, whose sums are in registers."""
-
-LONGEST_HISTORY = 8
-"""Most steps that are rebuilt: the kernel is written out for each."""
-
-
-# -- cost model and tiles ------------------------------------------------------------------------------------------
-
-_MEMORY = 4.3e12  # bytes/s of device memory: an H200's 4.8, less what copies do not reach; not measured
-_CACHE = 5.5e12  # bytes/s from the second-level cache: a guess from its clock and width
-_MULTIPLY_ADDS = {"float32": 1.7e13, "tf32": 5e13, "bf16": 1e14}  # a quarter of an H200's matrix units: small tiles
-
-
-def rebuilds(geometry: Geometry, steps: int, precision: str) -> bool:
-    """Whether to rebuild m and v from the history rather than store them: fewer seconds for each weight over k updates.
-
-    Stored, m and v are each read and written k - 1 times. Rebuilt, update t makes t - 1 gradients more: for each weight
-    a multiply-add a row of the class, and that row of x for every block of outputs. The rates are an H200's; the choice
-    has not been checked on one. Histories above LONGEST_HISTORY are never rebuilt, nor classes of more than FUSED_ROWS.
-    """
-    row, size = Precision.of(precision), class_size(geometry)
-    if steps > LONGEST_HISTORY or size > FUSED_ROWS:
-        return False
-    stored = 4 * (steps - 1) * row.moments.itemsize / _MEMORY
-    of_a_row = 1 / _MULTIPLY_ADDS[precision] + row.history.itemsize / 64 / _CACHE
-    return steps * (steps - 1) / 2 * _block(FUSED_ROWS, size) * of_a_row <= stored
-
-
-@dataclasses.dataclass(frozen=True)
-class Tiles:
-    """How a kernel's work is cut; it changes no precision.
-
-    Attributes:
-        rows: positions of a block (change: not used, a program takes all).
-        inner: channels that are summed over in one turn (change, update: input channels of a tile of weights).
-        outer: channels of the result.
-        warps, stages: of the launch.
-    """
-
-    rows: int
-    inner: int
-    outer: int
-    warps: int
-    stages: int
-
-
-def default_tiles(kernel: str, precision: str, backend: Backend, rows: int) -> Tiles:
-    """Tiles that spill on no target; `kernel` of KERNELS, `rows` of the largest class. Not tuned."""
-    if backend == "hip":
-        return Tiles(64, 32, 32 if kernel == "change" else 64, 4, 2)
-    if kernel == "change" and rows > 32:
-        return Tiles(64, 32, 32, 4, 2)
-    return _ON_CUDA[kernel, precision]
-
-
-_ON_CUDA = {
-    ("change", "float32"): Tiles(64, 32, 64, 8, 2),
-    ("change", "tf32"): Tiles(64, 32, 64, 8, 2),
-    ("change", "bf16"): Tiles(64, 32, 64, 4, 3),
-    ("update", "float32"): Tiles(32, 32, 64, 8, 2),
-    ("update", "tf32"): Tiles(32, 32, 64, 8, 2),
-    ("update", "bf16"): Tiles(64, 64, 64, 8, 2),
-    ("product", "float32"): Tiles(64, 32, 64, 8, 2),
-    ("product", "tf32"): Tiles(64, 32, 64, 4, 3),
-    ("product", "bf16"): Tiles(64, 64, 64, 4, 3),
-    ("shared", "float32"): Tiles(64, 32, 64, 8, 2),
-    ("shared", "tf32"): Tiles(128, 32, 64, 8, 2),
-    ("shared", "bf16"): Tiles(128, 32, 64, 8, 2),
-}
-
-
-def class_size(geometry: Geometry) -> int:
-    """Positions of the largest class."""
-    return max(part.target.numel() for part in geometry.classes)
-
-
-def geometry_key(geometry: Geometry) -> str:
-    """Names a geometry in kernels/configs/<gpu>.json."""
-    taps = "+".join(str(len(part.taps)) for part in geometry.classes)
-    channels = f"groups{geometry.groups} k{geometry.inputs} n{geometry.outputs}"
-    return f"{channels} in{geometry.in_positions} rows{class_size(geometry)} taps{taps}"
-
-
-def _tiles(geometry: Geometry, precision: str, device: torch.device) -> dict[str, Tiles]:
-    """By kernel: those of the GPU's file under "<kernel> <precision> <geometry_key>", else the default."""
-    found, backend = {}, _backend(device)
-    config = _config(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
-    for kernel in KERNELS:
-        chosen = config.get(f"{kernel} {precision} {geometry_key(geometry)}")
-        default = default_tiles(kernel, precision, backend, class_size(geometry))
-        found[kernel] = default if chosen is None else Tiles(**chosen)
-    return found
-
-
-@functools.cache
-def _config(gpu: str) -> Mapping[str, Any]:
-    path = Path(__file__).parent / "configs" / (re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json")
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+__all__ = ["Maps", "cases"]
 
 
 # -- what is compiled ----------------------------------------------------------------------------------------------
-
-
-def _block(most: int, size: int) -> int:
-    """A power of two, 16 at least (what matrix units take) and no more than holds `size`."""
-    return max(16, min(most, 1 << (size - 1).bit_length()))
 
 
 def _width(size: int, rows: int) -> int:
@@ -172,11 +60,11 @@ class _Plan:
         self.fused = self.size <= FUSED_ROWS
         # One table of sources serves change and product, whose blocks differ.
         if self.fused:
-            self.width = _block(FUSED_ROWS, self.size)
+            self.width = block(FUSED_ROWS, self.size)
         else:
-            largest = max(_block(self.tiles[name].rows, self.size) for name in ("update", "product"))
+            largest = max(block(self.tiles[name].rows, self.size) for name in ("update", "product"))
             self.width = _width(self.size, largest)
-        self.sink_width = _width(geometry.in_positions, _block(tiles["product"].rows, geometry.in_positions))
+        self.sink_width = _width(geometry.in_positions, block(tiles["product"].rows, geometry.in_positions))
 
     def _options(self, kernel: str) -> dict[str, Any]:
         tiles = self.tiles[kernel]
@@ -195,7 +83,7 @@ class _Plan:
         tiles = self.tiles[name]
         constants = {
             **self._sizes(), "K": geometry.inputs, "N": geometry.outputs, "WIDTH": self.width,
-            "BLOCK_K": _block(tiles.inner, geometry.inputs), "BLOCK_N": _block(tiles.outer, geometry.outputs),
+            "BLOCK_K": block(tiles.inner, geometry.inputs), "BLOCK_N": block(tiles.outer, geometry.outputs),
             "STEP": step if self.rebuild else min(step, 2),
             "REBUILD": self.rebuild, "LAST": step == self.steps, "GRADIENT": self.row.gradient,
             "ROUNDED": self.row.rounded,
@@ -203,7 +91,7 @@ class _Plan:
         if self.fused:
             constants |= {"CLASSES": len(geometry.classes), "CHANGE": self.row.change}
         else:
-            constants["ROWS"] = _block(tiles.rows, self.size)
+            constants["ROWS"] = block(tiles.rows, self.size)
         return constants, self._options(name)
 
     def product(self, backward: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -226,8 +114,8 @@ class _Plan:
             sizes["P"], sizes["POUT"] = sizes["POUT"], sizes["P"]
         return {
             **sizes, "IN": inner, "OUT": outer, "CLASSES": classes, "WIDTH": width,
-            "ROWS": _block(tiles.rows, size), "BLOCK_IN": _block(tiles.inner, inner),
-            "BLOCK_OUT": _block(tiles.outer, outer), "TRANSPOSED": backward, "MODE": mode,
+            "ROWS": block(tiles.rows, size), "BLOCK_IN": block(tiles.inner, inner),
+            "BLOCK_OUT": block(tiles.outer, outer), "TRANSPOSED": backward, "MODE": mode,
         }  # fmt: skip
 
 
@@ -260,9 +148,10 @@ class Maps:
     ) -> None:
         check_theta(theta, geometry)
         device = torch.device(device)
-        row = Precision.of(precision, _backend(device))
-        form = _form(geometry, steps, precision, form)
-        tiles = _tiles(geometry, precision, device)
+        backend = _backend(device)
+        row = Precision.of(precision, backend)
+        form = form_of(geometry, steps, precision, form)
+        tiles = chosen_tiles(geometry, precision, backend, device)
         self.geometry, self.pairs, self.steps, self.adam, self.form = geometry, pairs, steps, adam, form
         self.device = device
         self._plan = _Plan(geometry, row, steps, form, tiles)
@@ -313,7 +202,7 @@ class Maps:
         row = Precision.of(precision)
         weights = geometry.groups * geometry.live_taps * geometry.inputs * geometry.outputs
         rows = geometry.groups * (geometry.in_positions * geometry.inputs + geometry.out_positions * geometry.outputs)
-        stored = _form(geometry, steps, precision, form) == "stored"
+        stored = form_of(geometry, steps, precision, form) == "stored"
         moments = 2 * row.moments.itemsize if stored and steps > 1 else 0
         kept = min(steps, 1) if stored else steps
         return weights * (row.delta.itemsize * (steps > 0) + moments) + kept * rows * row.history.itemsize
@@ -397,14 +286,6 @@ class Maps:
     def _check_step(self, step: int, first: int, last: int) -> None:
         if not first <= step <= last:
             raise ValueError(f"step must be in {first}..{last}, got {step}")
-
-
-def _form(geometry: Geometry, steps: int, precision: str, form: Form | None) -> Form:
-    if form not in ("rebuild", "stored", None):
-        raise ValueError(f"form must be 'rebuild', 'stored' or None, got {form!r}")
-    if form == "rebuild" and steps > LONGEST_HISTORY:
-        raise ValueError(f"form 'rebuild' is for {LONGEST_HISTORY} steps at most, got {steps}")
-    return form or ("rebuild" if rebuilds(geometry, steps, precision) else "stored")
 
 
 def _backend(device: torch.device) -> Backend:

@@ -193,7 +193,7 @@ def test_the_table_of_an_empty_run_says_so() -> None:
 
 
 def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adgan_fast.kernels import maps
+    from adgan_fast.kernels import map_choices
 
     from bench import gpu_tune
 
@@ -201,17 +201,18 @@ def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch
     assert file.name == "nvidia-h200-sxm.json"
     gpu_tune.write(file, {"change bf16 a": {"rows": 64, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
     gpu_tune.write(file, {"change bf16 b": {"rows": 16, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
-    monkeypatch.setattr(maps, "__file__", str(tmp_path / "maps.py"))
-    maps._config.cache_clear()
+    monkeypatch.setattr(map_choices, "__file__", str(tmp_path / "map_choices.py"))
+    map_choices._config.cache_clear()
     try:
-        found = maps._config("NVIDIA H200 (SXM)")
-        assert set(found) == {"change bf16 a", "change bf16 b"} and maps.Tiles(**found["change bf16 b"]).rows == 16
-        assert maps._config("another GPU") == {}
-        with gpu_tune.using({"change bf16 b": maps.Tiles(32, 16, 16, 4, 2)}):
-            assert maps._config("NVIDIA H200 (SXM)")["change bf16 b"]["rows"] == 32
-        assert maps._config("NVIDIA H200 (SXM)")["change bf16 b"]["rows"] == 16
+        found = map_choices._config("NVIDIA H200 (SXM)")
+        assert set(found) == {"change bf16 a", "change bf16 b"}
+        assert map_choices.Tiles(**found["change bf16 b"]).rows == 16
+        assert map_choices._config("another GPU") == {}
+        with gpu_tune.using({"change bf16 b": map_choices.Tiles(32, 16, 16, 4, 2)}):
+            assert map_choices._config("NVIDIA H200 (SXM)")["change bf16 b"]["rows"] == 32
+        assert map_choices._config("NVIDIA H200 (SXM)")["change bf16 b"]["rows"] == 16
     finally:
-        maps._config.cache_clear()
+        map_choices._config.cache_clear()
 
 
 def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from plain_maps import PlainMap
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import maps
+from adgan_fast.kernels import map_choices
 from adgan_fast.kernels.maps import Maps
 from adgan_fast.kernels.precision import round_to_tf32
 from adgan_fast.kernels.private_map import AdamRule
@@ -230,8 +230,8 @@ def test_last_update_writes_no_change_and_a_stored_one_no_moments(device: torch.
 
 def test_tiles_change_no_more_than_the_order_of_sums(device: torch.device) -> None:
     layer = conv_transpose2d((2, 3), 20, 20, kernel=(2, 2), stride=(2, 1))
-    tiles = maps.Tiles(16, 16, 16, 4, 1)
-    with mock.patch.object(maps, "default_tiles", lambda *_: tiles):
+    tiles = map_choices.Tiles(16, 16, 16, 4, 1)
+    with mock.patch.object(map_choices, "default_tiles", lambda *_: tiles):
         search(layer, device, steps=2, form="rebuild")
         search(linear(80, 20, 20), device, pairs=1, steps=2, form="stored")
 

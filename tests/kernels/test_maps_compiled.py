@@ -9,7 +9,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import aot, maps  # noqa: E402
+from adgan_fast.kernels import aot, map_choices, maps  # noqa: E402
 from adgan_fast.kernels.geometry import Geometry  # noqa: E402
 from adgan_fast.kernels.private_map import AdamRule  # noqa: E402
 
@@ -95,19 +95,19 @@ def test_cost_model_rebuilds_where_rows_and_steps_are_few() -> None:
         return Geometry.conv_transpose2d((side, side), 8, 8, (4, 4), (2, 2), (1, 1), (0, 0), (1, 1), 1)
 
     for precision in ("float32", "tf32", "bf16"):
-        assert maps.rebuilds(layer(4), 5, precision)
-        assert not maps.rebuilds(layer(4), maps.LONGEST_HISTORY + 1, precision)
-        assert not maps.rebuilds(layer(16), 2, precision)
-    assert maps.rebuilds(layer(8), 3, "bf16") and not maps.rebuilds(layer(8), 5, "bf16")
+        assert map_choices.rebuilds(layer(4), 5, precision)
+        assert not map_choices.rebuilds(layer(4), map_choices.LONGEST_HISTORY + 1, precision)
+        assert not map_choices.rebuilds(layer(16), 2, precision)
+    assert map_choices.rebuilds(layer(8), 3, "bf16") and not map_choices.rebuilds(layer(8), 5, "bf16")
 
 
 def test_a_file_of_the_gpu_overrides_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     geometry = Geometry.linear(3, 4, 5)
     chosen = {"rows": 16, "inner": 16, "outer": 16, "warps": 2, "stages": 4}
-    config = {f"product bf16 {maps.geometry_key(geometry)}": chosen}
+    config = {f"product bf16 {map_choices.geometry_key(geometry)}": chosen}
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
-    monkeypatch.setattr(maps, "_config", lambda gpu: config if gpu == "NVIDIA H200" else {})
-    found = maps._tiles(geometry, "bf16", torch.device("cuda"))
-    assert found["product"] == maps.Tiles(**chosen)
-    assert found["shared"] == maps.default_tiles("shared", "bf16", "cuda", 3)
-    assert maps.geometry_key(geometry) == "groups1 k4 n5 in3 rows3 taps1"
+    monkeypatch.setattr(map_choices, "_config", lambda gpu: config if gpu == "NVIDIA H200" else {})
+    found = map_choices.chosen_tiles(geometry, "bf16", "cuda", torch.device("cuda"))
+    assert found["product"] == map_choices.Tiles(**chosen)
+    assert found["shared"] == map_choices.default_tiles("shared", "bf16", "cuda", 3)
+    assert map_choices.geometry_key(geometry) == "groups1 k4 n5 in3 rows3 taps1"
