@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import operator
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from .program import Layer, Program, Unlowered, Value
+from .lowering_state import Lowering, Rule
+from .program import Program, Unlowered
 
-Rule = Callable[..., int]
 _RULES: dict[str, Rule] = {}
 
 
@@ -34,7 +33,7 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input
     except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
-    return _Lowering(module, exported, latent.dtype).program()
+    return Lowering(module, exported, latent.dtype, _RULES).program()
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -45,202 +44,6 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-class _Lowering:
-    """The state of one lowering: values and layers so far, and the node in hand."""
-
-    def __init__(self, module: nn.Module, exported: torch.export.ExportedProgram, dtype: torch.dtype):
-        self.values: list[Value] = []
-        self.layers: list[Layer] = []
-        self.parameters: list[torch.Tensor] = []
-        self.names: list[str] = []
-        self.constants: list[torch.Tensor] = []
-        self.made_by: dict[int, Layer] = {}
-        self.ids: dict[fx.Node, int] = {}
-        self.module, self.exported = module, exported
-        self.latent, self.dtype = -1, dtype
-        self.node: fx.Node = next(iter(exported.graph.nodes))
-
-    def program(self) -> Program:
-        output = -1
-        for node in self.exported.graph.nodes:
-            self.node = node
-            if node.op == "placeholder":
-                continue  # added where it is used, so that what is never used is not learned
-            if node.op == "output":
-                output = self._output()
-            elif isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
-                self.ids[node] = self._lower_node()
-        return self._pruned(output)
-
-    # -- what rules use ------------------------------------------------------------------------------------------
-
-    def refuse(self, why: str) -> Unlowered:
-        return Unlowered(f"layer {self.layer_name()!r}: {why}")
-
-    def layer_name(self) -> str:
-        """Path of the module in hand, such as ``main.3 (ConvTranspose2d)``."""
-        stack = list((self.node.meta.get("nn_module_stack") or {}).values())
-        path, kind = stack[-1] if stack else ("", "")
-        kind = kind if isinstance(kind, str) else kind.__name__
-        return f"{path or 'forward'} ({kind.rsplit('.', 1)[-1] or self.node.name})"
-
-    def value(self, node: Any) -> int:
-        """The id of a tensor argument."""
-        if not isinstance(node, fx.Node):
-            raise self.refuse(f"{self.node.target} has {node!r} where a tensor is expected")
-        if node not in self.ids:
-            self.ids[node] = self._placeholder(node)
-        return self.ids[node]
-
-    def optional(self, node: Any) -> int | None:
-        return None if node is None else self.value(node)
-
-    def number(self, argument: Any) -> float:
-        """A literal number."""
-        if isinstance(argument, fx.Node):
-            argument = argument.meta.get("val")
-        if isinstance(argument, (bool, int, float)):
-            return float(argument)
-        raise self.refuse(f"{self.node.target} by {argument!r}, which is not a number")
-
-    def emit(self, op: str, inputs: tuple[int | None, ...], shape: tuple[int, ...] | None = None, **attrs: Any) -> int:
-        """Add a layer whose output has the node's shape (or `shape`, of one sample or whole as the inputs say)."""
-        given = [self.values[i] for i in inputs if i is not None]
-        batched = any(value.batched for value in given)
-        if shape is None:
-            shape = self.shape_of(self.node, batched)
-        output = self.add(Value("activation" if batched else "weight", shape))
-        layer = Layer(op, inputs, output, attrs, self.layer_name())
-        self.layers.append(layer)
-        self.made_by[output] = layer
-        return output
-
-    def shape_of(self, node: fx.Node, batched: bool) -> tuple[int, ...]:
-        """Shape of a node: of one sample where it is batched."""
-        shape = tuple(int(size) for size in node.meta["val"].shape)
-        if not batched:
-            return shape
-        if not shape or shape[0] != 1:
-            raise self.refuse(f"{node.target} gives {shape}: the batch is no longer the first dimension")
-        return shape[1:]
-
-    def add(self, value: Value) -> int:
-        self.values.append(value)
-        return len(self.values) - 1
-
-    def batched(self, value: int) -> int:
-        """`value`, refused unless it has a row for each sample."""
-        if not self.values[value].batched:
-            raise self.refuse(f"the input of {self.node.target} does not depend on the latent")
-        return value
-
-    def unbatched(self, value: int | None) -> int | None:
-        """`value`, refused if it has a row for each sample."""
-        if value is not None and self.values[value].batched:
-            raise self.refuse(f"a weight of {self.node.target} depends on the latent")
-        return value
-
-    # -- the graph's ends ----------------------------------------------------------------------------------------
-
-    def _lower_node(self) -> int:
-        rule = _RULES.get(str(self.node.target))
-        if rule is None:
-            raise self.refuse(f"op {self.node.target} is not known to the fast engines")
-        result = self.node.meta["val"]
-        dtype = (result if isinstance(result, torch.Tensor) else result[0]).dtype
-        if not dtype.is_floating_point:
-            raise self.refuse(f"{self.node.target} gives {dtype}; only floating point is known to the fast engines")
-        return rule(self, *self._arguments())
-
-    def _arguments(self) -> list[Any]:
-        """The node's arguments in the schema's order, defaults filled in."""
-        if self.node.target is operator.getitem:
-            return list(self.node.args)
-        schema = self.node.target._schema.arguments  # type: ignore[union-attr]
-        given = list(self.node.args)
-        for argument in schema[len(given) :]:
-            given.append(self.node.kwargs.get(argument.name, argument.default_value))
-        return given
-
-    def _placeholder(self, node: fx.Node) -> int:
-        signature, name = self.exported.graph_signature, node.name
-        if name in signature.user_inputs:
-            self.latent = self.add(Value("latent", self.shape_of(node, batched=True)))
-            return self.latent
-        if name in signature.inputs_to_parameters:
-            path = signature.inputs_to_parameters[name]
-            return self._parameter(path, self.module.get_parameter(path))
-        if name in signature.inputs_to_buffers:
-            path = signature.inputs_to_buffers[name]
-            return self._constant(self.module.get_buffer(path))
-        path = signature.inputs_to_lifted_tensor_constants.get(name, "")
-        constant = self.exported.constants.get(path)
-        if not isinstance(constant, torch.Tensor):
-            raise self.refuse(f"the input {name} is not a tensor")
-        return self._constant(constant)
-
-    def _parameter(self, path: str, parameter: torch.Tensor) -> int:
-        for i, value in enumerate(self.values):
-            if value.kind == "parameter" and self.parameters[value.index] is parameter:
-                return i  # tied: one parameter under several names
-        self.parameters.append(parameter)
-        self.names.append(path)
-        return self.add(Value("parameter", tuple(parameter.shape), len(self.parameters) - 1))
-
-    def _constant(self, tensor: torch.Tensor) -> int:
-        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
-        self.constants.append(tensor.to(self.dtype) if tensor.is_floating_point() else tensor)
-        return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
-
-    def _output(self) -> int:
-        results = self.node.args[0]
-        if not isinstance(results, (tuple, list)) or len(results) != 1:
-            raise Unlowered("the generator returns more than one tensor")
-        output = self.value(results[0])
-        if not self.values[output].batched:
-            raise Unlowered("the generator's output does not depend on the latent")
-        if len(self.values[output].shape) != 3:
-            raise Unlowered(f"the generator returns {('B', *self.values[output].shape)}, not (B, C, H, W)")
-        return output
-
-    def _pruned(self, output: int) -> Program:
-        """The layers that the output depends on, and the values that those use, renumbered."""
-        needed, kept = {output}, []
-        for layer in reversed(self.layers):
-            if layer.output in needed:
-                kept.append(layer)
-                needed.update(i for i in layer.inputs if i is not None)
-        order = sorted(needed)
-        renumbered = {old: new for new, old in enumerate(order)}
-        values, parameters, names, constants = [], [], [], []
-        for old in order:
-            value = self.values[old]
-            if value.kind == "parameter":
-                names.append(self.names[value.index])
-                parameters.append(self.parameters[value.index].detach().contiguous())
-                value = Value("parameter", value.shape, len(parameters) - 1)
-            elif value.kind == "constant":
-                constants.append(self.constants[value.index])
-                value = Value("constant", value.shape, len(constants) - 1)
-            values.append(value)
-        layers = tuple(
-            Layer(
-                layer.op,
-                tuple(None if i is None else renumbered[i] for i in layer.inputs),
-                renumbered[layer.output],
-                layer.attrs,
-                layer.name,
-            )
-            for layer in reversed(kept)
-        )
-        if self.latent not in renumbered:
-            raise Unlowered("the generator's output does not depend on the latent")
-        return Program(
-            tuple(values), layers, tuple(parameters), tuple(names), tuple(constants),
-            renumbered[self.latent], renumbered[output],
-        )  # fmt: skip
-
-
 # -- the table -----------------------------------------------------------------------------------------------------
 
 
@@ -248,7 +51,7 @@ def _rule(*targets: str) -> Callable[[Rule], Rule]:
     def register(rule: Rule) -> Rule:
         count = len(inspect.signature(rule).parameters) - 1
 
-        def trimmed(at: _Lowering, *arguments: Any) -> int:
+        def trimmed(at: Lowering, *arguments: Any) -> int:
             return rule(at, *arguments[:count])
 
         for target in targets:
@@ -264,23 +67,23 @@ def _pair(sizes: Any) -> tuple[int, int]:
 
 
 @_rule("aten.linear.default")
-def _linear(at: _Lowering, x: Any, weight: Any, bias: Any) -> int:
+def _linear(at: Lowering, x: Any, weight: Any, bias: Any) -> int:
     return at.emit("linear", (at.batched(at.value(x)), at.unbatched(at.value(weight)), at.unbatched(at.optional(bias))))
 
 
 @_rule("aten.addmm.default")
-def _addmm(at: _Lowering, bias: Any, x: Any, matrix: Any, beta: Any, alpha: Any) -> int:
+def _addmm(at: Lowering, bias: Any, x: Any, matrix: Any, beta: Any, alpha: Any) -> int:
     if at.number(beta) != 1 or at.number(alpha) != 1:
         raise at.refuse("aten.addmm with beta or alpha is not known to the fast engines")
     return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), at.unbatched(at.value(bias))))
 
 
 @_rule("aten.mm.default", "aten.matmul.default")
-def _mm(at: _Lowering, x: Any, matrix: Any) -> int:
+def _mm(at: Lowering, x: Any, matrix: Any) -> int:
     return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), None))
 
 
-def _transposed(at: _Lowering, matrix: Any) -> int:
+def _transposed(at: Lowering, matrix: Any) -> int:
     """The weight (out, in) behind a matrix (in, out)."""
     value = at.unbatched(at.value(matrix))
     assert value is not None
@@ -294,15 +97,13 @@ def _transposed(at: _Lowering, matrix: Any) -> int:
 
 
 @_rule("aten.conv2d.default")
-def _conv2d(
-    at: _Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any
-) -> int:
+def _conv2d(at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> int:
     return _convolve(at, "conv2d", x, weight, bias, stride, padding, dilation, groups)
 
 
 @_rule("aten.conv2d.padding")
 def _conv2d_padding(
-    at: _Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any
 ) -> int:
     if padding == "valid":
         sizes = (0, 0)
@@ -317,7 +118,7 @@ def _conv2d_padding(
 
 @_rule("aten.conv_transpose2d.input")
 def _conv_transpose2d(
-    at: _Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any,
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any,
     dilation: Any,
 ) -> int:  # fmt: skip
     return _convolve(
@@ -327,7 +128,7 @@ def _conv_transpose2d(
 
 @_rule("aten.convolution.default")
 def _convolution(
-    at: _Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
     output_padding: Any, groups: Any,
 ) -> int:  # fmt: skip
     if len(at.node.meta["val"].shape) != 4:
@@ -338,7 +139,7 @@ def _convolution(
 
 
 def _convolve(
-    at: _Lowering, op: str, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
+    at: Lowering, op: str, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
     **more: Any,
 ) -> int:  # fmt: skip
     inputs = (at.batched(at.value(x)), at.unbatched(at.value(weight)), at.unbatched(at.optional(bias)))
@@ -350,7 +151,7 @@ def _convolve(
 
 @_rule("aten.batch_norm.default")
 def _batch_norm(
-    at: _Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: Any, eps: float
+    at: Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: Any, eps: float
 ) -> int:
     if training or mean is None or var is None:
         raise at.refuse("batch norm without running statistics uses those of the batch")
@@ -359,12 +160,12 @@ def _batch_norm(
 
 @_rule("aten._native_batch_norm_legit_no_training.default")
 def _native_batch_norm(
-    at: _Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: Any, eps: float
+    at: Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, momentum: Any, eps: float
 ) -> int:
     return _normalize(at, x, weight, bias, mean, var, eps)
 
 
-def _normalize(at: _Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> int:
+def _normalize(at: Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, eps: float) -> int:
     value = at.batched(at.value(x))
     statistics = (at.value(mean), at.value(var))
     if any(at.values[i].kind != "constant" for i in statistics):
@@ -374,7 +175,7 @@ def _normalize(at: _Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: An
 
 
 @_rule("<built-in function getitem>")
-def _getitem(at: _Lowering, items: Any, index: Any) -> int:
+def _getitem(at: Lowering, items: Any, index: Any) -> int:
     if index == 0 and items in at.ids:
         return at.ids[items]
     raise at.refuse("a second output of an op is not known to the fast engines")
@@ -382,7 +183,7 @@ def _getitem(at: _Lowering, items: Any, index: Any) -> int:
 
 def _elementwise(op: str, *targets: str) -> None:
     @_rule(*targets)
-    def _apply(at: _Lowering, x: Any) -> int:
+    def _apply(at: Lowering, x: Any) -> int:
         return at.emit(op, (at.value(x),))
 
 
@@ -391,19 +192,19 @@ for _name in ("relu", "tanh", "sigmoid", "silu"):
 
 
 @_rule("aten.leaky_relu.default")
-def _leaky_relu(at: _Lowering, x: Any, slope: Any) -> int:
+def _leaky_relu(at: Lowering, x: Any, slope: Any) -> int:
     return at.emit("leaky_relu", (at.value(x),), slope=at.number(slope))
 
 
 @_rule("aten.elu.default")
-def _elu(at: _Lowering, x: Any, alpha: Any, scale: Any, input_scale: Any) -> int:
+def _elu(at: Lowering, x: Any, alpha: Any, scale: Any, input_scale: Any) -> int:
     numbers: dict[str, Any] = {"alpha": at.number(alpha), "scale": at.number(scale)}
     numbers["input_scale"] = at.number(input_scale)
     return at.emit("elu", (at.value(x),), **numbers)
 
 
 @_rule("aten.softplus.default")
-def _softplus(at: _Lowering, x: Any, beta: Any, threshold: Any) -> int:
+def _softplus(at: Lowering, x: Any, beta: Any, threshold: Any) -> int:
     return at.emit("softplus", (at.value(x),), beta=at.number(beta), threshold=at.number(threshold))
 
 
@@ -412,8 +213,8 @@ def _softplus(at: _Lowering, x: Any, beta: Any, threshold: Any) -> int:
     "aten.dropout.default", "aten.feature_dropout.default", "aten.lift_fresh_copy.default", "aten._to_copy.default",
     "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device",
 )  # fmt: skip
-def _identity(at: _Lowering, x: Any) -> int:
-    if "dropout" in str(at.node.target) and at._arguments()[2]:
+def _identity(at: Lowering, x: Any) -> int:
+    if "dropout" in str(at.node.target) and at.arguments()[2]:
         raise at.refuse("dropout in training mode")
     if at.node.meta["val"].dtype != x.meta["val"].dtype:
         raise at.refuse(f"{at.node.target} changes the dtype")
@@ -426,7 +227,7 @@ def _identity(at: _Lowering, x: Any) -> int:
     "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
     "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
 )  # fmt: skip
-def _reshape(at: _Lowering, x: Any) -> int:
+def _reshape(at: Lowering, x: Any) -> int:
     value = at.value(x)
     if at.values[value].shape == at.shape_of(at.node, at.values[value].batched):
         return value
@@ -434,23 +235,23 @@ def _reshape(at: _Lowering, x: Any) -> int:
 
 
 @_rule("aten.permute.default")
-def _permute(at: _Lowering, x: Any, dims: Any) -> int:
+def _permute(at: Lowering, x: Any, dims: Any) -> int:
     return _reorder(at, at.value(x), [int(dim) for dim in dims])
 
 
 @_rule("aten.transpose.int")
-def _transpose(at: _Lowering, x: Any, first: int, second: int) -> int:
+def _transpose(at: Lowering, x: Any, first: int, second: int) -> int:
     dims = list(range(len(at.node.meta["val"].shape)))
     dims[first], dims[second] = dims[second], dims[first]
     return _reorder(at, at.value(x), dims)
 
 
 @_rule("aten.t.default", "aten.numpy_T.default")
-def _t(at: _Lowering, x: Any) -> int:
+def _t(at: Lowering, x: Any) -> int:
     return _reorder(at, at.value(x), list(range(len(at.node.meta["val"].shape)))[::-1])
 
 
-def _reorder(at: _Lowering, value: int, dims: list[int]) -> int:
+def _reorder(at: Lowering, value: int, dims: list[int]) -> int:
     dims = [dim % len(dims) for dim in dims]
     if at.values[value].batched:
         if dims[0] != 0:
@@ -460,7 +261,7 @@ def _reorder(at: _Lowering, value: int, dims: list[int]) -> int:
 
 
 @_rule("aten.upsample_nearest2d.vec", "aten.upsample_nearest2d.default")
-def _upsample_nearest(at: _Lowering, x: Any) -> int:
+def _upsample_nearest(at: Lowering, x: Any) -> int:
     value = at.value(x)
     before, after = at.values[at.batched(value)].shape, at.shape_of(at.node, batched=True)
     if any(new % old for old, new in zip(before[1:], after[1:], strict=True)):
@@ -469,11 +270,11 @@ def _upsample_nearest(at: _Lowering, x: Any) -> int:
 
 
 @_rule("aten.pixel_shuffle.default")
-def _pixel_shuffle(at: _Lowering, x: Any, factor: Any) -> int:
+def _pixel_shuffle(at: Lowering, x: Any, factor: Any) -> int:
     return at.emit("pixel_shuffle", (at.batched(at.value(x)),), factor=int(factor))
 
 
-def _arithmetic(at: _Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> int:
+def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> int:
     """a + alpha·b, a·b or a / b, of two tensors or of a tensor and a number."""
     scalars = [not isinstance(x, fx.Node) or not isinstance(x.meta.get("val"), torch.Tensor) for x in (a, b)]
     if not any(scalars):
@@ -494,7 +295,7 @@ def _arithmetic(at: _Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> i
     return at.emit("scale_shift", (x,), scale=scale, shift=shift)
 
 
-def _check_broadcast(at: _Lowering, operand: int, output: int) -> None:
+def _check_broadcast(at: Lowering, operand: int, output: int) -> None:
     """Only batch dimensions may meet the batch dimension: anything else there would mix the images of a batch."""
     value, result = at.values[operand], at.values[output]
     rank = len(result.shape) + 1
@@ -504,30 +305,30 @@ def _check_broadcast(at: _Lowering, operand: int, output: int) -> None:
 
 
 @_rule("aten.add.Tensor", "aten.add.Scalar")
-def _add(at: _Lowering, a: Any, b: Any, alpha: Any) -> int:
+def _add(at: Lowering, a: Any, b: Any, alpha: Any) -> int:
     return _arithmetic(at, "add", a, b, at.number(alpha))
 
 
 @_rule("aten.sub.Tensor", "aten.sub.Scalar")
-def _sub(at: _Lowering, a: Any, b: Any, alpha: Any) -> int:
+def _sub(at: Lowering, a: Any, b: Any, alpha: Any) -> int:
     return _arithmetic(at, "add", a, b, -at.number(alpha))
 
 
 @_rule("aten.rsub.Scalar", "aten.rsub.Tensor")
-def _rsub(at: _Lowering, a: Any, b: Any, alpha: Any) -> int:
+def _rsub(at: Lowering, a: Any, b: Any, alpha: Any) -> int:
     return _arithmetic(at, "add", b, a, -at.number(alpha))
 
 
 @_rule("aten.mul.Tensor", "aten.mul.Scalar")
-def _mul(at: _Lowering, a: Any, b: Any) -> int:
+def _mul(at: Lowering, a: Any, b: Any) -> int:
     return _arithmetic(at, "mul", a, b)
 
 
 @_rule("aten.div.Tensor", "aten.div.Scalar")
-def _div(at: _Lowering, a: Any, b: Any) -> int:
+def _div(at: Lowering, a: Any, b: Any) -> int:
     return _arithmetic(at, "div", a, b)
 
 
 @_rule("aten.neg.default")
-def _neg(at: _Lowering, x: Any) -> int:
+def _neg(at: Lowering, x: Any) -> int:
     return at.emit("scale_shift", (at.value(x),), scale=-1.0, shift=0.0)

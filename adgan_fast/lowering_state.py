@@ -1,0 +1,221 @@
+"""The walk from an ATen graph to a Program, and what a rule for an op needs on the way."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from .program import Layer, Program, Unlowered, Value
+
+Rule = Callable[..., int]
+
+
+class Lowering:
+    """The state of one lowering: values and layers so far, and the node in hand.
+
+    `rules` are by the op's name. A rule gets this state and the arguments in the schema's order, and gives the id of
+    the value that it made.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        exported: torch.export.ExportedProgram,
+        dtype: torch.dtype,
+        rules: Mapping[str, Rule],
+    ) -> None:
+        self.values: list[Value] = []
+        self.layers: list[Layer] = []
+        self.parameters: list[torch.Tensor] = []
+        self.names: list[str] = []
+        self.constants: list[torch.Tensor] = []
+        self.made_by: dict[int, Layer] = {}
+        self.ids: dict[fx.Node, int] = {}
+        self.module, self.exported, self.rules = module, exported, rules
+        self.latent, self.dtype = -1, dtype
+        self.node: fx.Node = next(iter(exported.graph.nodes))
+
+    def program(self) -> Program:
+        """The whole graph, lowered; raises Unlowered."""
+        output = -1
+        for node in self.exported.graph.nodes:
+            self.node = node
+            if node.op == "placeholder":
+                continue  # added where it is used, so that what is never used is not learned
+            if node.op == "output":
+                output = self._output()
+            elif isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
+                self.ids[node] = self._lower_node()
+        return self._pruned(output)
+
+    # -- what rules use ------------------------------------------------------------------------------------------
+
+    def refuse(self, why: str) -> Unlowered:
+        return Unlowered(f"layer {self.layer_name()!r}: {why}")
+
+    def layer_name(self) -> str:
+        """Path of the module in hand, such as ``main.3 (ConvTranspose2d)``."""
+        stack = list((self.node.meta.get("nn_module_stack") or {}).values())
+        path, kind = stack[-1] if stack else ("", "")
+        kind = kind if isinstance(kind, str) else kind.__name__
+        return f"{path or 'forward'} ({kind.rsplit('.', 1)[-1] or self.node.name})"
+
+    def arguments(self) -> list[Any]:
+        """The node's arguments in the schema's order, defaults filled in."""
+        if self.node.target is operator.getitem:
+            return list(self.node.args)
+        schema = self.node.target._schema.arguments  # type: ignore[union-attr]
+        given = list(self.node.args)
+        for argument in schema[len(given) :]:
+            given.append(self.node.kwargs.get(argument.name, argument.default_value))
+        return given
+
+    def value(self, node: Any) -> int:
+        """The id of a tensor argument."""
+        if not isinstance(node, fx.Node):
+            raise self.refuse(f"{self.node.target} has {node!r} where a tensor is expected")
+        if node not in self.ids:
+            self.ids[node] = self._placeholder(node)
+        return self.ids[node]
+
+    def optional(self, node: Any) -> int | None:
+        return None if node is None else self.value(node)
+
+    def number(self, argument: Any) -> float:
+        """A literal number."""
+        if isinstance(argument, fx.Node):
+            argument = argument.meta.get("val")
+        if isinstance(argument, (bool, int, float)):
+            return float(argument)
+        raise self.refuse(f"{self.node.target} by {argument!r}, which is not a number")
+
+    def emit(self, op: str, inputs: tuple[int | None, ...], shape: tuple[int, ...] | None = None, **attrs: Any) -> int:
+        """Add a layer whose output has the node's shape (or `shape`, of one sample or whole as the inputs say)."""
+        given = [self.values[i] for i in inputs if i is not None]
+        batched = any(value.batched for value in given)
+        if shape is None:
+            shape = self.shape_of(self.node, batched)
+        output = self.add(Value("activation" if batched else "weight", shape))
+        layer = Layer(op, inputs, output, attrs, self.layer_name())
+        self.layers.append(layer)
+        self.made_by[output] = layer
+        return output
+
+    def shape_of(self, node: fx.Node, batched: bool) -> tuple[int, ...]:
+        """Shape of a node: of one sample where it is batched."""
+        shape = tuple(int(size) for size in node.meta["val"].shape)
+        if not batched:
+            return shape
+        if not shape or shape[0] != 1:
+            raise self.refuse(f"{node.target} gives {shape}: the batch is no longer the first dimension")
+        return shape[1:]
+
+    def add(self, value: Value) -> int:
+        self.values.append(value)
+        return len(self.values) - 1
+
+    def batched(self, value: int) -> int:
+        """`value`, refused unless it has a row for each sample."""
+        if not self.values[value].batched:
+            raise self.refuse(f"the input of {self.node.target} does not depend on the latent")
+        return value
+
+    def unbatched(self, value: int | None) -> int | None:
+        """`value`, refused if it has a row for each sample."""
+        if value is not None and self.values[value].batched:
+            raise self.refuse(f"a weight of {self.node.target} depends on the latent")
+        return value
+
+    # -- the graph's ends ----------------------------------------------------------------------------------------
+
+    def _lower_node(self) -> int:
+        rule = self.rules.get(str(self.node.target))
+        if rule is None:
+            raise self.refuse(f"op {self.node.target} is not known to the fast engines")
+        result = self.node.meta["val"]
+        dtype = (result if isinstance(result, torch.Tensor) else result[0]).dtype
+        if not dtype.is_floating_point:
+            raise self.refuse(f"{self.node.target} gives {dtype}; only floating point is known to the fast engines")
+        return rule(self, *self.arguments())
+
+    def _placeholder(self, node: fx.Node) -> int:
+        signature, name = self.exported.graph_signature, node.name
+        if name in signature.user_inputs:
+            self.latent = self.add(Value("latent", self.shape_of(node, batched=True)))
+            return self.latent
+        if name in signature.inputs_to_parameters:
+            path = signature.inputs_to_parameters[name]
+            return self._parameter(path, self.module.get_parameter(path))
+        if name in signature.inputs_to_buffers:
+            path = signature.inputs_to_buffers[name]
+            return self._constant(self.module.get_buffer(path))
+        path = signature.inputs_to_lifted_tensor_constants.get(name, "")
+        constant = self.exported.constants.get(path)
+        if not isinstance(constant, torch.Tensor):
+            raise self.refuse(f"the input {name} is not a tensor")
+        return self._constant(constant)
+
+    def _parameter(self, path: str, parameter: torch.Tensor) -> int:
+        for i, value in enumerate(self.values):
+            if value.kind == "parameter" and self.parameters[value.index] is parameter:
+                return i  # tied: one parameter under several names
+        self.parameters.append(parameter)
+        self.names.append(path)
+        return self.add(Value("parameter", tuple(parameter.shape), len(self.parameters) - 1))
+
+    def _constant(self, tensor: torch.Tensor) -> int:
+        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
+        self.constants.append(tensor.to(self.dtype) if tensor.is_floating_point() else tensor)
+        return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
+
+    def _output(self) -> int:
+        results = self.node.args[0]
+        if not isinstance(results, (tuple, list)) or len(results) != 1:
+            raise Unlowered("the generator returns more than one tensor")
+        output = self.value(results[0])
+        if not self.values[output].batched:
+            raise Unlowered("the generator's output does not depend on the latent")
+        if len(self.values[output].shape) != 3:
+            raise Unlowered(f"the generator returns {('B', *self.values[output].shape)}, not (B, C, H, W)")
+        return output
+
+    def _pruned(self, output: int) -> Program:
+        """The layers that the output depends on, and the values that those use, renumbered."""
+        needed, kept = {output}, []
+        for layer in reversed(self.layers):
+            if layer.output in needed:
+                kept.append(layer)
+                needed.update(i for i in layer.inputs if i is not None)
+        order = sorted(needed)
+        renumbered = {old: new for new, old in enumerate(order)}
+        values, parameters, names, constants = [], [], [], []
+        for old in order:
+            value = self.values[old]
+            if value.kind == "parameter":
+                names.append(self.names[value.index])
+                parameters.append(self.parameters[value.index].detach().contiguous())
+                value = Value("parameter", value.shape, len(parameters) - 1)
+            elif value.kind == "constant":
+                constants.append(self.constants[value.index])
+                value = Value("constant", value.shape, len(constants) - 1)
+            values.append(value)
+        layers = tuple(
+            Layer(
+                layer.op,
+                tuple(None if i is None else renumbered[i] for i in layer.inputs),
+                renumbered[layer.output],
+                layer.attrs,
+                layer.name,
+            )
+            for layer in reversed(kept)
+        )
+        if self.latent not in renumbered:
+            raise Unlowered("the generator's output does not depend on the latent")
+        return Program(
+            tuple(values), layers, tuple(parameters), tuple(names), tuple(constants),
+            renumbered[self.latent], renumbered[output],
+        )  # fmt: skip
