@@ -178,7 +178,7 @@ torch.library.define(
     "adgan_fast::native_search",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
     "int weights, int loss, int steps, float[] rates, int lanes=0, bool poison=False, bool compact=False, "
-    "int own_loss=0, int isa=-1) "
+    "int own_loss=0, int isa=-1, int stop=0) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
 )
 
@@ -215,6 +215,7 @@ def native_search(
     compact: bool = False,
     own_loss: int = 0,
     isa: int = -1,
+    stop: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The whole of Algorithm 1 for every (image, start), in the C++ extension: there is no plain-PyTorch kernel.
 
@@ -239,6 +240,7 @@ def native_search(
             is not asked for where it is null. Where it leaves done at 0 the search ends with an error. 0 for the other
             losses. `adgan_fast.engines.own_loss` makes one.
         isa: instruction set, by its place in `INSTRUCTION_SETS`; -1: the best of this processor. Others are for tests.
+        stop: the address of a C int; once that is not 0 the search ends soon, with an error. 0: nothing stops it.
 
     Returns:
         Initial and final losses (N, S), final latents (N, S, *latent), final reconstructions (N, S, C, H, W).
@@ -262,6 +264,7 @@ def native_search(
         compact,
         own_loss,
         isa,
+        stop,
     )
 
 
@@ -282,6 +285,7 @@ def _native_search_fake(
     compact: bool = False,
     own_loss: int = 0,
     isa: int = -1,
+    stop: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     latent_rank = code[_latent_rank_at(code)]
     per_image = starts.dim() - latent_rank == 2

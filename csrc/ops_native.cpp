@@ -118,7 +118,7 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
-                   bool compact, std::int64_t own_loss, std::int64_t isa, adgan::Timers* timers) {
+                   bool compact, std::int64_t own_loss, std::int64_t isa, std::int64_t stop, adgan::Timers* timers) {
   check_modes(weights, loss, steps);
   NATIVE_CHECK((static_cast<adgan::Loss>(loss) == adgan::Loss::own) == (own_loss != 0),
                "own_loss is the address of the function for loss 3, and 0 for the others");
@@ -128,7 +128,8 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
                static_cast<std::int64_t>(adgan::best_isa()), " on this processor, got ", isa);
   const auto mode = static_cast<adgan::Weights>(weights);
   const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, rates[0], rates[1], rates[2], rates[3], rates[4],
-                         reinterpret_cast<adgan::OwnLoss>(static_cast<std::uintptr_t>(own_loss))};
+                         reinterpret_cast<adgan::OwnLoss>(static_cast<std::uintptr_t>(own_loss)),
+                         reinterpret_cast<const int*>(static_cast<std::uintptr_t>(stop))};
   check_float(images, "images");
   check_float(starts, "starts");
   for (const Tensor& t : parameters) check_float(t, "parameters");
@@ -205,9 +206,9 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
 Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors constants,
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, std::int64_t lanes,
-                      bool poison, bool compact, std::int64_t own_loss, std::int64_t isa) {
+                      bool poison, bool compact, std::int64_t own_loss, std::int64_t isa, std::int64_t stop) {
   return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
-                    compact, own_loss, isa, nullptr);
+                    compact, own_loss, isa, stop, nullptr);
 }
 
 // Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
@@ -216,7 +217,7 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
                       std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
                       std::int64_t loss, std::int64_t steps, std::vector<double> rates, bool compact) {
   adgan::Timers timers;
-  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact, 0, -1,
+  search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, 1, false, compact, 0, -1, 0,
              &timers);
   const auto rows = static_cast<std::int64_t>(timers.forward.size());
   Tensor seconds = torch::stable::new_empty(images, std::vector<std::int64_t>{rows, 2});
@@ -237,7 +238,7 @@ std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vect
   const adgan::Program program(code, numbers);
   const auto mode = static_cast<adgan::Weights>(weights);
   const adgan::Plan plan(program, mode, steps, compact);
-  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, 0, 0, 0, 0, 0, nullptr};
+  const adgan::Rule rule{mode, static_cast<adgan::Loss>(loss), steps, 0, 0, 0, 0, 0, nullptr, nullptr};
   const adgan::Search search(plan, rule, nullptr, nullptr, adgan::kernels());
   constexpr std::int64_t kFloat = sizeof(float);
   return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, starts, 1)};

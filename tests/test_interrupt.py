@@ -67,9 +67,9 @@ def test_an_interrupt_stops_the_search_soon(engine, threads, loss):
 
 
 @pytest.mark.skipif("native" not in ENGINES, reason="the C++ extension is not here")
-@pytest.mark.parametrize("weights", ["per_seed", "frozen"])
+@pytest.mark.parametrize("weights", ["per_seed", "per_sample", "frozen"])
 def test_an_interrupt_stops_native_within_a_second_at_64_pixels(weights):
-    """Calls of C++ are cut by time, so that large generators wait no longer than small ones."""
+    """Calls of C++ are cut by time or ask whether to go on, so that large generators wait no longer than small ones."""
     torch.set_num_threads(2)
     gen = DCGANGenerator(64, 3, 256, 64, generator=torch.Generator().manual_seed(0))
     images, sent = torch.zeros(64, 3, 64, 64), 0.0

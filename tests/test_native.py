@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import itertools
 import math
@@ -287,6 +288,30 @@ def test_no_scratch_is_read_before_it_is_written_in_random_generators(case, weig
     search = partial(ops.native_search, *op_arguments(case, weights=weights, loss=loss), isa=isa)
     for clean, poisoned in zip(search(), search(poison=True), strict=True):
         assert torch.equal(clean.nan_to_num(7), poisoned.nan_to_num(7))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("weights", MODES)
+def test_a_search_ends_where_it_is_told_to_stop(weights):
+    """From another thread, in the midst of work; and at once where it is told before."""
+    stop, threads = ctypes.c_int(1), torch.get_num_threads()
+    search = partial(ops.native_search, stop=ctypes.addressof(stop))
+    for n in (1, 3):  # fewer images than threads, and more
+        torch.set_num_threads(2)
+        with pytest.raises(RuntimeError, match="stopped"):
+            search(*op_arguments(FAMILIES["DCGAN of 8"], n=n, weights=weights))
+    long = op_arguments(dcgan(32, 1, 20, 16), n=1, s=64, weights=weights, steps=100_000)
+    stop.value = 0
+    timer = threading.Timer(0.3, lambda: setattr(stop, "value", 1))
+    timer.start()
+    before = time.monotonic()
+    if weights == "per_seed":  # asked between pairs, so of many short ones
+        long = op_arguments(dcgan(32, 1, 20, 16), n=2, s=10_000, weights=weights)
+    with pytest.raises(RuntimeError, match="stopped"):
+        search(*long)
+    assert time.monotonic() - before < 5
+    timer.join()
+    torch.set_num_threads(threads)
 
 
 def test_no_images_and_no_steps():

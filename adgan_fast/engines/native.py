@@ -1,14 +1,17 @@
 """`native`: the whole search in C++ (csrc/), for any generator that has a Program; CPU, float32.
 
-Python only cuts a block into calls short enough that an interrupt is soon answered. Threads are PyTorch's own; where
-the loss is a function in Python, they are the workers of the other engines: each calls C++, which calls the loss.
+Python cuts a block into calls, from a thread of its own, and stops what is at work where an interrupt comes. A call's
+threads are PyTorch's own; where the loss is a function in Python, they are the workers of the other engines: each
+calls C++, which calls the loss.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -31,7 +34,7 @@ WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian", "a function")
 BATCH = 16
 """Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
-CALL_SECONDS = 0.3  # of work in one call, about: the time an interrupt may have to wait
+CALL_SECONDS = 0.3  # of work in one call, about: progress is told between calls
 
 
 class Native:
@@ -66,9 +69,7 @@ class Native:
         """See Engine.run."""
         call = _Call(job, block)
         if job.loss.builtin:
-            for tile in call.tiles(job.lanes):
-                call.search(tile, job.lanes)
-            return
+            return call.search_all()
         # The loss is asked at every step whether to stop, so that calls may be long; each has one thread.
         call.size = max(1, min(10 * call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
@@ -79,13 +80,29 @@ class Native:
 
 
 class _Call:
-    """Calls of the operator for parts of a block. `size`: pairs to take in one."""
+    """Calls of the operator for parts of a block. `size`: pairs to take in one; `stop`: not 0 once they are to end."""
 
     def __init__(self, job: Job, block: Block):
         self.job, self.block = job, block
+        self.stop = ctypes.c_int(0)
         # Before any has been timed: a tenth of a second at a slow machine's rate.
         self.size = max(1, int(4e9 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))))
         self._tensors, self._code = tensors_of(job), encode(_program(job))
+
+    def search_all(self) -> None:
+        """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work."""
+        lanes = self.job.lanes
+
+        def work() -> None:
+            for tile in self.tiles(lanes):
+                self.search(tile, lanes)
+
+        with ThreadPoolExecutor(1, "adgan_fast", torch.set_num_threads, (torch.get_num_threads(),)) as pool:
+            try:
+                pool.submit(work).result()
+            except BaseException:
+                self.stop.value = 1
+                raise
 
     def tiles(self, lanes: int) -> Iterator[Tile]:
         """Some starts, and all images of the block for these: their first pass is shared. By `size` as it then is."""
@@ -113,6 +130,7 @@ class _Call:
                 block.images[tile.first : tile.last].contiguous(), starts.contiguous(), parameters, constants,
                 code, numbers, *settings(job), lanes=lanes,
                 compact=job.config.precision == "bf16", own_loss=own.address if own else 0,
+                stop=ctypes.addressof(self.stop),
             )  # fmt: skip
         except RuntimeError:
             if own is None or own.error is None:

@@ -103,6 +103,10 @@ std::int64_t Search::arena_floats(std::int64_t starts, int threads) const {
   return floats;
 }
 
+void Search::go_on() const {
+  if (rule_.stop && __atomic_load_n(rule_.stop, __ATOMIC_RELAXED)) throw std::runtime_error("the search was stopped");
+}
+
 void Search::set_target(float* target, const float* image) const {
   const std::int64_t pixels = height_ * width_;
   for (std::int64_t c = 0; c < channels_; ++c) {
@@ -177,6 +181,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;
     const std::int64_t pair = image * pairs.starts + start;
+    go_on();
     set_target(b.target, pairs.image + image * pixels);
     use_theta(run, b);
     run.act = b.first_act;
@@ -232,6 +237,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
     run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
     plan_.prepare(run);
     for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
+      go_on();
       run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
       pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr, true);
       plan_.backward(run);
@@ -299,6 +305,7 @@ void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, s
       std::copy_n(pairs.start + (pairs.common ? start : first + s) * n, n, b.latent + s * n);
     }
     for (std::int64_t step = 0; step <= rule_.steps; ++step) {
+      go_on();
       pass(run, b, 0, pairs.final + first, step < rule_.steps);
       if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
       if (step == rule_.steps) break;

@@ -21,6 +21,7 @@ struct Rule {
   std::int64_t steps;
   double lr_latent, lr_weights, beta1, beta2, eps;
   OwnLoss own;  // null unless loss is own
+  const int* stop;  // or null; not 0, by any thread: the search ends soon, with std::runtime_error
 };
 
 // Some images [image, ...] and the same starts for all of them, or each its own.
@@ -68,6 +69,7 @@ class Search {
 
  private:
   struct Buffers;
+  void go_on() const;
   void set_target(float* target, const float* image) const;
   float loss(const Run&, float* scratch, const float* target, bool descend) const;
   void pass(Run&, const Buffers&, std::int64_t first, float* values, bool descend) const;

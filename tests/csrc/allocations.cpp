@@ -106,7 +106,7 @@ long allocations_of_search(const adgan::Program& program, const Setting& at) {
   const adgan::Pairs pairs{kImages,        kStarts,        images.data(), starts.data(), true, initial.data(), final.data(),
                            latents.data(), reconstructions.data()};
   const adgan::Rule rule{at.weights, at.loss, at.steps, 0.25, 5e-5, 0.5, 0.999, 1e-8,
-                         at.loss == adgan::Loss::own ? own_loss : nullptr};
+                         at.loss == adgan::Loss::own ? own_loss : nullptr, nullptr};
   const adgan::Search search(plan, rule, theta.data(), fixed.data(), adgan::kernels(at.isa));
   adgan::Arena arena(search.arena_floats(at.weights == adgan::Weights::per_sample ? kStarts
                                          : at.weights == adgan::Weights::frozen   ? plan.batch
