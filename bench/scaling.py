@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+
+import torch
 
 from adgan_fast.config import SearchConfig
 
@@ -16,10 +19,17 @@ SHAPE = "dcgan16x1"
 BASE = {"n_seed": 16, "steps": 5, "images": 2, "width": 16}
 """A small job: a generator for 16 x 16 pixels, latent 64."""
 
-SIZES = {"n_seed": (16, 32, 64, 128), "steps": (3, 6, 12, 24), "images": (2, 4, 8, 16), "width": (16, 32, 64)}
-MOST = {"n_seed": 1.25, "steps": 1.25, "images": 1.25, "width": 2.4}
+THREADS = tuple(2**i for i in range((os.cpu_count() or 1).bit_length()))
+SIZES = {
+    "n_seed": (16, 32, 64, 128),
+    "steps": (3, 6, 12, 24),
+    "images": (2, 4, 8, 16),
+    "width": (16, 32, 64),
+    "threads": THREADS,
+}
+MOST = {"n_seed": 1.25, "steps": 1.25, "images": 1.25, "width": 2.4, "threads": 0.1}
 """Exponents that no engine may exceed: linear in the work, at most quadratic in the width (a convolution's work is
-width²), with room for noise and for caches that overflow."""
+width²), with room for noise and for caches that overflow. More threads make nothing slower: at best it is -1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,18 +67,22 @@ def measure(
     of bounds there are more rounds, up to `most_rounds`: a disturbance passes, a bad exponent stays.
     """
     jobs = []
+    threads = torch.get_num_threads()
     for size in SIZES[variable]:
         sizes = BASE | {variable: size}
         config = SearchConfig(n_seed=sizes["n_seed"], steps=sizes["steps"])
         jobs.append(build(SHAPE, config, images=sizes["images"], device=device, width=sizes["width"], latent=64))
-    clocks = [_Clock(contender, SIZES[variable], jobs) for contender in among if contender.why_not(jobs[0]) is None]
+    clocks = [_Clock(contender, variable, jobs) for contender in among if contender.why_not(jobs[0]) is None]
     wanted = gate.reference(jobs[0])
-    gates = {clock.name: gate.check(clock.warm_up(), wanted) for clock in clocks}
-    for number in range(most_rounds):
-        for clock in clocks:
-            clock.visit()
-        if number + 1 >= rounds and all(clock.exponent() <= MOST[variable] for clock in clocks):
-            break
+    try:
+        gates = {clock.name: gate.check(clock.warm_up(), wanted) for clock in clocks}
+        for number in range(most_rounds):
+            for clock in clocks:
+                clock.visit()
+            if number + 1 >= rounds and all(clock.exponent() <= MOST[variable] for clock in clocks):
+                break
+    finally:
+        torch.set_num_threads(threads)
     for clock in clocks:
         if math.isinf(clock.exponent()):
             raise RuntimeError(
@@ -80,18 +94,26 @@ def measure(
 class _Clock:
     """The least times of one contender on jobs of growing size."""
 
-    def __init__(self, contender: Contender, sizes: Sequence[int], jobs: Sequence[cases.Case]):
-        self.name, self.sizes, self.jobs = contender.name, sizes, jobs
+    def __init__(self, contender: Contender, variable: str, jobs: Sequence[cases.Case]):
+        self.name, self.variable, self.sizes, self.jobs = contender.name, variable, SIZES[variable], jobs
         self.runs = [contender.start(job) for job in jobs]
         self.calls, self.setups = ([math.inf] * len(jobs) for _ in range(2))
 
     def warm_up(self) -> Losses:
         """One call of each job; the losses of the smallest."""
-        losses = [timed_call(job, run, _whole(job))[1] for job, run in zip(self.jobs, self.runs, strict=True)]
+        losses = []
+        for i, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):
+            self.set_threads(i)
+            losses.append(timed_call(job, run, _whole(job))[1])
         return losses[0]
+
+    def set_threads(self, i: int) -> None:
+        if self.variable == "threads":
+            torch.set_num_threads(self.sizes[i])
 
     def visit(self) -> None:
         for i, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):
+            self.set_threads(i)
             self.setups[i] = min(self.setups[i], setup_seconds(job, run))
             self.calls[i] = min(self.calls[i], timed_call(job, run, _whole(job))[0])
 
