@@ -194,7 +194,7 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
     });
   } else {
     // One start and some images at a time: as many as still leave every thread several pieces of work.
-    const std::int64_t size = std::clamp<std::int64_t>(n * s / (4 * threads), 1, n);
+    const std::int64_t size = std::clamp<std::int64_t>(n * s / (16 * threads), 1, n);
     const std::int64_t parts = (n + size - 1) / size;
     run(s * parts, [&](std::int64_t i, adgan::Arena& arena) {
       search.per_seed(arena, pairs, i / parts, i % parts * size, std::min(n, (i % parts + 1) * size));

@@ -34,7 +34,7 @@ WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian", "a function")
 BATCH = 16
 """Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
-CALL_SECONDS = 0.3  # of work in one call, about: progress is told between calls
+CALL_SECONDS = 2.0  # of work in one call, about: progress is told between calls
 
 
 class Native:
@@ -70,8 +70,8 @@ class Native:
         call = _Call(job, block)
         if job.loss.builtin:
             return call.search_all()
-        # The loss is asked at every step whether to stop, so that calls may be long; each has one thread.
-        call.size = max(1, min(10 * call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
+        # Each call has one thread; the loss is asked at every step whether to stop.
+        call.size = max(1, min(call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
         with contextlib.suppress(Cancelled):
             run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, job.lanes, block.cancel)
@@ -85,8 +85,8 @@ class _Call:
     def __init__(self, job: Job, block: Block):
         self.job, self.block = job, block
         self.stop = ctypes.c_int(0)
-        # Before any has been timed: a tenth of a second at a slow machine's rate.
-        self.size = max(1, int(4e9 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))))
+        # Before any has been timed: half of that, at a slow machine's rate.
+        self.size = max(1, int(CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))))
         self._tensors, self._code = tensors_of(job), encode(_program(job))
 
     def search_all(self) -> None:
