@@ -79,6 +79,7 @@ void over_threads(std::int64_t n, std::int64_t lanes, std::int64_t arena_floats,
 // Runs work(i, arena) for every i < n on this thread, with others of the pool to help.
 template <typename Work>
 void with_team(std::int64_t n, const adgan::Team& team, std::int64_t arena_floats, bool poison, const Work& work) {
+  if (n == 0) return;
   std::exception_ptr error;
   // The first index is this thread's, at once or before any other of its own.
   torch::stable::parallel_for(0, team.threads(), 1, [&](std::int64_t first, std::int64_t last) {
@@ -174,19 +175,16 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
                              adgan::kernels(isa < 0 ? adgan::best_isa() : static_cast<adgan::Isa>(isa)), timers);
   const std::int64_t most = torch::stable::get_num_threads();
   const std::int64_t threads = timers ? 1 : lanes > 0 ? std::min(lanes, most) : most;
-  // Where weights are shared by an image's starts and there are fewer images than threads, an image has them all.
-  const bool share = mode == adgan::Weights::per_sample && n < threads;
-  const adgan::Team team(share ? static_cast<int>(threads) : 1);
-  const std::int64_t floats = arena_floats(plan, search, mode, s, team.threads());
   const auto run = [&](std::int64_t count, const auto& work) {
-    if (timers || share) {
-      with_team(count, team, floats, poison, work);
-    } else {
-      over_threads(count, threads, floats, poison, work);
-    }
+    over_threads(count, threads, arena_floats(plan, search, mode, s, 1), poison, work);
   };
   if (mode == adgan::Weights::per_sample) {
-    run(n, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i, team); });
+    // Each thread an image, as long as there is one for each; the rest one after another, by all threads together.
+    const std::int64_t apart = n - n % threads;
+    const adgan::Team alone, all(static_cast<int>(threads));
+    run(apart, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i, alone); });
+    with_team(n - apart, all, arena_floats(plan, search, mode, s, all.threads()), poison,
+              [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, apart + i, all); });
   } else if (mode == adgan::Weights::frozen) {
     const std::int64_t count = n * s, size = std::clamp<std::int64_t>(count / threads, 1, plan.batch);
     run((count + size - 1) / size, [&](std::int64_t i, adgan::Arena& arena) {
