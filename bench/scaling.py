@@ -18,6 +18,8 @@ from .race import Load, setup_seconds, timed_call
 SHAPE = "dcgan16x1"
 BASE = {"n_seed": 16, "steps": 5, "images": 2, "width": 16}
 """A small job: a generator for 16 x 16 pixels, latent 64."""
+BESIDE = {"threads": {"n_seed": 64, "images": 8}}
+"""By variable, what is not as in BASE: enough work that starting threads is nothing beside it."""
 
 THREADS = tuple(2**i for i in range((os.cpu_count() or 1).bit_length()))
 SIZES = {
@@ -45,6 +47,11 @@ class Growth:
         return exponent(self.sizes, self.seconds)
 
 
+def base(variable: str) -> dict[str, int]:
+    """What is held while a variable grows."""
+    return BASE | BESIDE.get(variable, {})
+
+
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
     """b of the least-squares fit log(seconds) = a + b·log(size)."""
     x, y = [math.log(size) for size in sizes], [math.log(second) for second in seconds]
@@ -69,7 +76,7 @@ def measure(
     jobs = []
     threads = torch.get_num_threads()
     for size in SIZES[variable]:
-        sizes = BASE | {variable: size}
+        sizes = base(variable) | {variable: size}
         config = SearchConfig(n_seed=sizes["n_seed"], steps=sizes["steps"])
         jobs.append(build(SHAPE, config, images=sizes["images"], device=device, width=sizes["width"], latent=64))
     clocks = [_Clock(contender, variable, jobs) for contender in among if contender.why_not(jobs[0]) is None]

@@ -25,7 +25,7 @@ def growths(
     quick, known = request.config.getoption("--quick"), {}
 
     def show(variable: str, name: str, growth: scaling.Growth) -> None:
-        base = ",".join(f"{key}{value}" for key, value in scaling.BASE.items())
+        base = ",".join(f"{key}{value}" for key, value in scaling.base(variable).items())
         times = ", ".join(f"{size}: {time:.3g}" for size, time in zip(growth.sizes, growth.seconds, strict=True))
         line = f"{name:<10} {variable:<7} exponent {growth.exponent:5.2f}   seconds at {times}"
         found = rows.row(
