@@ -2,8 +2,8 @@
 
     python -m bench.profile_native [--weights per_seed] [--open half|all] [--size 32] [--channels 1] [--pairs 64]
 
-Times are of one thread. Arithmetic is what a dense computation would need (2 · multiply-adds); the engine skips what is
-zero, so its rate may be above the machine's.
+Times are of one thread, but for the last line's. Arithmetic is what a dense computation would need (2 · multiply-adds);
+the engine skips what is zero, so its rate may be above the machine's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from adgan_fast import ops
 from adgan_fast.engines import native
 from adgan_fast.lowering import lower
 from adgan_fast.models import DCGANGenerator
+
+from .rows import cores
 
 
 def generator(size: int, channels: int, width: int, opened: str) -> nn.Module:
@@ -88,6 +90,9 @@ def main() -> None:
     runs = [profile(*arguments) for _ in range(4)]
     seconds = min(runs, key=lambda run: float(run.sum())) / (n * s)
     whole = best(lambda: ops.native_search(*arguments)) / (n * s)
+    torch.set_num_threads(cores())
+    shared = best(lambda: ops.native_search(*arguments)) / (n * s)
+    torch.set_num_threads(1)
     print(
         f"{program.parameter_count:,} parameters, {program.multiply_adds:,} multiply-adds a pass, "
         f"{at.weights}, {n}×{s} pairs"
@@ -110,6 +115,7 @@ def main() -> None:
     )
     print(f"{'sum':44} {float(seconds[:, 0].sum()) * 1e3:9.3f} {float(seconds[:, 1].sum()) * 1e3:9.3f}")
     print(f"{'whole, not timed by layer':44} {whole * 1e3:9.3f}")
+    print(f"{f'on {cores()} threads':44} {shared * 1e3:9.3f} {whole / shared:9.2f} times as fast")
 
 
 if __name__ == "__main__":

@@ -67,11 +67,15 @@ def device_name(device: str) -> str:
     """ "NVIDIA H200", or "AMD EPYC 9254, 2 cores, AVX512": what the time depends on."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     isa = torch.backends.cpu.get_cpu_capability()
     threads = torch.get_num_threads()
-    used = "" if threads == cores else f", {threads} thread{'s'[: threads != 1]}"
-    return f"{_cpu_model()}, {cores} core{'s'[: cores != 1]}{used}, {isa}"
+    used = "" if threads == cores() else f", {threads} thread{'s'[: threads != 1]}"
+    return f"{_cpu_model()}, {cores()} core{'s'[: cores() != 1]}{used}, {isa}"
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def results_file(device: str) -> Path:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
@@ -14,6 +13,7 @@ from adgan_fast.config import SearchConfig
 from . import cases, gate
 from .contenders import Contender, Losses
 from .race import Load, setup_seconds, timed_call
+from .rows import cores
 
 SHAPE = "dcgan16x1"
 BASE = {"n_seed": 16, "steps": 5, "images": 2, "width": 16}
@@ -21,7 +21,7 @@ BASE = {"n_seed": 16, "steps": 5, "images": 2, "width": 16}
 BESIDE = {"threads": {"n_seed": 64, "images": 8}}
 """By variable, what is not as in BASE: enough work that starting threads is nothing beside it."""
 
-THREADS = tuple(2**i for i in range((os.cpu_count() or 1).bit_length()))
+THREADS = tuple(2**i for i in range(cores().bit_length()))
 SIZES = {
     "n_seed": (16, 32, 64, 128),
     "steps": (3, 6, 12, 24),
@@ -82,7 +82,7 @@ def measure(
     clocks = [_Clock(contender, variable, jobs) for contender in among if contender.why_not(jobs[0]) is None]
     wanted = gate.reference(jobs[0])
     try:
-        gates = {clock.name: gate.check(clock.warm_up(), wanted) for clock in clocks}
+        gates = {clock.name: clock.gate(wanted) for clock in clocks}
         for number in range(most_rounds):
             for clock in clocks:
                 clock.visit()
@@ -106,13 +106,14 @@ class _Clock:
         self.runs = [contender.start(job) for job in jobs]
         self.calls, self.setups = ([math.inf] * len(jobs) for _ in range(2))
 
-    def warm_up(self) -> Losses:
-        """One call of each job; the losses of the smallest."""
+    def gate(self, wanted: Losses) -> gate.Gate:
+        """One call of each job, and the gate of the smallest; where only threads differ, the worst."""
         losses = []
         for i, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):
             self.set_threads(i)
             losses.append(timed_call(job, run, _whole(job))[1])
-        return losses[0]
+        found = [gate.check(each, wanted) for each in (losses if self.variable == "threads" else losses[:1])]
+        return next((one for one in found if not one.green), found[0])
 
     def set_threads(self, i: int) -> None:
         if self.variable == "threads":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -53,7 +52,7 @@ def test_time_grows_no_faster_than_the_work(
     engine: str, variable: str, growths: Callable[[str], dict[str, scaling.Growth]], device: str, request: Any
 ) -> None:
     if len(scaling.SIZES[variable]) < 2 or (variable == "threads" and device != "cpu"):
-        pytest.skip(f"nothing to vary: {variable} on {device} with {os.cpu_count()} processors")
+        pytest.skip(f"nothing to vary: {variable} on {device} with {rows.cores()} processors")
     growth = growths(variable).get(engine)
     if growth is None:
         why_not = {info.name: info.why_not for info in adgan_fast.engines()}

@@ -179,8 +179,9 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
     over_threads(count, threads, arena_floats(plan, search, mode, s, 1), poison, work);
   };
   if (mode == adgan::Weights::per_sample) {
-    // Each thread an image, as long as there is one for each; the rest one after another, by all threads together.
-    const std::int64_t apart = n - n % threads;
+    // Each thread an image, as long as there is one for each; the rest one after another, by all threads together. A loss
+    // of the caller's may fail, which would end one of a team and leave the others waiting: every image has one thread.
+    const std::int64_t apart = rule.own ? n : n - n % threads;
     const adgan::Team alone, all(static_cast<int>(threads));
     run(apart, [&](std::int64_t i, adgan::Arena& arena) { search.per_sample(arena, pairs, i, alone); });
     with_team(n - apart, all, arena_floats(plan, search, mode, s, all.threads()), poison,

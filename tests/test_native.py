@@ -294,24 +294,23 @@ def test_no_scratch_is_read_before_it_is_written_in_random_generators(case, weig
 @pytest.mark.parametrize("weights", MODES)
 def test_a_search_ends_where_it_is_told_to_stop(weights):
     """From another thread, in the midst of work; and at once where it is told before."""
-    stop, threads = ctypes.c_int(1), torch.get_num_threads()
+    stop = ctypes.c_int(1)
     search = partial(ops.native_search, stop=ctypes.addressof(stop))
-    for n in (1, 3):  # fewer images than threads, and more
-        torch.set_num_threads(2)
+    torch.set_num_threads(2)
+    for n, steps in itertools.product((1, 3), (0, 3)):  # fewer images than threads, and more
         with pytest.raises(RuntimeError, match="stopped"):
-            search(*op_arguments(FAMILIES["DCGAN of 8"], n=n, weights=weights))
+            search(*op_arguments(FAMILIES["DCGAN of 8"], n=n, weights=weights, steps=steps))
     long = op_arguments(dcgan(32, 1, 20, 16), n=1, s=64, weights=weights, steps=100_000)
     stop.value = 0
     timer = threading.Timer(0.3, lambda: setattr(stop, "value", 1))
     timer.start()
     before = time.monotonic()
-    if weights == "per_seed":  # asked between pairs, so of many short ones
-        long = op_arguments(dcgan(32, 1, 20, 16), n=2, s=10_000, weights=weights)
-    with pytest.raises(RuntimeError, match="stopped"):
-        search(*long)
-    assert time.monotonic() - before < 5
-    timer.join()
-    torch.set_num_threads(threads)
+    try:
+        with pytest.raises(RuntimeError, match="stopped"):
+            search(*long)
+        assert time.monotonic() - before < 5
+    finally:
+        timer.join()
 
 
 def test_no_images_and_no_steps():
@@ -492,7 +491,9 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
 
 
 @pytest.mark.usefixtures("threads")
-def test_the_operator_ends_where_a_function_fails():
+@pytest.mark.parametrize("n", [1, 20])  # fewer images than threads, and more
+@pytest.mark.parametrize("weights", MODES)
+def test_the_operator_ends_where_a_function_fails(weights, n):
     torch.set_num_threads(3)
     calls = 0
 
@@ -502,7 +503,7 @@ def test_the_operator_ends_where_a_function_fails():
         raise Stop
 
     case = FAMILIES["DCGAN of 8"]
-    own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=20, s=20))
+    own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=n, s=20, weights=weights))
     with pytest.raises(RuntimeError, match="own_loss is the address"):
         ops.native_search(*arguments, own_loss=own.address)
     arguments[7] = native.LOSSES.index("a function")

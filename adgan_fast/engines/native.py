@@ -35,6 +35,7 @@ LOSSES = ("l2", "l1", "laplacian", "a function")
 BATCH = 16
 """Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
 CALL_SECONDS = 2.0  # of work in one call, about: progress is told between calls
+CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 
 
 class Native:
@@ -54,7 +55,10 @@ class Native:
         return unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
-        """What a thread holds, θ₀ as the kernels want it (one for all threads), and the results of a call."""
+        """What a thread holds, and θ₀ as the kernels want it (one for all threads).
+
+        The results of a call, at most about CALL_BYTES, are not in it.
+        """
         mode, loss, steps, _ = settings(job)
         shared, own = torch.ops.adgan_fast.native_bytes.default(
             *encode(_program(job)), mode, loss, steps, job.n_seed, compact=job.config.precision == "bf16"
@@ -80,17 +84,25 @@ class Native:
 
 
 class _Call:
-    """Calls of the operator for parts of a block. `size`: pairs to take in one; `stop`: not 0 once they are to end."""
+    """Calls of the operator for parts of a block.
+
+    `size`: pairs to take in one, `most` of them; `stop`: not 0 once the calls are to end.
+    """
 
     def __init__(self, job: Job, block: Block):
         self.job, self.block = job, block
         self.stop = ctypes.c_int(0)
-        # Before any has been timed: half of that, at a slow machine's rate.
-        self.size = max(1, int(CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))))
+        self.most = max(1, CALL_BYTES // (4 * (_size(job.image_shape) + _size(job.latent_shape))))
+        # Before any has been timed: half of CALL_SECONDS, at a slow machine's rate.
+        guess = CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))
+        self.size = max(1, min(int(guess), self.most))
         self._tensors, self._code = tensors_of(job), encode(_program(job))
 
     def search_all(self) -> None:
-        """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work."""
+        """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work.
+
+        With a built-in loss: one of the caller's has workers of its own.
+        """
         lanes = self.job.lanes
 
         def work() -> None:
@@ -110,10 +122,14 @@ class _Call:
         while start < n_seed:
             # Each call lays θ₀ out anew: with few images, many starts make it worth while.
             many = max(lanes, self.size // n // lanes * lanes)
-            stop = n_seed if self.job.config.weights == "per_sample" else min(n_seed, start + many)
+            shared = self.job.config.weights == "per_sample"
+            stop = n_seed if shared else min(n_seed, start + many)
             first = 0
             while first < n:
-                last = min(n, first + max(1, self.size // (stop - start)))
+                images = max(1, self.size // (stop - start))
+                if shared:  # an image for each thread
+                    images = max(lanes, images // lanes * lanes)
+                last = min(n, first + images)
                 yield Tile(first, last, start, stop)
                 first = last
             start = stop
@@ -139,7 +155,7 @@ class _Call:
         block.put(tile.first, tile.start, *found, shape=tile.shape)
         if own is None:
             pairs, seconds = tile.shape[0] * tile.shape[1], time.monotonic() - before
-            self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs))
+            self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs, self.most))
 
 
 def _program(job: Job) -> Program:

@@ -69,7 +69,7 @@ struct State {
 };
 
 struct MapBackward {
-  int channels;          // all below is of the first of so many input channels
+  int channels;          // so many input channels; what has a place by channel below begins with the first of them
   State state;           // where gradient is null: updated in place
   bool packed;           // its moments
   float* gradient;       // else the gradient is added here

@@ -71,7 +71,7 @@ class Node {
   virtual void finish(Run&) const {}  // once the gradients of all samples are there
 };
 
-// The gradient of a small parameter, which is a sum over all samples: those of one number add to a part of their own, in
+// The gradient of a parameter that is used as it is (a bias, a norm's, a learned constant), a sum over all samples: those of one number add to a part of their own, in
 // Run::prepared, and at the end the parts are added in order. So threads and their number change no bit.
 struct SampleSums {
   std::int64_t at = -1;  // of the parts; -1: not wanted

@@ -199,8 +199,9 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       run.adam_latent = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
       run.latent = {step == 1 ? z0 : b.latent, b.latent, b.latent_first, b.latent_second};
       run.next_act = b.act;
-      if (step > 1) plan_.prepare(run);
       if (step > 1) {
+        go_on();
+        plan_.prepare(run);
         plan_.forward(run);
         loss(run, b.loss_scratch, b.target, true);
       }
@@ -249,6 +250,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
   run.gradient = nullptr;
   plan_.prepare(run);
   for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
+    go_on();
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
     const std::int64_t pair = image * pairs.starts + first;
     pass(run, b, first, pairs.final + pair, false);

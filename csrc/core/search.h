@@ -35,7 +35,7 @@ struct Pairs {
   float* reconstruction;     // (images, starts, C, H, W)
 };
 
-// Memory of one thread; everything a search touches lies in it, so that no step allocates.
+// Memory of one thread, or of a team; everything a search touches lies in it, so that no step allocates.
 class Arena {
  public:
   explicit Arena(std::int64_t floats);

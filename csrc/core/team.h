@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <thread>
 
@@ -32,16 +33,18 @@ class Team {
     ticket_.store(round << 32 | static_cast<std::uint32_t>(n), std::memory_order_release);
     while (take_part(0)) {
     }
-    wait([&] { return finished_.load(std::memory_order_acquire) == n; });
+    for (int turns = 0; finished_.load(std::memory_order_acquire) != n;) wait(turns);
   }
 
   // Takes parts as thread number `thread`, from 1 on, until there will be no more.
   void help(int thread) const {
-    wait([&] {
-      while (take_part(thread)) {
+    for (int turns = 0; !dismissed_.load(std::memory_order_acquire);) {
+      if (take_part(thread)) {
+        turns = 0;
+      } else {
+        wait(turns);
       }
-      return dismissed_.load(std::memory_order_acquire);
-    });
+    }
   }
 
   void dismiss() const { dismissed_.store(true, std::memory_order_release); }
@@ -67,12 +70,14 @@ class Team {
     return false;
   }
 
-  template <typename Done>
-  static void wait(const Done& done) {
-    constexpr int kTurns = 2000;  // some microseconds; then whoever shares this processor has its turn
-    for (int turns = 0; !done(); ++turns) {
-      if (turns >= kTurns) std::this_thread::yield();
+  // Some microseconds at once; then whoever shares this processor has its turn; in the end a sleep, which costs nobody.
+  static void wait(int& turns) {
+    constexpr int kAtOnce = 2000, kTurns = 4000;
+    if (turns == kTurns) {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      return;
     }
+    if (++turns > kAtOnce) std::this_thread::yield();
   }
 
   const int threads_;
