@@ -491,6 +491,24 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
 
 
 @pytest.mark.usefixtures("threads")
+def test_threads_do_not_share_an_image_where_the_loss_is_a_function():
+    """One that failed in a thread of several would leave the others waiting."""
+    torch.set_num_threads(3)
+    names = set()
+
+    def loss(r: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        names.add(threading.get_ident())
+        time.sleep(0.001)  # so that others would come
+        return squares(r, x)
+
+    case = FAMILIES["DCGAN of 8"]
+    own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=1, s=20, weights="per_sample"))
+    arguments[7] = native.LOSSES.index("a function")
+    ops.native_search(*arguments, own_loss=own.address)
+    assert own.error is None and len(names) == 1
+
+
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("n", [1, 20])  # fewer images than threads, and more
 @pytest.mark.parametrize("weights", MODES)
 def test_the_operator_ends_where_a_function_fails(weights, n):
