@@ -1,17 +1,13 @@
 // Counts what a search allocates between its first number and its last: nothing, since all that it touches lies in an
-// arena. Reads programs from standard input (as adgan_fast/engines/native.py encodes them: a name, the number of whole
-// numbers and these, the number of real ones and these) and searches each in every mode, with every loss and every
-// instruction set. Prints a line for each that allocates, then how many searches there were.
+// arena. Searches each program (problem.h) in every mode, with every loss and every instruction set. Prints a line for each that allocates, then how many searches there were.
 #include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
-#include <iostream>
 #include <new>
 #include <string>
-#include <vector>
 
-#include "core/search.h"
+#include "problem.h"
 
 namespace {
 
@@ -59,22 +55,6 @@ void own_loss(const float* y, const float* target, float* g, float* value, int* 
   *done = 1;
 }
 
-template <typename T>
-std::vector<T> read_list() {
-  std::size_t n;
-  if (!(std::cin >> n)) std::exit(2);
-  std::vector<T> list(n);
-  for (T& x : list) std::cin >> x;
-  return list;
-}
-
-// Numbers of no meaning, between -0.5 and 0.5 or, where a variance is wanted, above zero.
-std::vector<float> some(std::int64_t n, float from) {
-  std::vector<float> list(static_cast<std::size_t>(n));
-  for (std::size_t i = 0; i < list.size(); ++i) list[i] = from + static_cast<float>(i * 7919 % 1009) / 1009.0f;
-  return list;
-}
-
 struct Setting {
   adgan::Weights weights;
   adgan::Loss loss;
@@ -84,38 +64,18 @@ struct Setting {
 };
 
 long allocations_of_search(const adgan::Program& program, const Setting& at) {
-  std::vector<std::vector<float>> tensors[2];
-  std::vector<const float*> pointers[2];
-  for (const adgan::Value& v : program.values) {
-    if (v.kind != adgan::Kind::parameter && v.kind != adgan::Kind::constant) continue;
-    const bool constant = v.kind == adgan::Kind::constant;
-    tensors[constant].resize(std::max(tensors[constant].size(), static_cast<std::size_t>(v.index) + 1));
-    tensors[constant][static_cast<std::size_t>(v.index)] = some(v.size(), constant ? 0.25f : -0.5f);
-  }
-  for (int k : {0, 1}) {
-    for (const auto& t : tensors[k]) pointers[k].push_back(t.data());
-  }
-  const adgan::Plan plan(program, at.weights, at.steps, at.compact);
-  std::vector<float> theta(static_cast<std::size_t>(plan.theta_size)), fixed(static_cast<std::size_t>(plan.fixed_size));
-  plan.load(pointers[0], pointers[1], theta.data(), fixed.data());
-  const std::int64_t pixels = plan.output_size, latent = plan.latent_size;
-  const std::vector<float> images = some(kImages * pixels, -0.5f), starts = some(kStarts * latent, -0.5f);
-  std::vector<float> initial(kImages * kStarts), final = initial;
-  std::vector<float> latents(static_cast<std::size_t>(kImages * kStarts * latent));
-  std::vector<float> reconstructions(static_cast<std::size_t>(kImages * kStarts * pixels));
-  const adgan::Pairs pairs{kImages,        kStarts,        images.data(), starts.data(), true, initial.data(), final.data(),
-                           latents.data(), reconstructions.data()};
+  problem::Problem given(program, at.weights, at.steps, at.compact, kImages, kStarts);
   const adgan::Rule rule{at.weights, at.loss, at.steps, 0.25, 5e-5, 0.5, 0.999, 1e-8,
                          at.loss == adgan::Loss::own ? own_loss : nullptr, nullptr};
-  const adgan::Search search(plan, rule, theta.data(), fixed.data(), adgan::kernels(at.isa));
+  const adgan::Search search(given.plan, rule, given.theta.data(), given.fixed.data(), adgan::kernels(at.isa));
   adgan::Arena arena(search.arena_floats(at.weights == adgan::Weights::per_sample ? kStarts
-                                         : at.weights == adgan::Weights::frozen   ? plan.batch
+                                         : at.weights == adgan::Weights::frozen   ? given.plan.batch
                                                                                   : 1));
   const long before = allocations;
   switch (at.weights) {
-    case adgan::Weights::per_seed: search.per_seed(arena, pairs, 1, 0, kImages); break;
-    case adgan::Weights::per_sample: search.per_sample(arena, pairs, 1, adgan::Team()); break;
-    case adgan::Weights::frozen: search.frozen(arena, pairs, 0, kImages * kStarts); break;
+    case adgan::Weights::per_seed: search.per_seed(arena, given.pairs, 1, 0, kImages); break;
+    case adgan::Weights::per_sample: search.per_sample(arena, given.pairs, 1, adgan::Team()); break;
+    case adgan::Weights::frozen: search.frozen(arena, given.pairs, 0, kImages * kStarts); break;
   }
   return allocations - before;
 }
@@ -132,10 +92,7 @@ int main() {
   }
   long searches = 0;
   int wrong = 0;
-  for (std::string name; std::getline(std::cin >> std::ws, name);) {
-    const auto code = read_list<std::int64_t>();
-    const auto numbers = read_list<double>();
-    const adgan::Program program(code, numbers);
+  problem::each_program([&](const std::string& name, const adgan::Program& program) {
     for (int weights = 0; weights < 3; ++weights) {
       for (int loss = 0; loss < static_cast<int>(adgan::Loss::count); ++loss) {
         for (const std::int64_t steps : {0, 3, 9}) {
@@ -155,7 +112,7 @@ int main() {
         }
       }
     }
-  }
+  });
   std::printf("%ld searches\n", searches);
   return wrong;
 }

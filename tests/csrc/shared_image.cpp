@@ -1,0 +1,53 @@
+// Searches an image of each program (problem.h) with shared weights, on one thread and by a team: the same bits, and under
+// the thread sanitizer no race. Prints what differs.
+#include <atomic>
+#include <cstdio>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "problem.h"
+
+namespace {
+
+constexpr std::int64_t kStarts = 19, kSteps = 2;  // more than pass at a time
+constexpr int kThreads = 3;
+
+void search(problem::Problem& given, const adgan::Team& team) {
+  const adgan::Rule rule{adgan::Weights::per_sample, adgan::Loss::laplacian, kSteps, 0.25, 5e-5, 0.5, 0.999, 1e-8, nullptr,
+                         nullptr};
+  const adgan::Search search(given.plan, rule, given.theta.data(), given.fixed.data(), adgan::kernels());
+  adgan::Arena arena(search.arena_floats(kStarts, team.threads()));
+  arena.poison();
+  search.per_sample(arena, given.pairs, 0, team);
+}
+
+}  // namespace
+
+int main() {
+  int wrong = 0;
+  problem::each_program([&](const std::string& name, const adgan::Program& program) {
+    problem::Problem one(program, adgan::Weights::per_sample, kSteps, false, 1, kStarts);
+    problem::Problem many(program, adgan::Weights::per_sample, kSteps, false, 1, kStarts);
+    search(one, adgan::Team());
+    const adgan::Team team(kThreads);
+    std::vector<std::thread> helpers;
+    std::atomic<int> come{0};
+    for (int t = 1; t < kThreads; ++t) {
+      helpers.emplace_back([&, t] {
+        ++come;
+        team.help(t);
+      });
+    }
+    while (come < kThreads - 1) std::this_thread::yield();
+    search(many, team);
+    team.dismiss();
+    for (std::thread& helper : helpers) helper.join();
+    if (one.initial != many.initial || one.final != many.final || one.latents != many.latents ||
+        one.reconstructions != many.reconstructions) {
+      std::printf("%s: a team found something else\n", name.c_str());
+      wrong = 1;
+    }
+  });
+  return wrong;
+}
