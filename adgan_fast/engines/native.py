@@ -33,7 +33,7 @@ OPS = (
 WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian", "a function")
 BATCH = 16
-"""Samples in hand at a time where they share weights (csrc/core/plan.cpp)."""
+"""Samples in hand at a time where they share weights (csrc/core/plan_builder.cpp)."""
 CALL_SECONDS = 2.0  # of work in one call, about: progress is told between calls
 CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 
