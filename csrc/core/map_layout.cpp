@@ -1,22 +1,15 @@
 #include "map_layout.h"
 
 #include <algorithm>
-#include <stdexcept>
 
 namespace adgan {
 
 namespace {
 
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
 int whole(std::int64_t n) {
   require(n >= 0 && n < (1 << 28), "a layer of the program is too large");
   return static_cast<int>(n);
 }
-
-int up_to_vectors(int n) { return (n + 15) / 16 * 16; }
 
 constexpr int kPanel = 128;        // outputs of one piece: what a register block of the widest machine holds
 constexpr int kBlockFloats = 4096;  // of a block for one tap: half of a first-level cache of 32 KB
@@ -164,7 +157,7 @@ void MapLayout::add_pieces(const std::vector<int>& taps) {
   const int panel = rank1 ? group_outputs : kPanel;
   MapShape& shape = piece.shape;
   shape.inputs = group_inputs;
-  shape.ld = up_to_vectors(std::min(panel, group_outputs));
+  shape.ld = static_cast<int>(aligned(std::min(panel, group_outputs)));
   shape.taps = columns ? 1 : static_cast<int>(taps.size());
   shape.stride = (shape.taps + (shape.taps > 1)) * shape.ld;
   shape.block = rank1 ? group_inputs : std::clamp(kBlockFloats / shape.ld, 1, group_inputs);

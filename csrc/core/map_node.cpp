@@ -6,11 +6,9 @@ namespace adgan {
 
 namespace {
 
-std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
-
 int up(int n, int by) { return (n + by - 1) / by; }
 
-constexpr int kLeastChannels = 16;  // of a thread's share of a backward pass: each copies the output's gradient
+constexpr int kShare = 16;  // channels, which are listed so many at a time: a thread takes a multiple of them
 
 // Lists and buffers in a node's scratch.
 struct Scratch {
@@ -91,7 +89,7 @@ class MapNode : public Node {
     }
     if (at_.dx < 0 && !learns(run)) return;
     const int threads = run.team->threads(), inputs = layout_.group_inputs;
-    const int share = threads == 1 ? inputs : std::max(kLeastChannels, up(up(inputs, 2 * threads), 16) * 16);
+    const int share = threads == 1 ? inputs : up(up(inputs, 2 * threads), kShare) * kShare;
     run.team->each(up(inputs, share), [&](int i, int thread) {
       const int channel = i * share, channels = std::min(share, inputs - channel);
       for (int first = 0; first < run.samples; first += layout_.together) {

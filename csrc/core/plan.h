@@ -13,6 +13,9 @@
 
 namespace adgan {
 
+// Whole vectors, of sixteen floats: whatever lies in an arena or a row begins at one.
+inline std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
+
 enum class Weights : int { per_seed, per_sample, frozen };
 
 struct Timers;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <stdexcept>
 
 #include "map_node.h"
 #include "rank1_node.h"
@@ -12,12 +11,6 @@
 namespace adgan {
 
 namespace {
-
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
-}
-
-std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
 
 bool is_map(Op op) { return op == Op::linear || op == Op::conv2d || op == Op::conv_transpose2d; }
 

@@ -4,6 +4,10 @@
 
 namespace adgan {
 
+void require(bool condition, const char* what) {
+  if (!condition) throw std::invalid_argument(what);
+}
+
 std::int64_t product(const Shape& shape, std::size_t first) {
   std::int64_t n = 1;
   for (std::size_t d = first; d < shape.size(); ++d) n *= shape[d];
@@ -11,10 +15,6 @@ std::int64_t product(const Shape& shape, std::size_t first) {
 }
 
 namespace {
-
-void require(bool condition, const char* what) {
-  if (!condition) throw std::invalid_argument(what);
-}
 
 template <typename T>
 class Reader {

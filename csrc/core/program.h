@@ -8,6 +8,9 @@
 
 namespace adgan {
 
+// Throws std::invalid_argument: a program that does not fit together.
+void require(bool condition, const char* what);
+
 using Shape = std::vector<std::int64_t>;
 
 std::int64_t product(const Shape& shape, std::size_t first = 0);

@@ -6,8 +6,6 @@ namespace adgan {
 
 namespace {
 
-std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
-
 // What a rank-1 layer keeps of the steps of a search: inputs, output gradients by slot, and the column of each slot.
 struct History {
   int inputs, outputs, steps;  // steps so far

@@ -16,8 +16,6 @@ namespace adgan {
 
 namespace {
 
-std::int64_t aligned(std::int64_t floats) { return (floats + 15) / 16 * 16; }
-
 // Floats between two regions: without, all would begin at the same set of the cache.
 constexpr std::int64_t kGap = 16 * 9;
 
@@ -214,6 +212,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       std::copy_n(b.latent, n, run.act + plan_.latent_act);
     }
     if (rule_.steps > 0) {
+      go_on();
       plan_.prepare(run);
       plan_.forward(run);
       value = loss(run, b.loss_scratch, b.target, false);
@@ -238,7 +237,6 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
     run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
     plan_.prepare(run);
     for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
-      go_on();
       run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
       pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr, true);
       plan_.backward(run);
@@ -250,7 +248,6 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
   run.gradient = nullptr;
   plan_.prepare(run);
   for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
-    go_on();
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
     const std::int64_t pair = image * pairs.starts + first;
     pass(run, b, first, pairs.final + pair, false);
@@ -261,6 +258,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
 
 // Forward and loss of the samples whose latents begin at `first`; losses into `values`, where not null.
 void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values, bool descend) const {
+  go_on();
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
     std::copy_n(b.latent + (first + s) * n, n, run.act + s * run.act_stride + plan_.latent_act);
@@ -307,7 +305,6 @@ void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, s
       std::copy_n(pairs.start + (pairs.common ? start : first + s) * n, n, b.latent + s * n);
     }
     for (std::int64_t step = 0; step <= rule_.steps; ++step) {
-      go_on();
       pass(run, b, 0, pairs.final + first, step < rule_.steps);
       if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
       if (step == rule_.steps) break;
