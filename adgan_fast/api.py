@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import threading
 import warnings
@@ -13,21 +12,31 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import plan, validate
+from . import checks, plan, validate, verify, workers
 from .config import SearchConfig
 from .engines import Block, Engine, Job, choose, result_shapes
-from .exported import load_exported
+from .latent_shape import latent_shape
 from .losses import Loss
 from .lowering import lower
 from .precision import arithmetic
 from .program import Unlowered
 from .result import SearchResult
 from .starts import Starts, draw
+from .working_copy import Generator, home_of, working_copy
 
-_ONE_AT_A_TIME = threading.RLock()  # a search uses every thread, and settings of PyTorch that all threads share
+_one_at_a_time = threading.Lock()  # a search uses every thread, and settings of PyTorch that all threads share
+
+
+def _begin_child() -> None:
+    """After a fork: the lock may be held by a thread that the child does not have."""
+    global _one_at_a_time
+    _one_at_a_time = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
-Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
 
 
 def score(gen: Generator, images: Images, *, config: SearchConfig | None = None, **overrides: Any) -> Images:
@@ -69,21 +78,24 @@ def search(gen: Generator, images: Images, *, config: SearchConfig | None = None
 def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchConfig:
     config = SearchConfig() if config is None else config
     if not isinstance(config, SearchConfig):
-        raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}")
+        remedy = "; write SearchConfig(**config)" if isinstance(config, dict) else ""
+        raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}{remedy}")
     return config.replace(**overrides)
 
 
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    with _ONE_AT_A_TIME, torch.inference_mode(False), torch.enable_grad():
+    if workers.searching():
+        raise RuntimeError("score and search cannot be called by a loss or a generator while a search runs these")
+    with _one_at_a_time, workers.search_here(), torch.inference_mode(False), torch.enable_grad():
         finite = validate.scan(given, config.strict)
-        module = _own_copy(gen, config)
-        device, dtype = _home(module)
+        module = working_copy(gen, config.device)
+        device, dtype = home_of(module)
         random = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with random, torch.autocast(device.type, enabled=False):
             job = _job(module, device, dtype, given, config)
-            engine = choose(job)
+            engine = choose(job, verify.verdict)
             found = {
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                 for name, shape in result_shapes(job, everything).items()
@@ -104,61 +116,27 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
     return engine.name, found
 
 
-def _own_copy(gen: Generator, config: SearchConfig) -> nn.Module:
-    """The run's own generator: in eval mode, on the run's device, in float32 (float64 if it was)."""
-    if isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram)):
-        module: nn.Module = load_exported(gen)
-    elif isinstance(gen, torch.jit.ScriptModule):
-        raise TypeError("gen is TorchScript; pass the module it was made from, or the path of a saved .pt2")
-    elif isinstance(gen, nn.Module):
-        try:
-            module = copy.deepcopy(gen)
-        except RuntimeError as error:  # a weight that a hook computes (weight_norm's old form) cannot be copied
-            raise ValueError(
-                f"generator {type(gen).__name__} cannot be copied: {error}. If a hook computes its weights, remove it "
-                "(torch.nn.utils.remove_weight_norm, say) or use torch.nn.utils.parametrizations"
-            ) from error
-    else:
-        raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
-    device, dtype = _home(module)
-    if device.type == "meta":
-        raise ValueError(f"generator {type(module).__name__} is on the meta device: it has no weights")
-    try:
-        return module.to(device=config.device, dtype=dtype).eval()
-    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
-        raise ValueError(f"device {str(config.device)!r} cannot be used: {error}") from error
-
-
-def _home(module: nn.Module) -> tuple[torch.device, torch.dtype]:
-    """Where a generator computes, and in what: float64 if its first parameter is (or buffer, if it has none).
-
-    One without a number of its own is at home on the CPU, in float32.
-    """
-    numbers = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
-    like = next(numbers, torch.empty(0, dtype=torch.float32))
-    return like.device, torch.float64 if like.dtype == torch.float64 else torch.float32
-
-
 def _job(
     module: nn.Module, device: torch.device, dtype: torch.dtype, images: torch.Tensor, config: SearchConfig
 ) -> Job:
     """Check the generator against the images, draw the starts, capture the program."""
     image_shape = tuple(images.shape[1:])
-    latent_shape = config.latent_shape or validate.latent_shape(module, image_shape, device, dtype)
+    shape = config.latent_shape or latent_shape(module, image_shape, device, dtype)
     starts = Starts(
-        config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=latent_shape,
+        config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=shape,
         n_images=len(images), device=device, dtype=dtype,
     )  # fmt: skip
-    probes = draw(config.seed, None, 2, latent_shape, config.prior).to(device, dtype)
-    image, loss = validate.check_generator(module, probes, image_shape), Loss(config.loss)
-    validate.check_loss(loss, image)
+    probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
+    image, loss = checks.check_generator(module, probes, image_shape), Loss(config.loss)
+    checks.check_loss(loss, image)
+    checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""
     if config.engine not in ("reference", "eager"):
         try:
-            program = lower(module, latent_shape)
+            program = lower(module, shape)
         except Unlowered as error:
             unlowered = str(error)
-    return Job(module, program, unlowered, config, loss, starts, probes, latent_shape, image_shape, device, dtype)
+    return Job(module, program, unlowered, config, loss, starts, probes[:2], shape, image_shape, device, dtype)
 
 
 def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:

@@ -45,6 +45,8 @@ class SearchConfig:
             None. On a CPU engines compute a number of their own at once, the same for every job size.
         progress: show a progress bar on stderr.
         strict: raise on images with NaN or Inf, instead of scoring those rows NaN.
+        verify: before an engine's first use on a generator in this process, compare it with the generator's own module
+            and `reference` (adgan_fast.verify), and refuse it where it disagrees.
     """
 
     n_seed: int = 64
@@ -65,6 +67,7 @@ class SearchConfig:
     chunk: int | None = None
     progress: bool = False
     strict: bool = False
+    verify: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("n_seed", 1), ("steps", 0), ("seed", 0)):
@@ -95,7 +98,7 @@ class SearchConfig:
             object.__setattr__(self, "latent_shape", tuple(_whole("latent_shape", size, 1) for size in shape))
         if self.chunk is not None:
             object.__setattr__(self, "chunk", _whole("chunk", self.chunk, 1))
-        for name in ("progress", "strict"):
+        for name in ("progress", "strict", "verify"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.device is not None:

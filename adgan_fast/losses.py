@@ -66,15 +66,17 @@ BY_NAME: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {"l2"
 class Loss:
     """The loss of a config, by name or callable, with its result checked."""
 
-    def __init__(self, loss: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor]):
-        self.name = loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__)
+    def __init__(self, loss: str | Callable[[torch.Tensor, torch.Tensor], torch.Tensor], name: str = ""):
+        self.name = name or (loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__))
         self.builtin = isinstance(loss, str)
         self._function = BY_NAME[loss] if isinstance(loss, str) else loss
 
     def __call__(self, reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) twice to (B,); ValueError if a callable returns anything else."""
-        rows = self._function(reconstruction, image)
-        if not self.builtin and (not isinstance(rows, torch.Tensor) or rows.shape != reconstruction.shape[:1]):
+        if self.builtin:
+            return self._function(reconstruction, image)
+        rows = self._function(reconstruction.clone(), image.clone())  # its own, to write into as it likes
+        if not isinstance(rows, torch.Tensor) or rows.shape != reconstruction.shape[:1]:
             seen = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
             raise ValueError(
                 f"loss {self.name!r} must map (B, C, H, W) and (B, C, H, W) to (B,) = ({reconstruction.shape[0]},), "

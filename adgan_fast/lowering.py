@@ -31,7 +31,7 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
             exported = torch.export.export(module, (latent,), strict=False)
             if any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input
-    except (RuntimeError, ValueError, TypeError, AssertionError, AttributeError, LookupError) as error:
+    except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
     return Lowering(module, exported, latent.dtype, _RULES).program()
 
@@ -291,7 +291,9 @@ def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> in
         scale, shift = (number, 0.0) if op == "mul" else (alpha, number)
     else:
         x, number = at.value(a), at.number(b)
-        scale, shift = {"mul": (number, 0.0), "div": (1 / number, 0.0), "add": (1.0, alpha * number)}[op]
+        if op == "div" and number == 0:
+            raise at.refuse("a tensor divided by zero")
+        scale, shift = (1.0, alpha * number) if op == "add" else (number if op == "mul" else 1 / number, 0.0)
     return at.emit("scale_shift", (x,), scale=scale, shift=shift)
 
 

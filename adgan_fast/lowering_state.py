@@ -140,7 +140,12 @@ class Lowering:
         dtype = (result if isinstance(result, torch.Tensor) else result[0]).dtype
         if not dtype.is_floating_point:
             raise self.refuse(f"{self.node.target} gives {dtype}; only floating point is known to the fast engines")
-        return rule(self, *self.arguments())
+        try:
+            return rule(self, *self.arguments())
+        except Unlowered:
+            raise
+        except Exception as error:  # a call that nobody thought of: other engines run it
+            raise self.refuse(f"{self.node.target} is not understood ({type(error).__name__}: {error})") from error
 
     def _placeholder(self, node: fx.Node) -> int:
         signature, name = self.exported.graph_signature, node.name

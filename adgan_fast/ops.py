@@ -192,6 +192,12 @@ torch.library.define(  # of what the threads of native_search share, and of what
     "(int[] code, float[] numbers, int weights, int loss, int steps, int starts, bool compact=False) -> int[]",
 )
 
+torch.library.define(  # of a loss, by the latent and each parameter, as the search computes them (verify.py)
+    "adgan_fast::native_gradients",
+    "(Tensor image, Tensor start, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
+    "int weights, int loss, int own_loss=0) -> Tensor[]",
+)
+
 torch.library.define(  # seconds by layer, for bench/profile_native.py
     "adgan_fast::native_profile",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 import torch
 
 Item = TypeVar("Item")
+
+_here = threading.local()
+
+
+def searching() -> bool:
+    """Whether the calling thread is at work on a search: true in a loss or a generator that a search calls."""
+    return getattr(_here, "searching", False)
+
+
+@contextlib.contextmanager
+def search_here() -> Iterator[None]:
+    """Mark the calling thread as at work on a search."""
+    _here.searching = True
+    try:
+        yield
+    finally:
+        _here.searching = False
+
+
+def _begin_worker() -> None:
+    _here.searching = True
+    torch.set_num_threads(1)
 
 
 def run_items(
@@ -28,7 +52,7 @@ def run_items(
             function(item)
         return
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(lanes, "adgan_fast", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(lanes, "adgan_fast", _begin_worker)
     try:
         futures = [pool.submit(function, item) for item in items]
         for future in as_completed(futures):

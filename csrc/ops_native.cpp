@@ -119,7 +119,8 @@ using Results = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 Results search_all(const Tensor& images, const Tensor& starts, const Tensors& parameters, const Tensors& constants,
                    const std::vector<std::int64_t>& code, const std::vector<double>& numbers, std::int64_t weights,
                    std::int64_t loss, std::int64_t steps, const std::vector<double>& rates, std::int64_t lanes, bool poison,
-                   bool compact, std::int64_t own_loss, std::int64_t isa, std::int64_t stop, adgan::Timers* timers) {
+                   bool compact, std::int64_t own_loss, std::int64_t isa, std::int64_t stop, adgan::Timers* timers,
+                   const std::vector<float*>* weights_to = nullptr) {
   check_modes(weights, loss, steps);
   NATIVE_CHECK((static_cast<adgan::Loss>(loss) == adgan::Loss::own) == (own_loss != 0),
                "own_loss is the address of the function for loss 3, and 0 for the others");
@@ -166,7 +167,7 @@ Results search_all(const Tensor& images, const Tensor& starts, const Tensors& pa
   plan.load(pointers(parameters), pointers(constants), theta, fixed);
   const adgan::Pairs pairs{n, s, images.const_data_ptr<float>(), starts.const_data_ptr<float>(), common,
                            initial.mutable_data_ptr<float>(), final.mutable_data_ptr<float>(),
-                           latents.mutable_data_ptr<float>(), reconstructions.mutable_data_ptr<float>()};
+                           latents.mutable_data_ptr<float>(), reconstructions.mutable_data_ptr<float>(), weights_to};
   if (timers) {
     timers->forward.assign(program.layers.size() + 1, 0.0);
     timers->backward.assign(program.layers.size() + 1, 0.0);
@@ -208,6 +209,40 @@ Results native_search(Tensor images, Tensor starts, Tensors parameters, Tensors 
                       bool poison, bool compact, std::int64_t own_loss, std::int64_t isa, std::int64_t stop) {
   return search_all(images, starts, parameters, constants, code, numbers, weights, loss, steps, rates, lanes, poison,
                     compact, own_loss, isa, stop, nullptr);
+}
+
+// Gradients of one start (1, *latent) against one image (1, C, H, W), by the code that searches: of the latent, then of
+// each parameter (none for frozen). A first step of Adam without decay moves by lr g / (|g| + eps); with eps far above
+// every |g|, and both powers of two, that is g times kEnlarged, exactly, and rounded once where it is taken off.
+Tensors native_gradients(Tensor image, Tensor start, Tensors parameters, Tensors constants,
+                         std::vector<std::int64_t> code, std::vector<double> numbers, std::int64_t weights,
+                         std::int64_t loss, std::int64_t own_loss) {
+  constexpr double kEps = 0x1p60, kEnlarged = 0x1p20;
+  NATIVE_CHECK(image.dim() == 4 && image.size(0) == 1 && start.dim() > 0 && start.size(0) == 1,
+               "gradients are those of one image and one start");
+  const bool learns = static_cast<adgan::Weights>(weights) != adgan::Weights::frozen;
+  Tensors after;
+  std::vector<float*> to;
+  for (std::size_t i = 0; learns && i < parameters.size(); ++i) {
+    after.push_back(torch::stable::new_empty(parameters[i], parameters[i].sizes()));
+    to.push_back(after[i].mutable_data_ptr<float>());
+  }
+  const Results found = search_all(image, start, parameters, constants, code, numbers, weights, loss, 1,
+                                   {kEps * kEnlarged, kEps * kEnlarged, 0, 0, kEps}, 1, false, false, own_loss, -1, 0, nullptr,
+                                   &to);
+  Tensors gradients;
+  const auto gradient = [&](const Tensor& before, const Tensor& moved) {
+    Tensor result = torch::stable::new_empty(before, before.sizes());
+    const float *const from = before.const_data_ptr<float>(), *const now = moved.const_data_ptr<float>();
+    float* const g = result.mutable_data_ptr<float>();
+    for (std::int64_t i = 0; i < before.numel(); ++i) {
+      g[i] = static_cast<float>((static_cast<double>(from[i]) - now[i]) / kEnlarged);
+    }
+    gradients.push_back(result);
+  };
+  gradient(start, std::get<2>(found));
+  for (std::size_t i = 0; i < after.size(); ++i) gradient(parameters[i], after[i]);
+  return gradients;
 }
 
 // Seconds of the same on one thread: (layers + 1, 2), forward and backward of each layer; in the last row what belongs
@@ -253,4 +288,5 @@ STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CompositeExplicitAutograd, m) {
 STABLE_TORCH_LIBRARY_IMPL(adgan_fast, CPU, m) {
   m.impl("native_search", TORCH_BOX(&native_search));
   m.impl("native_profile", TORCH_BOX(&native_profile));
+  m.impl("native_gradients", TORCH_BOX(&native_gradients));
 }

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Callable
 
 from .eager import Eager
 from .grouped import Grouped
-from .job import Block, Engine, Job, result_shapes
+from .job import Block, Engine, Gradients, Job, result_shapes
 from .native import Native
 from .reference import Reference
 from .triton import Triton
 
-__all__ = ["Block", "Engine", "EngineInfo", "Job", "choose", "engines", "result_shapes"]
+__all__ = [
+    "Block", "Engine", "EngineInfo", "Gradients", "Job", "Reference", "choose", "engines", "named", "result_shapes",
+]  # fmt: skip
 
 log = logging.getLogger("adgan_fast")
 
@@ -42,16 +45,22 @@ def engines() -> list[EngineInfo]:
     return [EngineInfo(engine.name, engine.why_not() is None, engine.why_not() or "", engine.exact) for engine in TABLE]
 
 
-def choose(job: Job) -> Engine:
+Verdict = Callable[[Engine, Job], str | None]
+"""Why an engine that can run a job is not to be trusted with it, or None (verify.py)."""
+
+
+def choose(job: Job, verdict: Verdict) -> Engine:
     """The engine that the config names, or for "auto" the fastest that can run this job; a log line says which.
 
-    Raises ValueError, with the reason and the remedy, where the engine that is named cannot run.
+    Raises ValueError, with the reason and the remedy, where the engine that is named cannot run, or `verdict` refuses it.
     """
     if job.config.engine != "auto":
-        return _named(job)
+        return _asked(job, verdict)
     passed: list[str] = []
     for engine in TABLE:
         reason = engine.why_not() or engine.refuses(job)
+        if reason is None and (reason := verdict(engine, job)):
+            log.warning("engine %r %s. It is passed over; please report this generator", engine.name, reason)
         if reason is None:
             log.info("engine %r on %s%s", engine.name, job.device, "".join(f"; not {why}" for why in passed))
             return engine
@@ -59,13 +68,18 @@ def choose(job: Job) -> Engine:
     raise ValueError("no engine can run this generator: " + "; ".join(passed))
 
 
-def _named(job: Job) -> Engine:
+def named(name: str) -> Engine:
+    """The engine of this name; ValueError naming all where there is none."""
     for engine in TABLE:
-        if engine.name == job.config.engine:
-            reason = engine.why_not() or engine.refuses(job)
-            if reason is None:
-                return engine
-            others = ", ".join(repr(e.name) for e in TABLE if e is not engine and not (e.why_not() or e.refuses(job)))
-            raise ValueError(f"engine {engine.name!r} cannot run: {reason}. Use engine='auto', or one of {others}.")
-    known = ", ".join(repr(engine.name) for engine in TABLE)
-    raise ValueError(f"engine {job.config.engine!r} is not in this version, which has {known}")
+        if engine.name == name:
+            return engine
+    raise ValueError(f"engine {name!r} is not in this version, which has {', '.join(repr(e.name) for e in TABLE)}")
+
+
+def _asked(job: Job, verdict: Verdict) -> Engine:
+    engine = named(job.config.engine)
+    reason = engine.why_not() or engine.refuses(job) or verdict(engine, job)
+    if reason is None:
+        return engine
+    others = ", ".join(repr(e.name) for e in TABLE if e is not engine and not (e.why_not() or e.refuses(job)))
+    raise ValueError(f"engine {engine.name!r} cannot run: {reason}. Use engine='auto', or one of {others}.")

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from ..program import Layer, Program
+from .job import Gradients, Job
 
 Tensors = list[torch.Tensor | None]
 
@@ -47,6 +48,27 @@ def forward(
     return result
 
 
+def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+    """See Engine.gradients: of the job's program, by autograd."""
+    program = job.program
+    assert program is not None, "refuses() comes first"
+    learn = job.config.weights != "frozen"
+    latent = z.detach().clone()[None, None].requires_grad_()
+    weights = [p.detach().clone().unsqueeze(0).requires_grad_(learn) for p in program.parameters]
+    made = forward(program, latent, weights, program.constants)
+    value = job.loss(made[0], image.unsqueeze(0))[0]
+    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
+    return Gradients(made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] for dw in of_weights]))
+
+
+def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """Gradients of the program's parameters by the module's names of these (of a tied one: the first)."""
+    assert job.program is not None, "refuses() comes first"
+    names = {id(w): name for name, w in job.module.named_parameters()}
+    named = (names[id(job.module.get_parameter(name))] for name in job.program.names)
+    return {name: dw for name, dw in zip(named, of_weights, strict=False) if dw is not None}
+
+
 # -- layers with weights -------------------------------------------------------------------------------------------
 
 
@@ -66,7 +88,9 @@ def _conv2d(
     attrs, groups = layer.attrs, layer.attrs["groups"]
     g, b, c, h, w = x.shape
     shape = {name: attrs[name] for name in ("stride", "padding", "dilation")}
-    if b == 1:
+    if g > len(weight):  # a constant, which all groups share
+        out = F.conv2d(x.flatten(0, 1), weight[0], groups=groups, **shape)
+    elif b == 1:
         columns = F.unfold(x[:, 0], weight.shape[3:], **shape)
         columns = columns.view(g * groups, -1, columns.shape[-1])
         kernel = weight.reshape(weight.shape[0] * groups, weight.shape[1] // groups, -1)
@@ -88,7 +112,11 @@ def _conv_transpose2d(
     shape = {name: attrs[name] for name in ("stride", "padding", "dilation")}
     out_shape = program.values[layer.output].shape
     foldable = all(extra < stride for extra, stride in zip(attrs["output_padding"], attrs["stride"], strict=True))
-    if b == 1 and foldable:
+    if g > len(weight):  # a constant, which all groups share
+        out = F.conv_transpose2d(
+            x.flatten(0, 1), weight[0], groups=groups, output_padding=attrs["output_padding"], **shape
+        )
+    elif b == 1 and foldable:
         kernel = weight.reshape(weight.shape[0] * groups, c // groups, -1)
         columns = _Columns.apply(kernel, x.reshape(g * groups, c // groups, h * w))
         out = F.fold(columns.view(g, -1, h * w), out_shape[1:], weight.shape[3:], **shape)

@@ -17,7 +17,7 @@ from .. import ops
 from ..program import Program
 from ..workers import run_items
 from . import batched
-from .job import Block, Job
+from .job import Block, Gradients, Job
 from .kernels import load_kernels
 from .tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
 
@@ -49,6 +49,10 @@ class Grouped:
         if job.device.type == "cpu":
             return on_cpu(job, self.bytes_of_pair(job), CACHE[job.config.weights])
         return 8 if job.config.weights == "per_sample" else 512
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients."""
+        return batched.gradients(job, image, z)
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""

@@ -49,6 +49,22 @@ class Job:
         return self.starts.n_seed
 
 
+@dataclasses.dataclass(frozen=True)
+class Gradients:
+    """What an engine makes of one latent at the generator's own weights, and the gradients of the loss there.
+
+    Attributes:
+        image: the reconstruction (C, H, W).
+        of_latent: (*latent).
+        of_weights: by the parameter's name in the module, the gradient in its shape; a parameter that is not named has
+            none. Empty for weights="frozen".
+    """
+
+    image: torch.Tensor
+    of_latent: torch.Tensor
+    of_weights: dict[str, torch.Tensor]
+
+
 def result_shapes(job: Job, everything: bool) -> dict[str, tuple[int, ...]]:
     """The tensors of a SearchResult, and their shapes for one image; the scores alone unless `everything`."""
     shapes: dict[str, tuple[int, ...]] = {"scores": ()}
@@ -174,6 +190,10 @@ class Engine(Protocol):
 
     def default_chunk(self, job: Job) -> int:
         """The measured best chunk; on a CPU the only one, so that the chunk cannot change a bit of the result."""
+        ...
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """Output and gradients for an image (C, H, W) and a latent (*latent), by the means that `run` has."""
         ...
 
     def run(self, job: Job, block: Block) -> None:

@@ -18,7 +18,8 @@ import torch
 from .. import ops
 from ..program import Layer, Program
 from ..workers import run_items
-from .job import Block, Cancelled, Job
+from .batched import by_name
+from .job import Block, Cancelled, Gradients, Job
 from .own_loss import OwnLoss
 from .tiles import Tile
 
@@ -68,6 +69,18 @@ class Native:
     def default_chunk(self, job: Job) -> int:
         """A thread has one owner of weights at a time, whatever the chunk."""
         return 1
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients."""
+        own = None if job.loss.builtin else OwnLoss(job.loss, job.image_shape)
+        address = own.address if own else 0
+        (parameters, constants), (code, numbers) = tensors_of(job), encode(_program(job))
+        image, start = image.unsqueeze(0).contiguous(), z.unsqueeze(0).contiguous()
+        mode, loss, _, rates = settings(job)
+        given = (image, start, parameters, constants, code, numbers, mode, loss)
+        made = ops.native_search(*given, 0, rates, own_loss=address)[3]
+        of_latent, *of_weights = torch.ops.adgan_fast.native_gradients.default(*given, address)
+        return Gradients(made[0, 0], of_latent[0], by_name(job, of_weights))
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run."""

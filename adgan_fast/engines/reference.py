@@ -6,15 +6,15 @@ nothing fast, and no speed-up is ever made here.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
 
 from ..config import SearchConfig
+from ..working_copy import copied
 from ..workers import run_items
-from .job import Block, Job
+from .job import Block, Gradients, Job
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Outcome = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -39,12 +39,9 @@ def _search(
     g: nn.Module, x: torch.Tensor, starts: list[torch.Tensor], config: SearchConfig, loss: Loss
 ) -> Iterator[Outcome]:
     """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
-    g_w = copy.deepcopy(g)  # w ← θ
     learn_weights = config.weights != "frozen"
-    weights = [w for w in g_w.parameters() if w.is_floating_point()]
-    for w in weights:
-        w.requires_grad_(learn_weights)
-        w.grad = None
+    g_w, named = _private(g, learn_weights)  # w ← θ
+    weights = list(named.values())
     latents = [z.clone().requires_grad_() for z in starts]  # z ← z_j
     groups = [{"params": latents, "lr": config.lr_z}]
     if learn_weights:
@@ -52,7 +49,7 @@ def _search(
     adam = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
 
     def loss_at(z: torch.Tensor) -> torch.Tensor:
-        return loss(g_w(z.unsqueeze(0)), x.unsqueeze(0))[0]
+        return loss(_image(g_w, z), x.unsqueeze(0))[0]
 
     initial = []
     for step in range(config.steps):
@@ -65,9 +62,25 @@ def _search(
         adam.step()  # z and w move together, by gradients taken at the same (z, w)
     with torch.no_grad():
         for j, z in enumerate(latents):
-            reconstruction = g_w(z.unsqueeze(0))
+            reconstruction = _image(g_w, z)
             final = loss(reconstruction, x.unsqueeze(0))[0]
             yield initial[j] if initial else final, final, z.detach(), reconstruction[0]
+
+
+def _private(g: nn.Module, learn: bool) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A copy of a generator, and its weights by name."""
+    g_w = copied(g)
+    weights: dict[str, torch.Tensor] = {name: w for name, w in g_w.named_parameters() if w.is_floating_point()}
+    for w in weights.values():
+        w.requires_grad_(learn)
+        w.grad = None
+    return g_w, weights
+
+
+def _image(g: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """The image (1, C, H, W) of a latent (*latent); of a copy, since a first layer may work in place."""
+    image: torch.Tensor = g(z.unsqueeze(0).clone())
+    return image
 
 
 class Reference:
@@ -88,6 +101,19 @@ class Reference:
     def bytes_of_pair(self, job: Job) -> int:
         """w, its gradient, m and v; what a forward keeps is small beside them."""
         return 4 * sum(w.numel() * w.element_size() for w in job.module.parameters())
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients."""
+        learn = job.config.weights != "frozen"
+        g_w, weights = _private(job.module, learn)
+        weights = weights if learn else {}
+        z = z.clone().requires_grad_()
+        made = _image(g_w, z)
+        value = job.loss(made, image.unsqueeze(0))[0]
+        of_latent, *of_weights = torch.autograd.grad(value, [z, *weights.values()], allow_unused=True)
+        assert of_latent is not None, "checks.check_generator comes first"
+        found = {name: dw for name, dw in zip(weights, of_weights, strict=True) if dw is not None}
+        return Gradients(made.detach()[0], of_latent, found)
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run; one pair at a time in each thread."""

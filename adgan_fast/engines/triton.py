@@ -19,7 +19,7 @@ import torch
 
 from ..program import Program
 from . import batched
-from .job import Block, Job
+from .job import Block, Gradients, Job
 from .kernels import load_kernels
 from .tiles import Tile, runs_of_tiles
 
@@ -93,6 +93,10 @@ class Triton:
         if job.device.type == "cpu":
             return job.config.chunk or (1 if job.config.weights == "per_sample" else job.n_seed)
         return CHUNK[job.config.weights]
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients: of the program. The kernels' own are not kept anywhere; whole pairs show what they do."""
+        return batched.gradients(job, image, z)
 
     def run(self, job: Job, block: Block) -> None:
         """See Engine.run. Buffers and graphs stay for the next block of the same job, and go with the job."""

@@ -8,9 +8,13 @@ static void fill_rows(float* out, int positions, int channels, const float* row)
 
 static void sum_rows(const float* g, int positions, int channels, float* sums) {
   each_vector(channels, [&](std::int64_t c, int lanes) {
-    F total = zero();
-    for (int p = 0; p < positions; ++p) total = add(total, load_up_to(g + static_cast<std::int64_t>(p) * channels + c, lanes));
-    store_up_to(sums + c, add(load_up_to(sums + c, lanes), total), lanes);
+    LongSum total;
+    each_block(positions, [&](std::int64_t first, std::int64_t count) {
+      F part = zero();
+      for (std::int64_t p = first; p < first + count; ++p) part = add(part, load_up_to(g + p * channels + c, lanes));
+      total.add_block(part);
+    });
+    store_up_to(sums + c, add(load_up_to(sums + c, lanes), total.total()), lanes);
   });
 }
 
@@ -32,18 +36,22 @@ static void norm_backward(const float* x, const float* g, float* gx, bool add_to
                           const float* scale, const float* mean, const float* inverse, float* dgamma, float* dbeta) {
   each_vector(channels, [&](std::int64_t c, int lanes) {
     const F s = load_up_to(scale + c, lanes), mu = load_up_to(mean + c, lanes), inv = load_up_to(inverse + c, lanes);
-    F gamma = zero(), beta = zero();
-    for (int p = 0; p < positions; ++p) {
-      const std::int64_t i = static_cast<std::int64_t>(p) * channels + c;
-      const F gi = load_up_to(g + i, lanes);
-      gamma = fma(gi, mul(sub(load_up_to(x + i, lanes), mu), inv), gamma);
-      beta = add(beta, gi);
-      F to = mul(gi, s);
-      if (add_to_gx) to = add(load_up_to(gx + i, lanes), to);
-      store_up_to(gx + i, to, lanes);
-    }
-    if (dgamma) store_up_to(dgamma + c, add(load_up_to(dgamma + c, lanes), gamma), lanes);
-    if (dbeta) store_up_to(dbeta + c, add(load_up_to(dbeta + c, lanes), beta), lanes);
+    LongSum all_gamma, all_beta;
+    each_block(positions, [&](std::int64_t first, std::int64_t count) {
+      F gamma = zero(), beta = zero();
+      for (std::int64_t i = first * channels + c, p = 0; p < count; ++p, i += channels) {
+        const F gi = load_up_to(g + i, lanes);
+        gamma = fma(gi, mul(sub(load_up_to(x + i, lanes), mu), inv), gamma);
+        beta = add(beta, gi);
+        F to = mul(gi, s);
+        if (add_to_gx) to = add(load_up_to(gx + i, lanes), to);
+        store_up_to(gx + i, to, lanes);
+      }
+      all_gamma.add_block(gamma);
+      all_beta.add_block(beta);
+    });
+    if (dgamma) store_up_to(dgamma + c, add(load_up_to(dgamma + c, lanes), all_gamma.total()), lanes);
+    if (dbeta) store_up_to(dbeta + c, add(load_up_to(dbeta + c, lanes), all_beta.total()), lanes);
   });
 }
 
@@ -121,22 +129,31 @@ static void activate_backward(int op, const double* numbers, const float* x, con
   }
 }
 
+// Σ term(i, lanes) over n numbers, each vector once.
+template <typename Term>
+static inline __attribute__((always_inline)) float sum_of(std::int64_t n, const Term& term) {
+  LongSum total;
+  for (std::int64_t first = 0; first < n; first += kChain * L) {
+    F part = zero();
+    each_vector(n - first < kChain * L ? n - first : kChain * L,
+                [&](std::int64_t i, int lanes) { part = add(part, term(first + i, lanes)); });
+    total.add_block(part);
+  }
+  return sum(total.total());
+}
+
 static float l2(const float* y, const float* target, float* g, std::int64_t n) {
-  F total = zero();
-  each_vector(n, [&](std::int64_t i, int lanes) {
+  return sum_of(n, [&](std::int64_t i, int lanes) {
     const F d = sub(load_up_to(y + i, lanes), load_up_to(target + i, lanes));
-    total = fma(d, d, total);
     store_up_to(g + i, add(d, d), lanes);
+    return mul(d, d);
   });
-  return sum(total);
 }
 
 static float l1(const float* y, const float* target, float* g, std::int64_t n) {
-  F total = zero();
-  each_vector(n, [&](std::int64_t i, int lanes) {
+  return sum_of(n, [&](std::int64_t i, int lanes) {
     const F d = sub(load_up_to(y + i, lanes), load_up_to(target + i, lanes));
-    total = add(total, abs(d));
     store_up_to(g + i, if_greater(d, zero(), set1(1.0f), if_greater(zero(), d, set1(-1.0f), zero())), lanes);
+    return abs(d);
   });
-  return sum(total);
 }

@@ -39,10 +39,10 @@ void both_ways(const float* in, float* out, float* between, Plane plane, Line li
 }
 
 // One channel: returns the loss, replaces `level` by the gradient. `free` is scratch.
-float pyramid(float* level, Plane plane, float weight, float* free) {
+double pyramid(float* level, Plane plane, float weight, float* free) {
   const std::int64_t n = plane.size();
   const auto sign = [](float x) { return static_cast<float>((x > 0) - (x < 0)); };
-  float total = 0;
+  double total = 0;
   if (std::min(plane.height, plane.width) < 2 * kCoarsest) {
     for (std::int64_t i = 0; i < n; ++i) {
       total += std::fabs(level[i]);
@@ -93,13 +93,13 @@ std::int64_t laplacian_scratch(int channels, int height, int width) {
 
 float laplacian(const float* y, const float* target, float* g, int channels, int height, int width, float* scratch) {
   const Plane plane{height, width};
-  float total = 0;
+  double total = 0;
   for (int c = 0; c < channels; ++c) {
     for (std::int64_t i = 0; i < plane.size(); ++i) scratch[i] = y[i * channels + c] - target[i * channels + c];
     total += pyramid(scratch, plane, 1.0f, scratch + plane.size());
     for (std::int64_t i = 0; i < plane.size(); ++i) g[i * channels + c] = scratch[i];
   }
-  return total;
+  return static_cast<float>(total);
 }
 
 }  // namespace adgan

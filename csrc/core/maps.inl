@@ -248,6 +248,22 @@ static inline void input_gradient(const MapShape& shape, const MapBackward& job,
   if (left == 1) dots<1>(shape, job, weights, position, gx);
 }
 
+constexpr int kMostPositions = 512;  // in one plain sum; more are summed in parts, since rounding grows with the length
+
+// sums[0 : NV vectors] = Σ value[i] · (row of g at position[i]).
+template <int NV>
+static inline __attribute__((always_inline)) void sum_positions(const float* g, const int* row, const int* position,
+                                                                const float* value, int count, F* sums) {
+  ADGAN_UNROLL
+  for (int v = 0; v < NV; ++v) sums[v] = zero();
+  for (int i = 0; i < count; ++i) {
+    const F x = set1(value[i]);
+    const float* from = g + row[position[i]];
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sums[v] = fma(x, load(from + v * L), sums[v]);
+  }
+}
+
 // dW of one channel, tap by tap in registers, then Adam on the spot (or added to the gradient).
 template <int NV, int PHASE>
 static inline __attribute__((always_inline)) void weight_gradient(const MapShape& shape, const MapBackward& job,
@@ -262,13 +278,13 @@ static inline __attribute__((always_inline)) void weight_gradient(const MapShape
   const float* g = job.g + vector * L;
   for (int t = 0; t < shape.taps; ++t, row += job.positions, at += shape.ld) {
     F sums[NV];
-    ADGAN_UNROLL
-    for (int v = 0; v < NV; ++v) sums[v] = zero();
-    for (int i = 0; i < count; ++i) {
-      const F x = set1(value[i]);
-      const float* from = g + row[position[i]];
+    sum_positions<NV>(g, row, position, value, count < kMostPositions ? count : kMostPositions, sums);
+    for (int first = kMostPositions; first < count; first += kMostPositions) {
+      F more[NV];
+      const int left = count - first;
+      sum_positions<NV>(g, row, position + first, value + first, left < kMostPositions ? left : kMostPositions, more);
       ADGAN_UNROLL
-      for (int v = 0; v < NV; ++v) sums[v] = fma(x, load(from + v * L), sums[v]);
+      for (int v = 0; v < NV; ++v) sums[v] = add(sums[v], more[v]);
     }
     ADGAN_UNROLL
     for (int v = 0; v < NV; ++v) {

@@ -136,4 +136,20 @@ void Plan::update(Run& run) const {
   }
 }
 
+void Plan::write_weights(const Run& run, const std::vector<float*>& to) const {
+  for (const Value& v : program.values) {
+    if (v.kind != Kind::parameter) continue;
+    const Parameter& p = parameters[v.index];
+    const float* const from = (p.offset < state_size ? run.state.old : run.theta) + p.offset;
+    std::vector<float> weights(from, from + p.size);
+    for (const auto& node : nodes) node->add_change(run, p.offset, weights.data());
+    if (p.packing) {
+      std::fill_n(to[v.index], v.size(), 0.0f);
+      p.packing->add_unpacked(weights.data(), to[v.index]);
+    } else {
+      std::copy_n(weights.data(), v.size(), to[v.index]);
+    }
+  }
+}
+
 }  // namespace adgan

@@ -44,6 +44,7 @@ struct Run {
   State latent;
   float* next_act;
   bool first_layer_done;
+  bool keep_weights;     // the last step's, which no pass reads
   Timers* timers;  // or null
 
   // The same for one sample, as a thread of the team sees it.
@@ -72,6 +73,8 @@ class Node {
   virtual void forward(Run&) const = 0;
   virtual void backward(Run&) const = 0;
   virtual void finish(Run&) const {}  // once the gradients of all samples are there
+  // Adds what the weights at this place in θ₀ have moved by, where the node keeps that alone.
+  virtual void add_change(const Run&, std::int64_t /*place*/, float* /*weights*/) const {}
 };
 
 // The gradient of a parameter that is used as it is (a bias, a norm's, a learned constant), a sum over all samples: those of one number add to a part of their own, in
@@ -115,6 +118,7 @@ class Plan {
   std::vector<std::size_t> layer_of;  // node by node; the number of layers for those of none
   std::vector<Parameter> parameters;
   std::int64_t latent_act, latent_grad, latent_size;
+  std::vector<int> latent_place;  // of each number of a latent, where it is stored; empty: in its own order
   std::int64_t output_act, output_grad, output_size;
   int batch;  // samples that pass at a time, at most
   bool moves_latent = false;  // a node of backward() moves the latent and does the next first layer
@@ -131,6 +135,7 @@ class Plan {
   void forward(Run&) const;
   void backward(Run&) const;        // from the gradient of the output
   void update(Run&) const;          // Adam on what backward() left to it
+  void write_weights(const Run&, const std::vector<float*>& to) const;  // the owner's, by parameter, as the module has them
 
  private:
   friend class Builder;

@@ -74,6 +74,8 @@ class Builder {
     plan_.latent_act = act_[program_.latent];
     plan_.latent_grad = grad_[program_.latent];
     plan_.latent_size = program_.values[program_.latent].size();
+    const Storage latent = storage(program_.latent);
+    if (!latent.row_major()) plan_.latent_place = reorder(program_.values[program_.latent], latent);
     plan_.output_act = act_[program_.output];
     plan_.output_grad = grad_[program_.output];
     plan_.output_size = out.size();
@@ -399,7 +401,13 @@ class Builder {
     at.size_b = value(b).size();
     at.index_a = broadcast(a, y);
     at.index_b = broadcast(b, y);
+    scratch_for_sums(at.size, at.size_a);
+    scratch_for_sums(at.size, at.size_b);
     plan_.nodes.push_back(make_binary(std::move(at)));
+  }
+
+  void scratch_for_sums(std::int64_t numbers, std::int64_t n) {
+    if (gathers_many(numbers, n)) plan_.scratch_size = std::max(plan_.scratch_size, 2 * n);
   }
 
   // For each element of y as stored, that of the operand v which it meets; empty where it is the same.
@@ -475,6 +483,7 @@ class Builder {
         }
       }
     }
+    scratch_for_sums(n, value(x).size());
     plan_.nodes.push_back(make_gather(std::move(index), value(x).size(), act_[x], act_[y], gradient_of(x), grad_[y], adds(x)));
   }
 

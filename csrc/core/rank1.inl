@@ -26,7 +26,12 @@ static void rank1_forward(int inputs, int outputs, int ld, const float* weights,
   for (; k < inputs; ++k) rank1_forward_rows<1>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
 }
 
+constexpr int kMostOutputs = 4096;  // in one plain sum; more are summed in parts, since rounding grows with the length
+
 static void rank1_backward(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add_to_gx) {
+  for (; outputs > kMostOutputs; outputs -= kMostOutputs, weights += kMostOutputs, g += kMostOutputs, add_to_gx = true) {
+    rank1_backward(inputs, kMostOutputs, ld, weights, g, gx, add_to_gx);
+  }
   for (int k = 0; k < inputs; k += 4) {
     const int rows = inputs - k < 4 ? inputs - k : 4;
     const float* w = weights + static_cast<std::int64_t>(k) * ld;
@@ -50,6 +55,9 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
 
 // gx += Δ g, where Δ is packed.
 static void rank1_backward_packed(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx) {
+  for (; outputs > kMostOutputs; outputs -= kMostOutputs, weights += kMostOutputs, g += kMostOutputs) {
+    rank1_backward_packed(inputs, kMostOutputs, ld, weights, g, gx);
+  }
   for (int k = 0; k < inputs; k += 8) {
     const int rows = inputs - k < 8 ? inputs - k : 8;
     const float* w = weights + static_cast<std::int64_t>(k / 2) * ld;

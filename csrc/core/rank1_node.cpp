@@ -95,7 +95,7 @@ class Rank1Node : public Node {
     job.slots = history.add(run.act + at_.x, dy, job.old_slots);
     job.adam = run.adam;
     job.packed = at_.packed;
-    job.keep = !(at_.moves_latent && run.adam.last);
+    job.keep = run.keep_weights || !(at_.moves_latent && run.adam.last);
     for (int s = 0; s < run.step; ++s) job.g[s] = history.g(s);
     float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
     float* const y = run.next_act + at_.y;
@@ -133,6 +133,16 @@ class Rank1Node : public Node {
   }
 
   void finish(Run& run) const override { at_.bias_sums.add_up(run); }
+
+  void add_change(const Run& run, std::int64_t place, float* weights) const override {
+    if (place != at_.weights) return;
+    const MapShape& shape = layout_.pieces[0].shape;
+    const History history(layout_, run.history + at_.history, run.step);
+    for (int row = 0; row < shape.inputs; ++row) {
+      const std::int64_t first = static_cast<std::int64_t>(row) * shape.ld;
+      for (int a = 0; a < *history.slots; ++a) weights[first + history.column[a]] += run.change[at_.change + first + a];
+    }
+  }
 
  private:
   const MapLayout& layout_;

@@ -49,7 +49,7 @@ void Arena::poison() { std::fill_n(memory_.get(), size_, std::numeric_limits<flo
 struct Search::Buffers {
   float *act, *first_act, *grad, *prepared, *gradient, *scratch, *history, *change, *target, *loss_scratch;
   float *value, *first, *second;               // parameters
-  float *latent, *latent_first, *latent_second;  // of each start
+  float *start, *latent, *latent_first, *latent_second;  // of each start
   std::int64_t scratch_stride, loss_stride;      // from a thread to the next
 
   // The sizes alone where there is no arena.
@@ -72,6 +72,7 @@ struct Search::Buffers {
                       : aligned(laplacian_scratch(static_cast<int>(search.channels_), static_cast<int>(search.height_),
                                                   static_cast<int>(search.width_)));
     loss_scratch = take(threads * loss_stride);
+    start = take(search.rule_.weights == Weights::per_seed ? plan.latent_size : 0);
     latent = take(starts * plan.latent_size);
     latent_first = take(starts * plan.latent_size);
     latent_second = take(starts * plan.latent_size);
@@ -117,6 +118,23 @@ void Search::write_image(const float* act, float* to) const {
   const std::int64_t pixels = height_ * width_;
   for (std::int64_t c = 0; c < channels_; ++c) {
     for (std::int64_t p = 0; p < pixels; ++p) to[c * pixels + p] = y[p * channels_ + c];
+  }
+}
+
+// A latent of several channels and positions lies position by position, as any such value.
+void Search::read_latent(const float* from, float* latent) const {
+  if (plan_.latent_place.empty()) {
+    std::copy_n(from, plan_.latent_size, latent);
+  } else {
+    for (std::int64_t i = 0; i < plan_.latent_size; ++i) latent[plan_.latent_place[i]] = from[i];
+  }
+}
+
+void Search::write_latent(const float* latent, float* to) const {
+  if (plan_.latent_place.empty()) {
+    std::copy_n(latent, plan_.latent_size, to);
+  } else {
+    for (std::int64_t i = 0; i < plan_.latent_size; ++i) to[i] = latent[plan_.latent_place[i]];
   }
 }
 
@@ -176,6 +194,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   const std::int64_t n = plan_.latent_size, pixels = plan_.output_size;
   const Team alone;
   Run run = begin(b, alone);
+  run.keep_weights = pairs.weights != nullptr;
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;
     const std::int64_t pair = image * pairs.starts + start;
@@ -186,7 +205,8 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
     run.first_layer_done = false;
     plan_.prepare(run);
     if (image == first_image || !pairs.common) {  // the first pass belongs to the start alone
-      std::copy_n(z0, n, run.act + plan_.latent_act);
+      read_latent(z0, b.start);
+      std::copy_n(b.start, n, run.act + plan_.latent_act);
       plan_.forward(run);
     }
     float value = loss(run, b.loss_scratch, b.target, rule_.steps > 0);
@@ -195,7 +215,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       run.step = static_cast<int>(step);
       run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
       run.adam_latent = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
-      run.latent = {step == 1 ? z0 : b.latent, b.latent, b.latent_first, b.latent_second};
+      run.latent = {step == 1 ? b.start : b.latent, b.latent, b.latent_first, b.latent_second};
       run.next_act = b.act;
       if (step > 1) {
         go_on();
@@ -211,14 +231,16 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       run.first_layer_done = plan_.moves_latent;
       std::copy_n(b.latent, n, run.act + plan_.latent_act);
     }
-    if (rule_.steps > 0) {
+    if (pairs.weights) {
+      plan_.write_weights(run, *pairs.weights);
+    } else if (rule_.steps > 0) {
       go_on();
       plan_.prepare(run);
       plan_.forward(run);
       value = loss(run, b.loss_scratch, b.target, false);
     }
     pairs.final[pair] = value;
-    std::copy_n(run.act + plan_.latent_act, n, pairs.latent + pair * n);
+    write_latent(run.act + plan_.latent_act, pairs.latent + pair * n);
     write_image(run.act, pairs.reconstruction + pair * pixels);
   }
 }
@@ -231,7 +253,7 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
   const float* const starts = pairs.start + (pairs.common ? 0 : image * pairs.starts * n);
   Run run = begin(b, team);
   set_target(b.target, pairs.image + image * pixels);
-  std::copy_n(starts, pairs.starts * n, b.latent);
+  for (std::int64_t s = 0; s < pairs.starts; ++s) read_latent(starts + s * n, b.latent + s * n);
   for (std::int64_t step = 1; step <= rule_.steps; ++step) {
     run.step = static_cast<int>(step);
     run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
@@ -246,6 +268,13 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
     run.state.old = run.state.value;
   }
   run.gradient = nullptr;
+  if (pairs.weights) {
+    plan_.write_weights(run, *pairs.weights);
+    for (std::int64_t s = 0; s < pairs.starts; ++s) {
+      write_latent(b.latent + s * n, pairs.latent + (image * pairs.starts + s) * n);
+    }
+    return;
+  }
   plan_.prepare(run);
   for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
@@ -283,8 +312,8 @@ void Search::move_latents(Run& run, const Buffers& b, std::int64_t first, std::i
 
 void Search::keep(const Run& run, const Buffers& b, std::int64_t first, const Pairs& pairs, std::int64_t pair) const {
   const std::int64_t n = plan_.latent_size;
-  std::copy_n(b.latent + first * n, run.samples * n, pairs.latent + pair * n);
   for (int s = 0; s < run.samples; ++s) {
+    write_latent(b.latent + (first + s) * n, pairs.latent + (pair + s) * n);
     write_image(run.act + s * run.act_stride, pairs.reconstruction + (pair + s) * plan_.output_size);
   }
 }
@@ -302,9 +331,10 @@ void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, s
     for (int s = 0; s < run.samples; ++s) {
       const std::int64_t image = (first + s) / pairs.starts, start = (first + s) % pairs.starts;
       set_target(b.target + s * pixels, pairs.image + image * pixels);
-      std::copy_n(pairs.start + (pairs.common ? start : first + s) * n, n, b.latent + s * n);
+      read_latent(pairs.start + (pairs.common ? start : first + s) * n, b.latent + s * n);
     }
     for (std::int64_t step = 0; step <= rule_.steps; ++step) {
+      if (step == rule_.steps && pairs.weights) break;
       pass(run, b, 0, pairs.final + first, step < rule_.steps);
       if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
       if (step == rule_.steps) break;

@@ -33,6 +33,8 @@ struct Pairs {
   float *initial, *final;    // (images, starts)
   float* latent;             // (images, starts, *latent)
   float* reconstruction;     // (images, starts, C, H, W)
+  // Where the weights of the only owner go after the last step, by parameter; or null. There is no last pass then.
+  const std::vector<float*>* weights = nullptr;
 };
 
 // Memory of one thread, or of a team; everything a search touches lies in it, so that no step allocates.
@@ -71,6 +73,8 @@ class Search {
   struct Buffers;
   void go_on() const;
   void set_target(float* target, const float* image) const;
+  void read_latent(const float* from, float* latent) const;
+  void write_latent(const float* latent, float* to) const;
   float loss(const Run&, float* scratch, const float* target, bool descend) const;
   void pass(Run&, const Buffers&, std::int64_t first, float* values, bool descend) const;
   void move_latents(Run&, const Buffers&, std::int64_t first, std::int64_t step) const;

@@ -248,12 +248,35 @@ static inline F tanh(F x) {
 
 static inline F sigmoid(F x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
 
+// A sum of many vectors. A float that has taken a million summands has lost four digits; so blocks of `kChain` are summed
+// plainly, and their sums with what rounding takes from them (Kahan 1965).
+constexpr int kChain = 32;
+
+class LongSum {
+ public:
+  void add_block(F block) {
+    const F y = sub(block, lost_), next = add(total_, y);
+    lost_ = sub(sub(next, total_), y);
+    total_ = next;
+  }
+  F total() const { return total_; }
+
+ private:
+  F total_ = zero(), lost_ = zero();
+};
+
 // body(i, n) for the vectors of a range: n is L, or less for the last.
 template <typename Body>
 static inline __attribute__((always_inline)) void each_vector(std::int64_t count, const Body& body) {
   std::int64_t i = 0;
   for (; i + L <= count; i += L) body(i, L);
   if (i < count) body(i, static_cast<int>(count - i));
+}
+
+// body(first, count) for blocks of kChain of a range.
+template <typename Body>
+static inline __attribute__((always_inline)) void each_block(std::int64_t count, const Body& body) {
+  for (std::int64_t first = 0; first < count; first += kChain) body(first, count - first < kChain ? count - first : kChain);
 }
 
 static inline __attribute__((always_inline)) F load_up_to(const float* p, int n) { return n == L ? load(p) : load_n(p, n); }

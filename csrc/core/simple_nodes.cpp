@@ -7,6 +7,17 @@ namespace adgan {
 
 namespace {
 
+// Sums of so many numbers that a float would lose digits over them are taken in double, in scratch memory.
+double* wide_zeros(const Run& run, std::int64_t n) {
+  double* const wide = reinterpret_cast<double*>(run.scratch);
+  std::fill_n(wide, n, 0.0);
+  return wide;
+}
+
+void add_wide(const double* wide, std::int64_t n, float* to) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] += static_cast<float>(wide[i]);
+}
+
 class Operand : public Node {
  public:
   explicit Operand(const OperandPlaces& at) : at_(at) {}
@@ -39,6 +50,11 @@ class Gather : public Node {
     const float* const dy = run.grad + dy_;
     float* const dx = run.grad + dx_;
     if (!add_dx_) std::fill_n(dx, input_size_, 0.0f);
+    if (gathers_many(static_cast<std::int64_t>(source_.size()), input_size_)) {
+      double* const wide = wide_zeros(run, input_size_);
+      for (std::size_t i = 0; i < source_.size(); ++i) wide[source_[i]] += dy[i];
+      return add_wide(wide, input_size_, dx);
+    }
     for (std::size_t i = 0; i < source_.size(); ++i) dx[source_[i]] += dy[i];
   }
 
@@ -91,14 +107,14 @@ class Norm : public Node {
     for (int row = 0; row < at_.channels * at_.outer; ++row) {
       const int c = row % at_.channels;
       const std::int64_t first = static_cast<std::int64_t>(row) * at_.inner;
-      float gamma = 0, beta = 0;
+      double gamma = 0, beta = 0;
       for (std::int64_t i = first; i < first + at_.inner; ++i) {
         gamma += dy[i] * ((x[i] - mean[c]) * inverse[c]);
         beta += dy[i];
         dx[i] = add_dx ? dx[i] + dy[i] * scale[c] : dy[i] * scale[c];
       }
-      if (dgamma) dgamma[c] += gamma;
-      if (dbeta) dbeta[c] += beta;
+      if (dgamma) dgamma[c] += static_cast<float>(gamma);
+      if (dbeta) dbeta[c] += static_cast<float>(beta);
     }
   }
 
@@ -156,25 +172,32 @@ class Binary : public Node {
     float* const db = at_.db < 0 ? nullptr : run.grad + at_.db;
     if (da && !at_.add_da) std::fill_n(da, at_.size_a, 0.0f);
     if (db && !at_.add_db) std::fill_n(db, at_.size_b, 0.0f);
-    each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) {
-      const float g = dy[i];
-      switch (at_.op) {
-        case Op::add:
-          if (da) da[ia] += g;
-          if (db) db[ib] += g * at_.alpha;
-          break;
-        case Op::mul:
-          if (da) da[ia] += g * b[ib];
-          if (db) db[ib] += g * a[ia];
-          break;
-        default:
-          if (da) da[ia] += g / b[ib];
-          if (db) db[ib] -= g * (a[ia] / b[ib]) / b[ib];
-      }
-    });
+    if (da) {
+      sum_into(run, da, at_.size_a, true, [&](std::int64_t i, std::int64_t, std::int64_t ib) {
+        return at_.op == Op::add ? dy[i] : at_.op == Op::mul ? dy[i] * b[ib] : dy[i] / b[ib];
+      });
+    }
+    if (db) {
+      sum_into(run, db, at_.size_b, false, [&](std::int64_t i, std::int64_t ia, std::int64_t ib) {
+        return at_.op == Op::add   ? dy[i] * at_.alpha
+               : at_.op == Op::mul ? dy[i] * a[ia]
+                                   : -dy[i] * (a[ia] / b[ib]) / b[ib];
+      });
+    }
   }
 
  private:
+  // Adds term(i, ia, ib) of each element of the output to the operand's element that it meets.
+  template <typename Term>
+  void sum_into(const Run& run, float* d, std::int64_t size, bool first, const Term& term) const {
+    if (gathers_many(at_.size, size)) {
+      double* const wide = wide_zeros(run, size);
+      each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { wide[first ? ia : ib] += term(i, ia, ib); });
+      return add_wide(wide, size, d);
+    }
+    each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { d[first ? ia : ib] += term(i, ia, ib); });
+  }
+
   template <typename F>
   void each(const F& f) const {
     for (std::int64_t i = 0; i < at_.size; ++i) {

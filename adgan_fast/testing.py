@@ -1,0 +1,190 @@
+"""The contract's rule of agreement, and a check of any engine by it on a generator of your own.
+
+Weights move little in five steps, so a loss alone can agree while the search is broken. What is compared is the
+*improvement* of each pair, d = initial loss − final loss, with the float64 `reference`. This module is where the rule
+stands: the tests, the bench, the check before an engine's first use (`adgan_fast.verify`) and `python -m adgan_fast
+check` take it from here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .config import SearchConfig
+from .result import SearchResult
+
+if TYPE_CHECKING:
+    from .api import Generator, Images
+
+__all__ = [
+    "FLOAT32", "FLOAT64", "PLAIN", "REDUCED", "SIGN", "Bound", "Check", "Errors", "Losses", "bound_of", "check_engine",
+    "errors", "improvement", "violations",
+]  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """What an engine may be off: rms and mean abs of the error of d, both over the rms of d; and the error of a score,
+    over the image's mean initial loss."""
+
+    rms: float
+    mean: float
+    score: float
+
+    def __mul__(self, factor: float) -> Bound:
+        return Bound(self.rms * factor, self.mean * factor, self.score * factor)
+
+
+FLOAT32 = Bound(1e-3, 2e-4, 2e-5)
+REDUCED = Bound(2e-2, 2e-2, 1e-3)  # tf32, bf16, compressed state; the contract bounds no mean of it, which its rms does
+FLOAT64 = Bound(1e-7, 2e-8, 2e-9)
+SIGN = 1e-3
+"""A float32 d has the reference's sign wherever the reference's is over this share of the pair's initial loss."""
+PLAIN = 3.0
+"""A float32 engine may be off by so many times what the plain float32 loop is off on the same input."""
+
+
+class Losses(NamedTuple):
+    """Initial and final losses (N, S). In a reference NaN marks a pair that was not searched: it is left out."""
+
+    initial: torch.Tensor
+    final: torch.Tensor
+
+
+Found = SearchResult | Losses | tuple[torch.Tensor, torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Errors:
+    """How far losses are from the reference's.
+
+    Attributes:
+        rms, mean: of the error of d, over the rms of the reference's d.
+        score: largest error of a score, over the image's mean initial loss. Where the reference knows some starts
+            alone, what these contribute to the score of all S.
+        flipped: pairs whose d has another sign than the reference's, which is over SIGN of the initial loss.
+    """
+
+    rms: float
+    mean: float
+    score: float
+    flipped: int
+
+    def __str__(self) -> str:
+        flips = f", {self.flipped} signs wrong" if self.flipped else ""
+        return f"d off by {self.rms:.1e} (rms) and {self.mean:.1e} (mean), score by {self.score:.1e}{flips}"
+
+
+def bound_of(precision: str) -> Bound:
+    """The bound of a precision: "float32", "tf32", "bf16", or "float64" for an engine that runs in it."""
+    return {"float32": FLOAT32, "float64": FLOAT64}.get(precision, REDUCED)
+
+
+def improvement(found: Found) -> torch.Tensor:
+    """d of each pair, (N, S) float64 on the CPU."""
+    initial, final = _losses(found)
+    return initial - final
+
+
+def errors(found: Found, reference: Found) -> Errors:
+    """How far `found` is from `reference`, both (N, S)."""
+    ours, theirs = _losses(found), _losses(reference)
+    if ours.initial.shape != theirs.initial.shape:
+        raise ValueError(f"losses of shape {tuple(ours.initial.shape)} against {tuple(theirs.initial.shape)}")
+    known = ~theirs.initial.isnan()
+    if not bool(known.any()):
+        return Errors(0.0, 0.0, 0.0, 0)
+    want, got = improvement(theirs)[known], improvement(ours)[known]
+    off, scale = got - want, want.square().mean().sqrt()
+    flipped = (got.sign() != want.sign()) & (want.abs() > SIGN * theirs.initial[known])
+    counts = known.sum(1)
+    shift = torch.where(known, ours.final - theirs.final, 0.0).sum(1).abs() / known.shape[1]
+    initial = torch.where(known, theirs.initial, 0.0).sum(1) / counts.clamp(min=1)
+    scores = _over(shift, initial)[counts > 0]
+    return Errors(
+        float(_over(off.square().mean().sqrt(), scale)),
+        float(_over(off.abs().mean(), scale)),
+        float("nan") if bool(scores.isnan().any()) else float(scores.max()),
+        int(flipped.sum()),
+    )
+
+
+def violations(
+    found: Found, reference: Found, precision: str = "float32", plain: Found | Callable[[], Found] | None = None
+) -> list[str]:
+    """What about `found` breaks the rule of agreement with the float64 `reference`; nothing: [].
+
+    Args:
+        precision: what `found` was computed in; see `bound_of`.
+        plain: the plain float32 loop on the same input (`reference` in float32), or a function that runs it: it is
+            called only where the fixed bound is missed. An engine in float32 may be off by PLAIN times what this is.
+    """
+    seen, bound = errors(found, reference), bound_of(precision)
+    names = {"rms": "rms {:.1e} of d", "mean": "mean {:.1e} of d", "score": "a score is off by {:.1e}"}
+    missed = [name for name in names if not getattr(seen, name) <= getattr(bound, name)]  # NaN is over every bound
+    allowed = {name: getattr(bound, name) for name in missed}
+    if missed and plain is not None and precision == "float32":
+        noise = errors(plain() if callable(plain) else plain, reference)
+        allowed = {name: max(allowed[name], PLAIN * getattr(noise, name)) for name in missed}
+        missed = [name for name in missed if not getattr(seen, name) <= allowed[name]]
+    wrong = [f"{names[name].format(getattr(seen, name))}, {allowed[name]:.0e} is allowed" for name in missed]
+    if seen.flipped and bound is not REDUCED:
+        wrong.append(f"d has another sign in {seen.flipped} pairs")
+    return wrong
+
+
+def _losses(found: Found) -> Losses:
+    """In float64, on the CPU."""
+    initial, final = (found.initial_losses, found.losses) if isinstance(found, SearchResult) else found
+    return Losses(initial.detach().double().cpu(), final.detach().double().cpu())
+
+
+def _over(error: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """error / scale; no error is none, whatever the scale."""
+    return torch.where(error == 0, 0.0, error / scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """What `check_engine` found.
+
+    Attributes:
+        engine: its name.
+        errors: against the float64 reference.
+        violations: of the rule; () where the engine passes.
+    """
+
+    engine: str
+    errors: Errors
+    violations: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        return not self.violations
+
+    def __str__(self) -> str:
+        verdict = "pass" if self.passed else f"FAIL ({'; '.join(self.violations)})"
+        return f"{self.engine}: {verdict}: {self.errors}"
+
+
+def check_engine(
+    gen: Generator, images: Images, *, engine: str, config: SearchConfig | None = None, **overrides: Any
+) -> Check:
+    """Hold an engine to the float64 reference on a generator and images of your own, by the rule of agreement.
+
+    All pairs are searched twice, once by `reference` in float64: give it few images, and few starts (n_seed).
+
+    Args:
+        gen, images, config, overrides: as for `adgan_fast.search`.
+        engine: the name of an engine.
+
+    Raises:
+        ValueError: as `adgan_fast.search` does, where the engine cannot run this generator here, say.
+    """
+    from . import verify  # which takes the rule from here
+
+    return verify.check_engine(gen, images, engine, (config or SearchConfig()).replace(**overrides))

@@ -1,0 +1,128 @@
+"""A generator's working copy: the caller's own module is never run or changed."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
+
+from .exported import load_exported
+
+Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
+
+
+def working_copy(
+    gen: Generator, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> nn.Module:
+    """The run's own generator: in eval mode, on `device` (its own when None), its numbers in `dtype`.
+
+    Without a dtype: in float32, or in float64 if it was. Complex buffers stay complex, of the same precision.
+
+    Raises TypeError for what is no generator, and ValueError naming what cannot be copied, has no values, or would be
+    lost in the copy.
+    """
+    module = _module(gen)
+    home, own = home_of(module)
+    device, dtype = torch.device(device) if device is not None else home, dtype or own
+
+    def converted(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.is_complex():
+            return tensor.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
+        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+
+    try:
+        return module._apply(converted).eval()  # as .to() does it, which would make real numbers of complex ones
+    except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
+        raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
+
+
+def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
+    """Where a generator computes, and in what: float64 if its first parameter is (or buffer, if it has none).
+
+    One without a number of its own is at home on the CPU, in float32.
+    """
+    numbers = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
+    like = next(numbers, torch.empty(0, dtype=torch.float32, device="cpu"))
+    return like.device, torch.float64 if like.dtype == torch.float64 else torch.float32
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """A deep copy, in which tensors that a module has computed and kept (a hook's weight, say) are detached.
+
+    `copy.deepcopy` refuses such tensors. Raises ValueError naming an attribute that cannot be copied.
+    """
+    memo = {id(tensor): tensor.detach().clone() for tensor in _computed(module)}
+    try:
+        return copy.deepcopy(module, memo)
+    except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+        raise ValueError(
+            f"generator {type(module).__name__} cannot be copied: {_culprit(module) or error}. Every search works on "
+            "copies: remove it while you score, or give its class a __deepcopy__"
+        ) from error
+
+
+def _module(gen: Generator) -> nn.Module:
+    """A copy of the caller's module, with values that a search can use."""
+    if isinstance(gen, torch.jit.ScriptModule):
+        raise TypeError("gen is TorchScript; pass the module it was made from, or the path of a saved .pt2")
+    exported = isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram))
+    module = load_exported(gen) if exported else gen  # type: ignore[arg-type]
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
+    _refuse_valueless(module)
+    return module if exported else copied(module)
+
+
+def _refuse_valueless(module: nn.Module) -> None:
+    """ValueError naming a parameter or buffer that has no values, or that no engine could learn."""
+    name = type(module).__name__
+    for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
+        for path, tensor in tensors:
+            if is_lazy(tensor):
+                raise ValueError(
+                    f"generator {name}: {kind} {path!r} is uninitialised (a lazy module that has never run); call the "
+                    "generator once on a latent, and load or train its weights, before it is used"
+                )
+            if tensor.device.type == "meta":
+                raise ValueError(f"generator {name}: {kind} {path!r} is on the meta device: it has no values")
+            if kind == "parameter" and tensor.is_complex():
+                raise ValueError(
+                    f"generator {name}: parameter {path!r} is complex ({tensor.dtype}), which no engine learns; keep it "
+                    "as a real parameter (torch.view_as_real) and use torch.view_as_complex in forward"
+                )
+
+
+def _computed(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Every tensor kept in a module's attributes, or in containers there, that autograd made of others."""
+    seen: set[int] = set()
+    waiting: list[Any] = [vars(owner) for owner in module.modules()]
+    while waiting:
+        held = waiting.pop()
+        if id(held) in seen:
+            continue
+        seen.add(id(held))
+        if isinstance(held, torch.Tensor):
+            if not held.is_leaf:
+                yield held
+        elif isinstance(held, dict):
+            waiting.extend(held.values())
+        elif isinstance(held, (list, tuple, set)):
+            waiting.extend(held)
+
+
+def _culprit(module: nn.Module) -> str:
+    """The first attribute that cannot be copied by itself, or ""."""
+    for path, owner in module.named_modules():
+        for name, value in vars(owner).items():
+            if name.startswith("_") and name in vars(nn.Module()):
+                continue  # where nn.Module keeps parameters, buffers, submodules, hooks
+            try:
+                copy.deepcopy(value, {id(tensor): tensor for tensor in _computed(owner)})
+            except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+                return f"attribute {f'{path}.{name}'.lstrip('.')!r}, a {type(value).__name__} ({error})"
+    return ""
