@@ -6,6 +6,7 @@ Every error names the generator, what it did, and the remedy.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import warnings
 from collections.abc import Iterator
 
@@ -45,8 +46,7 @@ def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape)
     for z in (probes[:1], probes[1:2], probes[:1]):
         looks.append(look(module, z, image_shape))
         random.append(_random_state(probes.device))
-    drew = any(not torch.equal(a, b) for before, after in zip(random, random[1:], strict=False)
-               for a, b in zip(before, after, strict=True))  # fmt: skip
+    drew = any(not torch.equal(a, b) for a, b in itertools.pairwise(random))
     if not _same(looks[0], looks[2]):
         changed = state.changed()
         if changed:
@@ -57,8 +57,8 @@ def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape)
             )
         cause = ", as it draws random numbers in forward" if drew else ""
         raise ValueError(
-            f"{name} is random: one start makes two images{cause}; a score would mean nothing. Switch noise and dropout "
-            "off, or draw the noise once and keep it in a buffer"
+            f"{name} is random: one start makes two images{cause}; a score would mean nothing. Switch noise and "
+            "dropout off, or draw the noise once and keep it in a buffer"
         )
     changed = state.changed()
     if changed:
@@ -153,8 +153,8 @@ def _refuse_unmoved(name: str, module: nn.Module, looks: list[Look], probes: tor
     if all(torch.equal(seen[0].image, other.image) for other in seen[1:]):
         raise ValueError(f"{name} ignores its latent z: {len(seen)} starts make the same image")
     raise ValueError(
-        f"{name} cannot be searched: no gradient reaches its latent z (a forward under torch.no_grad or inference_mode, "
-        "a detach, .data, rounding?). Take that out of its forward; adgan_fast needs no such guard around it"
+        f"{name} cannot be searched: no gradient reaches its latent z (a forward under torch.no_grad or "
+        "inference_mode, a detach, .data, rounding?). Take that out of its forward; adgan_fast needs no such guard around it"
     )
 
 
@@ -171,9 +171,9 @@ def _same(a: Look, b: Look) -> bool:
     return torch.equal(a.image, b.image) and all(close(x, y) for x, y in pairs)
 
 
-def _random_state(device: torch.device) -> list[torch.Tensor]:
-    states = [torch.random.get_rng_state()]
-    return [*states, torch.cuda.get_rng_state(device)] if device.type == "cuda" else states
+def _random_state(device: torch.device) -> torch.Tensor:
+    state = torch.random.get_rng_state()
+    return torch.cat([state, torch.cuda.get_rng_state(device)]) if device.type == "cuda" else state
 
 
 class _State:
@@ -231,8 +231,8 @@ def warn_of_range(module: nn.Module, probes: torch.Tensor, images: torch.Tensor)
         low, high = (float(x) for x in torch.aminmax(torch.cat([module(z[None].clone()) for z in probes[:4]])))
     if low >= 0 and high <= 1:
         warnings.warn(
-            f"generator {type(module).__name__} makes images in [0, 1] (seen: [{low:.3g}, {high:.3g}]), but uint8 images "
-            "are scaled to [-1, 1]; if it was trained on [0, 1], pass images as floats in [0, 1] (images / 255)",
+            f"generator {type(module).__name__} makes images in [0, 1] (seen: [{low:.3g}, {high:.3g}]), but uint8 "
+            "images are scaled to [-1, 1]; if it was trained on [0, 1], pass images as floats in [0, 1] (images / 255)",
             RuntimeWarning,
             stacklevel=5,
         )
@@ -241,7 +241,7 @@ def warn_of_range(module: nn.Module, probes: torch.Tensor, images: torch.Tensor)
 def check_loss(loss: Loss, reconstruction: torch.Tensor) -> None:
     """Call a loss on reconstructions (1, C, H, W), moved a little: on two at once, on each alone, and again.
 
-    Raises ValueError if it does not map to (B,), gives nothing to descend by, mixes the images of a batch, or is random.
+    Raises ValueError if it does not map to (B,), gives nothing to descend by, is random, or mixes a batch's images.
     """
     leaf = reconstruction.detach().clone().requires_grad_()
     rows = loss(leaf, (leaf * 0.9).detach())

@@ -79,7 +79,7 @@ def _only(name: str, image_shape: Shape, found: list[Shape], others: dict[Shape,
         seen = "; ".join(f"{what} from a latent (1, {', '.join(map(str, shape))})" for shape, what in others.items())
         raise ValueError(
             f"images have shape {wanted}, and a generator must return one tensor (B, C, H, W) of that size, but {name} "
-            f"returned {seen}. Resize the images, wrap it in a module that returns the image alone, or pass its latent_shape"
+            f"returned {seen}. Resize the images, have it return the image alone, or pass its latent_shape"
         )
     raise ValueError(
         f"latent_shape of {name} cannot be found: {f'none of the sizes {sizes[:12]}' if sizes else 'nothing'} that its "

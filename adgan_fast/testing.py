@@ -9,21 +9,26 @@ check` take it from here.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from torch import nn
 
-from .config import SearchConfig
+from . import validate
+from .config import LossFunction, SearchConfig
 from .result import SearchResult
-
-if TYPE_CHECKING:
-    from .api import Generator, Images
+from .starts import Starts
+from .working_copy import Generator, home_of, working_copy
 
 __all__ = [
     "FLOAT32", "FLOAT64", "PLAIN", "REDUCED", "SIGN", "Bound", "Check", "Errors", "Losses", "bound_of", "check_engine",
-    "errors", "improvement", "violations",
+    "errors", "improvement", "in_dtype", "in_float64", "violations",
 ]  # fmt: skip
+
+log = logging.getLogger("adgan_fast")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +177,12 @@ class Check:
 
 
 def check_engine(
-    gen: Generator, images: Images, *, engine: str, config: SearchConfig | None = None, **overrides: Any
+    gen: Generator,
+    images: torch.Tensor | np.ndarray,
+    *,
+    engine: str,
+    config: SearchConfig | None = None,
+    **overrides: Any,
 ) -> Check:
     """Hold an engine to the float64 reference on a generator and images of your own, by the rule of agreement.
 
@@ -185,6 +195,52 @@ def check_engine(
     Raises:
         ValueError: as `adgan_fast.search` does, where the engine cannot run this generator here, say.
     """
-    from . import verify  # which takes the rule from here
+    from .api import search  # which takes the rule from here
 
-    return verify.check_engine(gen, images, engine, (config or SearchConfig()).replace(**overrides))
+    config = (config or SearchConfig()).replace(**overrides).replace(verify=False)
+    module = working_copy(gen, config.device)
+    given = validate.as_images(images)
+    found = search(module, given, config=config, engine=engine)
+    dtype, latent = found.latents.dtype, tuple(found.latents.shape[2:])
+    drawn = Starts(
+        config.starts, seed=config.seed, prior=config.prior, n_seed=found.losses.shape[1], latent_shape=latent,
+        n_images=len(given), device=torch.device("cpu"), dtype=dtype,
+    )  # fmt: skip
+    starts = drawn.of_images(list(range(len(given))))  # as the engine had them, rounded
+    exact, most = in_float64(module, starts[:1, 0] if len(given) else torch.zeros(1, *latent))
+    loss = config.loss if isinstance(config.loss, str) else in_dtype(config.loss, dtype)
+    plain = config.replace(latent_shape=latent, engine="reference", precision="float32", loss=loss, chunk=None)
+
+    def reference(gen: nn.Module, dtype: torch.dtype) -> SearchResult:
+        images = given if given.dtype == dtype else validate.to_range(given, found.losses.dtype).to(dtype)
+        return search(gen, images, config=plain, starts=starts.to(dtype))
+
+    wanted = reference(exact, most)
+    precision = "float64" if dtype == torch.float64 else config.precision
+    wrong = violations(found, wanted, precision, lambda: reference(module, dtype))
+    return Check(engine, errors(found, wanted), tuple(wrong))
+
+
+def in_float64(module: nn.Module, z: torch.Tensor) -> tuple[nn.Module, torch.dtype]:
+    """A float64 copy of a working copy, to be the oracle, and its dtype.
+
+    The module itself, with a log line, where the copy does not run on z: some make float32 tensors in forward.
+    """
+    exact = working_copy(module, dtype=torch.float64)
+    device, dtype = home_of(module)
+    try:
+        with torch.no_grad():
+            exact(z.to(device, torch.float64, copy=True))
+    except (RuntimeError, TypeError, ValueError) as error:
+        log.info("the generator is compared in %s, since it does not run in float64: %s", dtype, error)
+        return module, dtype
+    return exact, torch.float64
+
+
+def in_dtype(loss: LossFunction, dtype: torch.dtype) -> LossFunction:
+    """A caller's loss for float64 oracles: it may know one dtype alone."""
+
+    def cast(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return loss(reconstruction.to(dtype), image.to(dtype)).to(reconstruction.dtype)
+
+    return cast

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import math
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,8 +21,7 @@ from .engines import Block, Engine, Gradients, Job, Reference
 from .losses import Loss
 from .precision import arithmetic
 from .starts import Starts, draw, uniforms
-from .testing import PLAIN, Losses, bound_of, violations
-from .working_copy import working_copy
+from .testing import PLAIN, Losses, in_dtype, in_float64, violations
 
 log = logging.getLogger("adgan_fast")
 
@@ -49,7 +48,11 @@ def verdict(engine: Engine, job: Job) -> str | None:
     key = _key(engine, job)
     if key not in _verdicts:
         began = time.perf_counter()
-        found = _look(engine, job)
+        try:
+            found = _look(engine, job)
+        except MemoryError as error:
+            log.warning("engine %r is not compared with the generator, for want of memory: %s", engine.name, error)
+            return None
         log.info(
             "engine %r %s (%.2f s)", engine.name, found or "agrees with the generator", time.perf_counter() - began
         )
@@ -60,7 +63,7 @@ def verdict(engine: Engine, job: Job) -> str | None:
 
 
 def _key(engine: Engine, job: Job) -> tuple[Any, ...]:
-    """What a verdict holds for. The weights count by their sums, the code by its class and what it makes of a latent."""
+    """What a verdict holds for. Weights count by their sums, code by its class and what it makes of a latent."""
     module, config = job.module, job.config
     with torch.no_grad():
         made = module(job.probes[:1].clone())
@@ -84,8 +87,8 @@ def _key(engine: Engine, job: Job) -> tuple[Any, ...]:
 
 def _look(engine: Engine, job: Job) -> str | None:
     """The check itself."""
-    for check in (_gradients, _pairs):
-        missed = check(engine, job, PAIRS)
+    for check, few in ((_gradients, 1), (_pairs, PAIRS)):
+        missed = check(engine, job, few)
         if missed and (missed := check(engine, job, AGAIN)):
             return f"disagrees with the generator: {missed}"
     return None
@@ -96,43 +99,45 @@ def _look(engine: Engine, job: Job) -> str | None:
 
 def _gradients(engine: Engine, job: Job, count: int) -> str:
     """What is wrong with the engine's output or gradients at most of `count` latents, or ""."""
-    exact, plain = _Oracle(job), _Oracle(job, job.dtype)
-    image = _images(job, 1)[0]
+    exact, image = _Oracle(job), _images(job, 1)[0]
     misses: list[str] = []
     for z in _latents(job, count):
         with arithmetic(job.config.precision):
             found = engine.gradients(job, image, z)
-        wrong = _furthest(found, exact.gradients(image, z), plain.gradients(image, z))
+        wanted = exact.gradients(image, z)
+        wrong = _furthest(found, wanted)
+        if wrong and job.dtype != torch.float64:  # some generators amplify rounding, in any float32 loop
+            wrong = _furthest(found, wanted, _Oracle(job, job.dtype).gradients(image, z))
         misses += [wrong] if wrong else []
     return misses[0] if 2 * len(misses) > count else ""
 
 
-def _furthest(found: Gradients, wanted: Gradients, plain: Gradients) -> str:
-    """The tensor that is furthest beyond its bound, in words, or ""."""
-    everything = torch.cat([g.double().flatten() for g in (wanted.of_latent, *wanted.of_weights.values())])
-    floor = FLOOR * float(everything.square().mean().sqrt())
-    rows = [("its output", found.image, wanted.image, plain.image, 0.0)]
-    rows += [("the gradient of the latent", found.of_latent, wanted.of_latent, plain.of_latent, floor)]
-    for name, gradient in wanted.of_weights.items():
-        mine = found.of_weights.get(name)
-        mine = torch.zeros_like(gradient) if mine is None else mine
-        rows.append((f"the gradient of {name}", mine, gradient, plain.of_weights[name], floor))
-    none = torch.zeros(1)
-    for name, gradient in found.of_weights.items():
-        if name not in wanted.of_weights:  # where the module has none
-            rows.append(
-                (f"the gradient of {name}", gradient, none.expand_as(gradient), none.expand_as(gradient), floor)
-            )
+def _furthest(found: Gradients, wanted: Gradients, plain: Gradients | None = None) -> str:
+    """The tensor that is furthest beyond its bound, in words, or "". `plain`: the plain loop's, in the engine's dtype."""
+    mine, right, loop = _tensors(found), _tensors(wanted), _tensors(plain) if plain else {}
+    gradients = [g.double().flatten() for what, g in right.items() if what != OUTPUT]
+    floor = FLOOR * _rms(torch.cat(gradients))
     worst, words = 1.0, ""
-    for what, mine, right, loop, least in rows:
-        off, size = _rms(mine, right), _rms(right)
-        allowed = max(GRADIENT * size + least, PLAIN * _rms(loop, right))
-        if not off <= worst * allowed:  # NaN is beyond every bound
-            worst, words = off / allowed if off == off and allowed else float("inf"), (
-                f"{what} is off by {off / size if size else off:.1e} of its size, {allowed / size if size else 0:.0e} "
-                "is allowed"
-            )  # fmt: skip
+    for what, like in (mine | right).items():
+        nothing = torch.zeros_like(like)  # what a gradient that is not there is
+        exact = right.get(what, nothing)
+        off, size = _rms(mine.get(what, nothing), exact), _rms(exact)
+        allowed = GRADIENT * size + (0.0 if what == OUTPUT else floor)
+        if plain:
+            allowed = max(allowed, PLAIN * _rms(loop.get(what, nothing), exact))
+        excess = off / allowed if allowed else (0.0 if off == 0 else math.inf)
+        if not excess <= worst:  # NaN is beyond every bound
+            worst = math.inf if math.isnan(excess) else excess
+            words = f"{what} is off by {off:.1e} (rms; its size is {size:.1e}), {allowed:.0e} is allowed"
     return words
+
+
+OUTPUT = "its output"
+
+
+def _tensors(found: Gradients) -> dict[str, torch.Tensor]:
+    named = {f"the gradient of {name}": dw for name, dw in found.of_weights.items()}
+    return {OUTPUT: found.image, "the gradient of the latent": found.of_latent, **named}
 
 
 def _rms(a: torch.Tensor, b: torch.Tensor | None = None) -> float:
@@ -187,16 +192,11 @@ class _Oracle:
     """`reference` on the caller's own module: in float64 where the module runs in it, or in another dtype."""
 
     def __init__(self, job: Job, dtype: torch.dtype = torch.float64) -> None:
-        module = working_copy(job.module, dtype=dtype)
+        module = job.module
         if dtype != job.dtype:
-            try:
-                with torch.no_grad():
-                    module(job.probes[:1].to(dtype, copy=True))
-            except (RuntimeError, TypeError, ValueError) as error:
-                log.info("the generator is compared in %s, since it does not run in %s: %s", job.dtype, dtype, error)
-                dtype, module = job.dtype, working_copy(job.module)
+            module, dtype = in_float64(module, job.probes[:1])
         self._dtype = dtype
-        loss = job.loss if job.loss.builtin else Loss(_in_dtype(job.loss, job.dtype), job.loss.name)
+        loss = job.loss if job.loss.builtin else Loss(in_dtype(job.loss, job.dtype), job.loss.name)
         config = job.config.replace(precision="float32")
         self._job = dataclasses.replace(job, module=module, config=config, loss=loss, dtype=dtype)
 
@@ -208,11 +208,6 @@ class _Oracle:
     def gradients(self, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """By autograd, of the loss of one pair."""
         return Reference().gradients(self._job, image.to(self._dtype), z.to(self._dtype))
-
-
-def _in_dtype(loss: Callable[..., torch.Tensor], dtype: torch.dtype) -> Callable[..., torch.Tensor]:
-    """A caller's loss may know one dtype alone."""
-    return lambda x, y: loss(x.to(dtype), y.to(dtype)).to(x.dtype)
 
 
 def _latents(job: Job, count: int) -> torch.Tensor:

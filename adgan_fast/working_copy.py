@@ -92,8 +92,8 @@ def _refuse_valueless(module: nn.Module) -> None:
                 raise ValueError(f"generator {name}: {kind} {path!r} is on the meta device: it has no values")
             if kind == "parameter" and tensor.is_complex():
                 raise ValueError(
-                    f"generator {name}: parameter {path!r} is complex ({tensor.dtype}), which no engine learns; keep it "
-                    "as a real parameter (torch.view_as_real) and use torch.view_as_complex in forward"
+                    f"generator {name}: parameter {path!r} is complex ({tensor.dtype}), which no engine learns; keep "
+                    "it as a real parameter (torch.view_as_real) and use torch.view_as_complex in forward"
                 )
 
 

@@ -58,7 +58,9 @@ def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
     made = forward(program, latent, weights, program.constants)
     value = job.loss(made[0], image.unsqueeze(0))[0]
     of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
-    return Gradients(made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] for dw in of_weights]))
+    return Gradients(
+        made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] for dw in of_weights])
+    )
 
 
 def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:

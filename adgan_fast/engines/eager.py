@@ -1,7 +1,8 @@
 """`eager`: any module at all, many pairs in one batch by ``torch.func`` (vmap of grad), fused Adam.
 
-There is one vmap at the most: over pairs that own their weights (per_seed), or over the samples of one owner (per_sample,
-frozen). Under two of them, one within the other, PyTorch computes some gradients wrongly (of nn.PReLU's weight, say).
+There is one vmap at the most: over pairs that own their weights (per_seed), or over the samples of one owner
+(per_sample, frozen). Under two of them, one within the other, PyTorch computes some gradients wrongly (of nn.PReLU's
+weight, say).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from .. import ops
-from ..working_copy import copied
 from ..workers import run_items
+from ..working_copy import copied
 from .job import Block, Gradients, Job
 from .kernels import load_kernels
 from .tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
@@ -124,10 +125,7 @@ class _Module:
         if self._apart:
             (dw, dz), losses = vmap(grad(self._pair, argnums=(0, 1), has_aux=True))(w, z[:, 0], x[:, 0])
             return (dw, dz.unsqueeze(1)), losses.unsqueeze(1)
-        found = [
-            grad(self._group, argnums=(0, 1), has_aux=True)({name: each[g] for name, each in w.items()}, z[g], x[g])
-            for g in range(len(z))
-        ]
+        found = [grad(self._group, argnums=(0, 1), has_aux=True)(_of_group(w, g), z[g], x[g]) for g in range(len(z))]
         dw = {name: torch.stack([of_weights[name] for (of_weights, _), _ in found]) for name in w}
         return (dw, torch.stack([dz for (_, dz), _ in found])), torch.stack([losses for _, losses in found])
 
@@ -136,8 +134,8 @@ class _Module:
         with torch.no_grad():
             if self._apart:
                 return vmap(self._image)(w, z[:, 0])
-            groups = ({name: each[g] for name, each in w.items()} for g in range(len(z)))
-            return torch.stack([vmap(lambda z: self._image(w, z)[0])(z[g]) for g, w in enumerate(groups)])
+            alone = vmap(lambda w, z: self._image(w, z)[0], in_dims=(None, 0))
+            return torch.stack([alone(_of_group(w, g), z[g]) for g in range(len(z))])
 
     def _pair(self, w: Tensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         value = self._loss(self._image(w, z), x.unsqueeze(0))[0]
@@ -153,6 +151,10 @@ class _Module:
         placed = {place: weights[name] for place, name in self._slots.items()}
         image: torch.Tensor = functional_call(self._module, placed, (z.unsqueeze(0).clone(),), tie_weights=False)
         return image
+
+
+def _of_group(w: Tensors, group: int) -> Tensors:
+    return {name: each[group] for name, each in w.items()}
 
 
 def _slots(module: nn.Module) -> dict[str, str]:

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
-from ..working_copy import copied
 from ..workers import run_items
+from ..working_copy import copied
 from .job import Block, Gradients, Job
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]

@@ -95,7 +95,7 @@ class Triton:
         return CHUNK[job.config.weights]
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
-        """See Engine.gradients: of the program. The kernels' own are not kept anywhere; whole pairs show what they do."""
+        """See Engine.gradients: the program's. The kernels keep none of theirs; whole pairs show what those do."""
         return batched.gradients(job, image, z)
 
     def run(self, job: Job, block: Block) -> None:
