@@ -154,7 +154,7 @@ def _refuse_unmoved(name: str, module: nn.Module, looks: list[Look], probes: tor
         raise ValueError(f"{name} ignores its latent z: {len(seen)} starts make the same image")
     raise ValueError(
         f"{name} cannot be searched: no gradient reaches its latent z (a forward under torch.no_grad or "
-        "inference_mode, a detach, .data, rounding?). Take that out of its forward; adgan_fast needs no such guard around it"
+        "inference_mode, a detach, .data, rounding?). Take that out of its forward"
     )
 
 

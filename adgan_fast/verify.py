@@ -113,7 +113,7 @@ def _gradients(engine: Engine, job: Job, count: int) -> str:
 
 
 def _furthest(found: Gradients, wanted: Gradients, plain: Gradients | None = None) -> str:
-    """The tensor that is furthest beyond its bound, in words, or "". `plain`: the plain loop's, in the engine's dtype."""
+    """The tensor furthest beyond its bound, in words, or "". `plain`: the plain loop's, in the engine's dtype."""
     mine, right, loop = _tensors(found), _tensors(wanted), _tensors(plain) if plain else {}
     gradients = [g.double().flatten() for what, g in right.items() if what != OUTPUT]
     floor = FLOOR * _rms(torch.cat(gradients))

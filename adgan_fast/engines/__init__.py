@@ -52,7 +52,7 @@ Verdict = Callable[[Engine, Job], str | None]
 def choose(job: Job, verdict: Verdict) -> Engine:
     """The engine that the config names, or for "auto" the fastest that can run this job; a log line says which.
 
-    Raises ValueError, with the reason and the remedy, where the engine that is named cannot run, or is not to be trusted.
+    Raises ValueError, with reason and remedy, where the engine that is named cannot run, or is not to be trusted.
     """
     if job.config.engine != "auto":
         return _asked(job, verdict)
