@@ -19,7 +19,7 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
-from .pt2 import CHECKS, Lifted, read_pt2
+from .pt2 import CHECKS, GRAD_MODE, Lifted, read_pt2, stopped
 
 _SIZE_METHODS = {
     torch.ops.aten.sym_size.int: "size",
@@ -167,7 +167,7 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
             state[name] = nn.Parameter(state[name], requires_grad=tensor.requires_grad)
 
     graph = fx.Graph()
-    values: dict[fx.Node, fx.Node] = {}
+    values: dict[fx.Node, Any] = {}
     inputs: list[str | None] = []
     latents: list[fx.Node] = []
     transient = set(constants)
@@ -190,12 +190,7 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
         values[node] = graph.placeholder("z" if inputs[-1] is None else f"t{len(inputs)}")
     if len(latents) != 1:
         raise ValueError(f"{what} takes {len(latents)} tensors, a generator takes one latent (B, *latent)")
-    for node in program.graph.nodes:
-        if node.op == "call_function" and not isinstance(node.target, torch._ops.HigherOrderOperator):
-            if not (_schema(node) and node.target._schema.name.removeprefix("aten::") in CHECKS):
-                values[node] = graph.node_copy(node, values.__getitem__)
-        elif node.op not in ("placeholder", "output"):
-            raise ValueError(f"{what}: node {node.name}: {node.op} {node.target} is not supported")
+    _copy_nodes(program.graph_module, graph, values)
     (image,) = (node for node in values if node.name == outputs[0].arg.name)
     graph.output(values[image])
 
@@ -213,6 +208,34 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
         state=state,
         transient=transient,
     )
+
+
+def _copy_nodes(body: fx.GraphModule, graph: fx.Graph, values: dict[fx.Node, Any]) -> None:
+    """Copy what `body` computes into `graph`; `values` holds its placeholders' stand-ins, and takes those of the rest.
+
+    A block under torch.no_grad, which is a call of a graph of its own, is put in line.
+    """
+    for node in body.graph.nodes:
+        if node.op in ("placeholder", "output") or (node.op == "get_attr" and all(map(_is_block, node.users))):
+            continue
+        if _is_block(node):
+            enabled, called, *given = node.args
+            inner = getattr(body, called.target)
+            inside = dict(zip(inner.graph.find_nodes(op="placeholder"), map(values.__getitem__, given), strict=True))
+            _copy_nodes(inner, graph, inside)
+            (output,) = inner.graph.find_nodes(op="output")
+            made = [inside[value] for value in output.args[0]]
+            values[node] = made if enabled else [stopped(graph, value) for value in made]
+        elif node.op != "call_function" or isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise ValueError(f"node {node.name}: {node.op} {node.target} is not supported")
+        elif node.target is operator.getitem and isinstance(values[node.args[0]], list):
+            values[node] = values[node.args[0]][node.args[1]]
+        elif not (_schema(node) and node.target._schema.name.removeprefix("aten::") in CHECKS):
+            values[node] = graph.node_copy(node, values.__getitem__)
+
+
+def _is_block(node: fx.Node) -> bool:
+    return f"torch.ops.{getattr(node.target, 'namespace', '')}.{getattr(node.target, '__name__', '')}" == GRAD_MODE
 
 
 # ---- rewriting

@@ -28,6 +28,7 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
+            warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
             exported = torch.export.export(module, (latent,), strict=False)
             if any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input

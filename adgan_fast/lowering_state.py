@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.export.graph_signature import OutputKind
 
 from .program import Layer, Program, Unlowered, Value
 
@@ -178,10 +179,16 @@ class Lowering:
         return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
 
     def _output(self) -> int:
-        results = self.node.args[0]
-        if not isinstance(results, (tuple, list)) or len(results) != 1:
+        results, specs = self.node.args[0], self.exported.graph_signature.output_specs
+        assert isinstance(results, (tuple, list))
+        kept = [spec.target for spec in specs if spec.kind is OutputKind.BUFFER_MUTATION]
+        if kept:
+            raise Unlowered(f"the generator writes into its own {kept[0]!r}")
+        # What it writes into its latent, as a first layer that works in place does, nobody reads.
+        images = [node for node, spec in zip(results, specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
+        if len(images) != 1:
             raise Unlowered("the generator returns more than one tensor")
-        output = self.value(results[0])
+        output = self.value(images[0])
         if not self.values[output].batched:
             raise Unlowered("the generator's output does not depend on the latent")
         if len(self.values[output].shape) != 3:

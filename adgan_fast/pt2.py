@@ -75,6 +75,9 @@ CHECKS = frozenset(
     ]
 )
 
+GRAD_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"
+"""A call of a graph of its own: what stood under torch.no_grad."""
+
 # Arithmetic on sizes. No `pow` and no shifts: a file could ask them for numbers without end.
 _ARITHMETIC = ["add", "sub", "mul", "floordiv", "truediv", "mod", "neg"]
 _COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge", "and_", "or_"]
@@ -320,6 +323,8 @@ class _Reader:
             return
         function: Callable[..., Any]
         kwargs: dict[str, Any] = {}
+        if target == GRAD_MODE:
+            return self._in_line(node, label)
         if isinstance(target, str) and target in _SIZE_ARITHMETIC:
             function = _SIZE_ARITHMETIC[target]
             args = [self._argument(entry["arg"], label) for entry in node["inputs"]]
@@ -339,6 +344,22 @@ class _Reader:
         else:
             for i, output in enumerate(outputs):
                 self._bind(output, made, label, i)
+
+    def _in_line(self, node: dict[str, Any], label: str) -> None:
+        """The nodes of a block under torch.no_grad (or enable_grad) in the place of the call."""
+        form, enabled = _only(node["inputs"][0]["arg"])
+        kind, block = _only(node["inputs"][1]["arg"])
+        if form != "as_bool" or kind != "as_graph":
+            raise ValueError(f"{label:.200} is not called with a mode and a graph")
+        given = [self._argument(entry["arg"], label) for entry in node["inputs"][2:]]
+        outer, body = self.values, block["graph"]
+        self.values = {_only(name)[1]["name"]: value for name, value in zip(body["inputs"], given, strict=True)}
+        for inner in body["nodes"]:
+            self._call(inner)
+        made = [self._argument(output, label) for output in body["outputs"]]
+        self.values = outer
+        for output, value in zip(node["outputs"], made, strict=True):
+            self._bind(output, value if enabled is True else stopped(self.graph, value), label)
 
     def _overload(self, name: str, overload: str, label: str) -> torch._ops.OpOverload:
         packet = getattr(torch.ops.aten, name, None)
@@ -429,6 +450,11 @@ class _Reader:
                 self.values[item["name"]] = self.graph.call_function(operator.getitem, (made, i))
         else:
             raise ValueError(f"{label:.200} has an output of kind {kind!r:.40}, which is not supported")
+
+
+def stopped(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    """`value` without its gradient, as what is made under torch.no_grad has none."""
+    return graph.call_function(torch.ops.aten.detach.default, (value,))
 
 
 def _only(union: Any) -> tuple[str, Any]:
