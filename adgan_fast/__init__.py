@@ -3,8 +3,8 @@
 from .api import score, search
 from .config import SearchConfig
 from .engines import EngineInfo, engines
-from .result import SearchResult
+from .result import SearchResult, Status
 
 __version__ = "0.1.0"
 
-__all__ = ["EngineInfo", "SearchConfig", "SearchResult", "engines", "score", "search"]
+__all__ = ["EngineInfo", "SearchConfig", "SearchResult", "Status", "engines", "score", "search"]

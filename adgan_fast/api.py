@@ -20,7 +20,7 @@ from .losses import Loss
 from .lowering import lower
 from .precision import arithmetic
 from .program import Unlowered
-from .result import SearchResult
+from .result import SearchResult, Status
 from .starts import Starts, draw
 from .working_copy import Generator, home_of, working_copy
 
@@ -102,8 +102,8 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
             }
             if len(given):
                 _search(engine, plan.planned(engine, job, len(given)), given, found)
-    lost = int((~torch.isfinite(found["scores"])).sum())
-    if lost:
+    diverged = finite & ~torch.isfinite(found["scores"])
+    if lost := int(diverged.sum()):
         warnings.warn(
             f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} or the loss returned "
             "such values on the way, or the learning rates let the search diverge",
@@ -113,6 +113,9 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
     if not bool(finite.all()):
         for tensor in found.values():
             tensor[~finite] = float("nan")
+    if everything:
+        found["status"] = torch.where(finite, torch.where(diverged, Status.diverged, Status.ok), Status.not_finite)
+        found["status"] = found["status"].to(torch.int8)
     return engine.name, found
 
 

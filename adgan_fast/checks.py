@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -87,7 +88,7 @@ def look(module: nn.Module, z: torch.Tensor, image_shape: Shape) -> Look:
         return Look(image.detach().clone(), found[0], tuple(found[1:]))
     except _RAISED as error:
         if "in-place" in str(error) or "inplace" in str(error):
-            raise ValueError(f"{name} cannot be differentiated: {_in_place(module, z)}{_first_line(error)}") from error
+            raise ValueError(f"{name} cannot be differentiated: {_in_place(module, z, str(error))}") from error
         if isinstance(error, ValueError) and str(error).startswith(name):
             raise
         raise ValueError(f"{name} cannot take a latent of shape {shape}: {_first_line(error)}") from error
@@ -201,22 +202,24 @@ class _State:
                 yield name, tensor
 
 
-def _in_place(module: nn.Module, z: torch.Tensor) -> str:
-    """The layer whose work in place spoils a gradient, in words: the one without which there is none."""
-    names = [name for name, layer in module.named_modules() if getattr(layer, "inplace", False) is True]
-    for name in names:
+def _in_place(module: nn.Module, z: torch.Tensor, raised: str) -> str:
+    """Which work in place spoils a gradient, in words: the layer without which there is one, or whose output it is."""
+    for name, layer in module.named_modules():
+        if getattr(layer, "inplace", False) is not True:
+            continue
         trial = copied(module)
-        layer = trial.get_submodule(name)
-        layer.inplace = False  # type: ignore[assignment]
+        trial.get_submodule(name).inplace = False  # type: ignore[assignment]
         try:
-            made = trial(z.detach().clone().requires_grad_().clone())
-            made.sum().backward()
+            trial(z.detach().clone().requires_grad_().clone()).sum().backward()
         except _RAISED:
             continue
-        return (
-            f"layer {name!r} ({type(layer).__name__}) works in place on what a gradient needs; give it inplace=False: "
-        )
-    return f"one of the layers {', '.join(map(repr, names))} works in place; give them inplace=False: " if names else ""
+        return f"layer {name!r} ({type(layer).__name__}) changes in place what a gradient needs; give it inplace=False"
+    spoilt = re.search(r"output \d+ of (\w+)", raised)
+    what = f"the output of {spoilt[1].removesuffix('Backward0')}" if spoilt else "a tensor"
+    return (
+        f"{what} is changed in place (by x += 1, x.relu_(), x[i] = …, or several layers with inplace=True) and a "
+        "gradient needs it as it was; make a new tensor there"
+    )
 
 
 def _first_line(error: BaseException) -> str:
