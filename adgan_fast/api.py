@@ -18,7 +18,7 @@ from .engines import Block, Engine, Job, choose, result_shapes
 from .latent_shape import latent_shape
 from .losses import Loss
 from .lowering import lower
-from .precision import arithmetic
+from .precision import arithmetic, permitted
 from .program import Unlowered
 from .result import SearchResult, Status
 from .starts import Starts, draw
@@ -94,7 +94,7 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
         device, dtype = home_of(module)
         random = torch.random.fork_rng([device] if device.type == "cuda" else [])
         with random, torch.autocast(device.type, enabled=False):
-            job = _job(module, device, dtype, given, config)
+            job = _job(module, device, dtype, given, permitted(config))
             engine = choose(job, verify.verdict)
             found = {
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)

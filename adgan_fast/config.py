@@ -40,6 +40,7 @@ class SearchConfig:
         latent_shape: shape of one latent, where it cannot be read off the generator's first layer.
         engine: ``"auto"`` or the name of an engine; see ``adgan_fast.engines()``.
         precision: the least exact arithmetic an engine may use: ``"float32"``, ``"tf32"`` or ``"bf16"``.
+            A search of more than five steps runs in float32.
         device: where to run; the generator's own device when None.
         chunk: pairs (images for ``weights="per_sample"``) computed together on a GPU; planned from free memory when
             None. On a CPU engines compute a number of their own at once, the same for every job size.

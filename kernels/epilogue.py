@@ -117,6 +117,8 @@ def affine_act_grad_kernel(
     offset = tl.load(shift + pair * shift_stride + columns, mask=inside, other=0.0)
     sum_scale = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     sum_shift = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
+    lost_scale = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)  # Kahan's sums: a large map has thousands of summands in each
+    lost_shift = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for first in range(0, positions, BLOCK_P):
         rows = first + tl.arange(0, BLOCK_P)
         place = pair * positions * channels + rows[:, None] * channels + columns[None, :]
@@ -125,8 +127,14 @@ def affine_act_grad_kernel(
         u = z * factor[None, :] + offset[None, :]
         d = tl.load(ga + place, mask=mask, other=0.0) * act_slope(u, slope, ACT)
         tl.store(gy + place, d * (factor * width)[None, :], mask=mask)
-        sum_scale += d * z
-        sum_shift += d
+        term = d * z - lost_scale
+        added = sum_scale + term
+        lost_scale = (added - sum_scale) - term
+        sum_scale = added
+        d -= lost_shift
+        added = sum_shift + d
+        lost_shift = (added - sum_shift) - d
+        sum_shift = added
     tl.store(gscale + pair * channels + columns, tl.sum(sum_scale, axis=0), mask=inside)
     tl.store(gshift + pair * channels + columns, tl.sum(sum_shift, axis=0), mask=inside)
 

@@ -37,6 +37,7 @@ def pixel_loss_kernel(
     ours = reconstruction + row * size
     theirs = image + row // starts * size
     total = tl.zeros((BLOCK,), tl.float32)
+    lost = tl.zeros((BLOCK,), tl.float32)
     for first in range(0, size, BLOCK):
         offsets = first + tl.arange(0, BLOCK)
         mask = offsets < size
@@ -45,11 +46,15 @@ def pixel_loss_kernel(
             place = offsets % channels * (size // channels) + offsets // channels
         difference = tl.load(ours + offsets, mask=mask, other=0.0) - tl.load(theirs + place, mask=mask, other=0.0)
         if SQUARED:
-            total += difference * difference
+            term = difference * difference
             slope = 2.0 * difference
         else:
-            total += tl.abs(difference)
+            term = tl.abs(difference)
             slope = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, difference))
+        term -= lost  # Kahan's sum: a large image's has a thousand summands in each lane
+        added = total + term
+        lost = (added - total) - term
+        total = added
         if GRADIENT:
             tl.store(gradient + row * size + offsets, slope, mask=mask)
     tl.store(value + row, tl.sum(total, axis=0))
