@@ -75,7 +75,9 @@ class Loss:
         """(B, C, H, W) twice to (B,); ValueError if a callable returns anything else."""
         if self.builtin:
             return self._function(reconstruction, image)
-        rows = self._function(reconstruction.clone(), image.clone())  # its own, to write into as it likes
+        # Copies of its own, to keep or to write into as it likes.
+        own = (x.clone(memory_format=torch.contiguous_format) for x in (reconstruction, image))
+        rows = self._function(*own)
         if not isinstance(rows, torch.Tensor) or rows.shape != reconstruction.shape[:1]:
             seen = tuple(rows.shape) if isinstance(rows, torch.Tensor) else type(rows).__name__
             raise ValueError(

@@ -78,8 +78,13 @@ class Native:
         image, start = image.unsqueeze(0).contiguous(), z.unsqueeze(0).contiguous()
         mode, loss, _, rates = settings(job)
         given = (image, start, parameters, constants, code, numbers, mode, loss)
-        made = ops.native_search(*given, 0, rates, own_loss=address)[3]
-        of_latent, *of_weights = torch.ops.adgan_fast.native_gradients.default(*given, address)
+        try:
+            made = ops.native_search(*given, 0, rates, own_loss=address)[3]
+            of_latent, *of_weights = torch.ops.adgan_fast.native_gradients.default(*given, address)
+        except RuntimeError:
+            if own is not None and own.error is not None:
+                raise own.error from None
+            raise
         return Gradients(made[0, 0], of_latent[0], by_name(job, of_weights))
 
     def run(self, job: Job, block: Block) -> None:

@@ -41,8 +41,8 @@ class OwnLoss:
             self._check()
             # A thread's own settings: those of the caller's are not this one's.
             with torch.inference_mode(False), torch.enable_grad():
-                leaf = self._tensor(reconstruction).requires_grad_(gradient is not None)
-                rows = self._loss(leaf, self._tensor(image))
+                leaf = self._at(reconstruction).unsqueeze(0).requires_grad_(gradient is not None)
+                rows = self._loss(leaf, self._at(image).unsqueeze(0))  # which copies both
                 if gradient is not None:
                     self._at(gradient).copy_(torch.autograd.grad(rows.sum(), leaf)[0][0])
             ctypes.c_float.from_address(value).value = rows.item()
@@ -55,7 +55,3 @@ class OwnLoss:
         c, h, w = self._shape
         memory = (ctypes.c_float * (c * h * w)).from_address(address)
         return torch.frombuffer(memory, dtype=torch.float32).view(h, w, c).permute(2, 0, 1)
-
-    def _tensor(self, address: int) -> torch.Tensor:
-        """A copy (1, C, H, W): a loss may keep what it is given, and the engine's memory changes."""
-        return self._at(address).unsqueeze(0).clone(memory_format=torch.contiguous_format)
