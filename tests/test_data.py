@@ -482,3 +482,25 @@ def test_a_grid_shows_every_image_in_its_place(tmp_path: Path) -> None:
     for bad in (images[:0], images[0], random_bytes(2, 2, 4, 4)):
         with pytest.raises(ValueError, match="images must have shape"):
             grid(bad)
+    for name, value in (("columns", 2.5), ("columns", 0), ("pad", -1), ("scale", True)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            save_grid(images, tmp_path / "grid.png", **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_grid_takes_bfloat16_and_numpys_numbers() -> None:
+    images = torch.tensor([-1.0, 1.0], dtype=torch.bfloat16).reshape(2, 1, 1, 1)
+    assert grid(images, np.int64(2), pad=np.int32(0)).tolist() == [[0, 255]]  # type: ignore[arg-type]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_grid(random_bytes(2, 1, 4, 4), tmp_path / "grid.png")
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save_grid(random_bytes(9, 1, 8, 8), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
