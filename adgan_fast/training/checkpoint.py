@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
@@ -164,17 +164,18 @@ def require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no generator here")
+    data = path.read_bytes()  # not by safe_open, which takes no path that is not UTF-8
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: a safetensors file, but not a generator of {FORMAT}")
-            if header.get("version") != str(VERSION):
-                found = header.get("version")
-                raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = load_bytes(data)
     except SafetensorError as error:
         raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+    length = int.from_bytes(data[:8], "little")  # of the JSON that follows; the reader has checked both
+    header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a safetensors file, but not a generator of {FORMAT}")
+    if header.get("version") != str(VERSION):
+        found = header.get("version")
+        raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
     try:
         return tensors, json.loads(header.get("architecture", ""))
     except ValueError as error:
