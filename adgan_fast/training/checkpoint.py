@@ -168,7 +168,8 @@ def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     try:
         tensors = load_bytes(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+        remedy = ". A .pt2 program needs no loading: give its path to adgan_fast.score" if data[:2] == b"PK" else ""
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error}){remedy}") from error
     length = int.from_bytes(data[:8], "little")  # of the JSON that follows; the reader has checked both
     header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     if header.get("format") != FORMAT:
