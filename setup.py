@@ -37,10 +37,26 @@ def unbuildable() -> str:
         return "it is built with GCC or Clang only"
     if CppExtension is None:
         return "torch was not importable during the build (install torch first and build with --no-build-isolation)"
-    compiler = shlex.split(os.environ.get("CXX", "c++"))[0]
+    command = os.environ.get("CXX", "c++")
+    try:
+        compiler = shlex.split(command)[0]
+    except (ValueError, IndexError):  # a quote that is not closed; nothing at all
+        return f"the variable CXX is no command: {command!r}; unset it, or let it name a C++ compiler"
     if shutil.which(compiler) is None:
-        return f"no C++ compiler ({compiler!r} was not found; the variable CXX names another)"
+        return f"no C++ compiler ({compiler!r} was not found, or cannot be run; the variable CXX names another)"
     return ""
+
+
+def unreadable() -> str:
+    """Which variables that a build splits into words cannot be split, for an error of setuptools that names none."""
+    names = ("CC", "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "LDSHARED", "LDCXXSHARED", "AR", "ARFLAGS")
+    found = []
+    for name in names:
+        try:
+            shlex.split(os.environ.get(name, ""))
+        except ValueError as error:
+            found.append(f"{name}={os.environ[name]!r}: {error}")
+    return "; ".join(found)
 
 
 class BuildNative(BuildExtension):
@@ -54,6 +70,10 @@ class BuildNative(BuildExtension):
                 super().run()
             except (BaseError, CCompilerError, RuntimeError, OSError, subprocess.CalledProcessError) as error:
                 reason = f"the compilation failed ({error})"
+            except ValueError as error:
+                reason = f"the compilation failed ({unreadable() or error})"
+        if not reason and not all(Path(self.get_ext_fullpath(each.name)).exists() for each in self.extensions):
+            reason = f"the compilation failed (the C++ compiler, CXX={os.environ.get('CXX', 'c++')!r}, made no file)"
         if reason and STRICT:
             sys.exit(f"adgan_fast: the C++ extension was not built: {reason}. ADGAN_FAST_BUILD_EXT=1 asked for it.")
         package = ROOT / "adgan_fast" if in_tree else Path(self.build_lib) / "adgan_fast"
@@ -64,7 +84,7 @@ class BuildNative(BuildExtension):
             for old in package.glob("_C.*so"):
                 old.unlink()  # of an earlier build: it may not fit the rest of the package
             package.mkdir(parents=True, exist_ok=True)
-            note.write_text(reason + "\n", encoding="utf-8")
+            note.write_text(reason + "\n", encoding="utf-8", errors="backslashreplace")  # a name may be no text
 
 
 def extension():

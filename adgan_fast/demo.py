@@ -12,6 +12,7 @@ import contextlib
 import csv
 import dataclasses
 import importlib.util
+import io
 import logging
 import sys
 import time
@@ -41,6 +42,11 @@ SPLIT_SEED = 0  # one split, whatever --seed is
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo; returns the exit status."""
+    with _any_terminal():
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = _parser()
     args = parser.parse_args(argv)
     missing = [name for name in ("matplotlib", "pyarrow", "sklearn") if importlib.util.find_spec(name) is None]
@@ -128,12 +134,13 @@ def _write(output: Path, digit: int, tested: ImageSet, index: npt.NDArray[np.int
     labels, scores = _labels(tested), result.scores.numpy()
     anomalous = labels != digit
     columns: dict[str, npt.NDArray[Any]] = {"index": index, "label": labels, "anomalous": anomalous, "score": scores}
-    with open(output / "scores.csv", "w", newline="") as file:
+    with open(output / "scores.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(columns)
         for row in zip(index, labels, anomalous, scores, strict=True):
             writer.writerow((row[0], row[1], int(row[2]), f"{row[3]:.9g}"))  # nine digits give a float32 back exactly
-    parquet.write_table(pa.table(columns), output / "scores.parquet")
+    with open(output / "scores.parquet", "wb") as binary:  # pyarrow opens no path that is not UTF-8
+        parquet.write_table(pa.table(columns), binary)
     auc = float(roc_auc_score(anomalous, scores))
     false_positives, true_positives, _ = roc_curve(anomalous, scores)
     save_roc(output / "roc.png", false_positives, true_positives, auc, f"Digit {digit} against the other nine")
@@ -154,6 +161,20 @@ def _mean(result: SearchResult, which: npt.NDArray[np.bool_]) -> float:
 
 def _say(line: str) -> None:
     print(line, flush=True)
+
+
+@contextlib.contextmanager
+def _any_terminal() -> Iterator[None]:
+    """What a terminal cannot show (an ASCII one the letters of a folder's name, say) is shown as an escape."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from pathlib import Path
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+
+from . import files
+from .given import whole
 
 
 def grid(
@@ -25,18 +29,18 @@ def grid(
     Returns:
         (height, width) for C = 1, else (height, width, 3), uint8.
     """
-    array = images.detach().cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    if isinstance(images, torch.Tensor):
+        images = images.detach().cpu()
+        images = (images.float() if images.is_floating_point() else images).numpy()  # NumPy has no bfloat16
+    array = np.asarray(images)
     if array.ndim != 4 or array.shape[1] not in (1, 3) or len(array) == 0:
         raise ValueError(f"images must have shape (N, 1 or 3, H, W) with N at least 1, got {array.shape}")
     if array.dtype != np.uint8:
         array = np.nan_to_num(array.astype(np.float32), nan=-1.0)
         array = np.rint((array.clip(-1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
     count, channels, height, width = array.shape
-    if columns is None:
-        columns = math.ceil(math.sqrt(count))
-    if columns < 1 or pad < 0:
-        raise ValueError(f"columns must be at least 1 and pad at least 0, got {columns} and {pad}")
-    columns = min(columns, count)
+    columns = math.ceil(math.sqrt(count)) if columns is None else min(whole("columns", columns, 1), count)
+    pad = whole("pad", pad, 0)
     rows = math.ceil(count / columns)
     picture = np.full((pad + rows * (height + pad), pad + columns * (width + pad), channels), 128, dtype=np.uint8)
     for index, image in enumerate(array):
@@ -54,9 +58,8 @@ def save_grid(
     scale: int = 1,
 ) -> Path:
     """Writes ``grid(images, columns, pad=pad)``, every pixel ``scale`` times as large, as a PNG file."""
-    if scale < 1:
-        raise ValueError(f"scale must be at least 1, got {scale}")
-    path = Path(path)
+    scale, path, png = whole("scale", scale, 1), Path(path), io.BytesIO()
     picture = Image.fromarray(grid(images, columns, pad=pad))
-    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(path, format="PNG")
+    picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST).save(png, format="PNG")
+    files.replace(path, png.getvalue())
     return path

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from pathlib import Path
 
 import psutil
 import torch
 
+from . import cgroups
 from .engines import Block, Engine, Job
 
 log = logging.getLogger("adgan_fast")
@@ -22,17 +22,7 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return min([psutil.virtual_memory().available, *_container_bytes()])
-
-
-def _container_bytes() -> list[int]:
-    """What a control group (v2) leaves of its memory limit, where there is one."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        limit, used = ((root / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:
-        return []
-    return [max(0, int(limit) - int(used))] if limit.isdigit() and used.isdigit() else []
+    return min([psutil.virtual_memory().available, *cgroups.bytes_left()])
 
 
 def planned(engine: Engine, job: Job, n_images: int) -> Job:

@@ -149,12 +149,43 @@ def read_pt2(path: str | os.PathLike[str]) -> Lifted:
     """The program saved at `path`. ValueError with the file's name where it is damaged, unsafe or not supported."""
     name = os.fspath(path)
     try:
+        if other := _other_kind(name):
+            raise ValueError(other)
         with open(name, "rb") as file, zipfile.ZipFile(file) as archive:
             return _Reader(_Records(archive, os.fstat(file.fileno()).st_size)).lifted()
     except ValueError as error:  # includes JSON and UTF-8 errors
         raise ValueError(f"{name}: {error}") from error
     except _DAMAGE as error:
         raise ValueError(f"{name}: not a readable .pt2 program ({type(error).__name__}: {error})") from error
+
+
+_LOAD_GENERATOR = "pass what adgan_fast.training.load_generator(path) returns"
+_LOAD_STATE = "build the module in your program, load its weights with module.load_state_dict"
+_PICKLES = (".pt", ".pth", ".pkl", ".ckpt")
+
+
+def _other_kind(name: str) -> str:
+    """Where a path is plainly of something else that generators are kept in: what it is, and the remedy; else ""."""
+    if os.path.isdir(name):
+        return f"a folder, not a .pt2 file. If it is of a training run, {_LOAD_GENERATOR}"
+    if os.path.basename(name) == "checkpoint.json":
+        return f"belongs to a checkpoint of a training run, not a .pt2 file: {_LOAD_GENERATOR}"
+    with open(name, "rb") as file:
+        head = file.read(1 << 16)
+        entries = zipfile.ZipFile(file).namelist() if zipfile.is_zipfile(file) else []
+    names = {entry.partition("/")[2] for entry in entries}
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= 100_000_000:  # the longest header safetensors allows
+        if b'"adgan_fast"' in head:
+            return f"a saved generator, weights without a program: {_LOAD_GENERATOR}"
+        load = f"{_LOAD_STATE}(safetensors.torch.load_file(path)), and pass it"
+        return f"a safetensors file, weights without a program: {load}"
+    if {"data.pkl", "constants.pkl"} <= names:
+        return "TorchScript, not a .pt2 file: pass the module that it was made from"
+    # The second byte of a pickle is its protocol. Older ones begin with any letter: there the name has to tell.
+    if "data.pkl" in names or (head[:1] == b"\x80" and head[1:2] <= b"\5") or (not names and name.endswith(_PICKLES)):
+        load = f"{_LOAD_STATE}(torch.load(path, weights_only=True)), and pass it"
+        return f"a pickle (weights or a module, of torch.save), which can run code and is never read: {load}"
+    return ""
 
 
 class _Records:

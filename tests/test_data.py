@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import gzip
+import os
 import pickle
 import struct
 import sys
 import tarfile
+import tempfile
+import warnings
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -465,6 +470,218 @@ def test_damaged_pictures_are_named(tmp_path: Path) -> None:
         load_folder(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "TIFF, compressed"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_put_upright(tmp_path: Path, kind: str, orientation: int) -> None:
+    upright = np.zeros((8, 16), np.uint8)
+    upright[:4, :4], upright[:4, -4:], upright[-4:, :4] = 255, 170, 85  # three corners tell every turn
+    stored = {
+        2: upright[:, ::-1], 3: np.rot90(upright, 2), 4: upright[::-1], 5: upright.T, 6: np.rot90(upright),
+        7: np.rot90(upright, 2).T, 8: np.rot90(upright, -1),
+    }.get(orientation, upright)  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"compression": "tiff_lzw"} if kind.endswith("compressed") else {"quality": 100} if kind == "JPEG" else {}
+    options |= {"lossless": True} if kind == "WEBP" else {}
+    write_picture(tmp_path / "a.png", np.ascontiguousarray(stored), format=kind[:4], exif=exif, **options)
+    found = load_folder(tmp_path, channels=1).images[0, 0]
+    np.testing.assert_allclose(found.astype(int), upright, atol=3)
+
+
+def png(pixels: np.ndarray, colour: int, *chunks: tuple[bytes, bytes], depth: int | None = None) -> bytes:
+    """A PNG, its bytes written one by one: rows of unfiltered samples, (H, W, samples) of 8 or 16 bits."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    head = struct.pack(">IIBBBBB", width, height, depth or 8 * pixels.itemsize, colour, 0, 0, 0)
+    rows = pixels.astype(pixels.dtype.newbyteorder(">")).reshape(height, -1)
+    data = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    parts = [(b"IHDR", head), *chunks, (b"IDAT", data), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+BROKEN_EXIF = {
+    "nothing": b"",
+    "no header": b"\xff" * 10,
+    "cut short": b"Exif\0\0MM\0*\0\0\0\x08\xff\xff",
+    "a text": b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x03ab\0\0",
+    "a 9": b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x09\0\0",
+}
+
+
+@pytest.mark.parametrize("exif", BROKEN_EXIF)
+def test_broken_exif_is_no_orientation(tmp_path: Path, exif: str) -> None:
+    pixels = random_bytes(4, 6, 1)
+    (tmp_path / "a.png").write_bytes(png(pixels, 0, (b"eXIf", BROKEN_EXIF[exif])))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(load_folder(tmp_path).images[0, 0], pixels[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("colour", "samples"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["grey", "RGB", "grey and alpha", "RGBA"]
+)
+def test_more_than_8_bits_a_channel_are_never_cut(tmp_path: Path, colour: int, samples: int) -> None:
+    path = tmp_path / "deep.png"
+    path.write_bytes(png(np.full((4, 6, samples), 200, np.uint8), colour))
+    assert (load_folder(tmp_path).images == 200).all()
+    path.write_bytes(png(np.full((4, 6, samples), 200, np.uint16), colour))  # 12 bits of a camera, say: cut, all black
+    for options in ({}, {"size": 8}, {"channels": 1}):
+        with pytest.raises(ValueError, match=r"deep\.png: more than 8 bits a channel, expected 8: convert") as caught:
+            load_folder(tmp_path, **options)  # type: ignore[arg-type]
+        assert "load_arrays" in str(caught.value)
+
+
+def test_16_bits_of_a_tiff_are_refused_and_of_a_ppm_scaled(tmp_path: Path) -> None:
+    pixels = np.full((4, 6, 3), 51400, np.uint16)  # 200 of 255
+    after = 8 + 2 + 9 * 12 + 4  # of head and directory: three sizes of a sample, and then the pixels
+    entries = [(256, 6), (257, 4), (259, 1), (262, 2), (273, after + 6), (277, 3), (278, 4), (279, pixels.nbytes)]
+    directory = struct.pack("<HHII", 258, 3, 3, after)
+    directory += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in entries)
+    head = b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", 9)
+    (tmp_path / "a.tif").write_bytes(head + directory + bytes(4) + struct.pack("<HHH", 16, 16, 16) + pixels.tobytes())
+    with pytest.raises(ValueError, match=r"a\.tif: more than 8 bits a channel"):
+        load_folder(tmp_path)
+    (tmp_path / "a.tif").unlink()
+    (tmp_path / "a.ppm").write_bytes(b"P6 6 4 65535\n" + pixels.astype(">u2").tobytes())
+    assert (load_folder(tmp_path).images == 200).all()
+
+
+def test_grey_palettes_are_grey(tmp_path: Path) -> None:
+    pixels = random_bytes(5, 6)
+    write_picture(tmp_path / "a.gif", pixels)
+    indices = np.arange(30, dtype=np.uint8).reshape(5, 6, 1) % 4
+    palette = bytes([9, 9, 9, 90, 90, 90, 200, 200, 200, 30, 30, 30, 255, 0, 0])  # the last, red, is never used
+    (tmp_path / "b.png").write_bytes(png(indices, 3, (b"PLTE", palette)))
+    loaded = load_folder(tmp_path)
+    assert loaded.images.shape == (2, 1, 5, 6)
+    assert np.array_equal(loaded.images[0, 0], pixels)
+    assert np.array_equal(loaded.images[1, 0], np.array([9, 90, 200, 30], np.uint8)[indices[..., 0]])
+    indices[0, 0] = 4
+    (tmp_path / "b.png").write_bytes(png(indices, 3, (b"PLTE", palette)))
+    loaded = load_folder(tmp_path)
+    assert loaded.images.shape == (2, 3, 5, 6)
+    assert loaded.images[1, :, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_what_systems_and_editors_leave_behind_is_passed_over(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/1.png", "dog/more/2.png"):
+        write_picture(tmp_path / name, random_bytes(4, 4))
+    expected = load_folder(tmp_path)
+    for name in (
+        ".hidden/1.png", "__MACOSX/dog/1.png", "dog/__MACOSX/1.png", "dog/.ipynb_checkpoints/1-checkpoint.png",
+        "dog/more/.x/y/3.png", "dog/.3.png",
+    ):  # fmt: skip
+        write_picture(tmp_path / name, random_bytes(9, 9))
+    for name in (".DS_Store", "dog/.DS_Store", "dog/._1.png", "dog/Thumbs.db"):
+        (tmp_path / name).write_bytes(b"no picture")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded = load_folder(tmp_path)
+    assert loaded.names == expected.names == ("cat/1.png", "dog/1.png", "dog/more/2.png")
+    assert np.array_equal(loaded.images, expected.images)
+
+
+def test_links_are_followed_or_named(tmp_path: Path) -> None:
+    write_picture(tmp_path / "elsewhere/1.png", random_bytes(4, 4))
+    root = tmp_path / "root"
+    write_picture(root / "cat/1.png", random_bytes(4, 4))
+    (root / "cat/2.png").symlink_to(tmp_path / "elsewhere/1.png")
+    (root / "dog").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_folder(root).names == ("cat/1.png", "cat/2.png", "dog/1.png")
+    (root / "cat/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "cat/more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (root / "cat/round").symlink_to(root / "cat", target_is_directory=True)
+    (root / "cat/.gone.png").symlink_to(tmp_path / "nowhere.png")
+    (root / "owl").symlink_to(root / "owl")
+    with pytest.warns(UserWarning, match="links that lead nowhere or to folders") as caught:
+        loaded = load_folder(root)
+    assert loaded.names == ("cat/1.png", "cat/2.png", "dog/1.png")
+    assert f"{root}: passed over 4 links" in str(caught[0].message)
+    assert "cat/gone.png, cat/more, cat/round, owl: copy" in str(caught[0].message)
+    assert caught[0].filename == __file__
+    with pytest.warns(UserWarning, match="passed over 1 links"), pytest.raises(ValueError, match="no pictures"):
+        (tmp_path / "flat").mkdir()
+        (tmp_path / "flat/a.png").symlink_to("nowhere")
+        load_folder(tmp_path / "flat")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+@pytest.mark.parametrize("suffix", ["bmp", "gif", "jpg", "png", "ppm", "tif", "webp"])
+def test_a_picture_cut_short_anywhere_is_named_or_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"cut.{suffix}"
+    write_picture(path, random_bytes(6, 7, 3))
+    data = path.read_bytes()
+    refused = 0
+    for length in range(0, len(data), max(1, len(data) // 60)):
+        path.write_bytes(data[:length])
+        try:
+            load_folder(tmp_path)  # what is missing may be an end mark alone
+        except ValueError as error:
+            refused += 1
+            assert str(path) in str(error)
+    assert refused > 20
+
+
+def test_a_decompression_bomb_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_picture(tmp_path / "big.png", random_bytes(10, 30))
+    for limit in (200, 100):  # between this and twice this Pillow but warns, without a name
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        with pytest.raises(ValueError, match=r"big\.png: too many pixels .*MAX_IMAGE_PIXELS"):
+            load_folder(tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 300)
+    assert len(load_folder(tmp_path)) == 1
+
+
+def test_an_empty_file_and_a_program_in_a_pictures_name_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    script = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"
+    for data, message in [(b"", "the file is empty"), (script, "none of BMP")]:
+        path.write_bytes(data)
+        with pytest.raises(ValueError, match=f"{path}: not a picture, .*{message}"):
+            load_folder(tmp_path)
+
+
+@pytest.fixture
+def nobody() -> Iterator[Path]:
+    """A folder of a user whom permissions bind: root is not bound, so the effective user changes meanwhile."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("Windows has no such permissions")
+    with tempfile.TemporaryDirectory() as name:
+        before = os.geteuid()
+        if before == 0:
+            os.chmod(name, 0o777)
+            os.seteuid(65534)
+        try:
+            yield Path(name)
+        finally:
+            os.seteuid(before)
+
+
+def test_what_may_not_be_read_is_named(nobody: Path) -> None:
+    write_picture(nobody / "cat/1.png", random_bytes(4, 4))
+    (nobody / "cat/1.png").chmod(0)
+    with pytest.raises(ValueError, match=r"cat/1\.png: cannot be read \(Permission denied\)"):
+        load_folder(nobody)
+    (nobody / "cat/1.png").chmod(0o600)
+    (nobody / "cat/more").mkdir(mode=0)
+    with pytest.raises(ValueError, match=r"cat/more: cannot be read \(Permission denied\)"):
+        load_folder(nobody)
+
+
+def test_sizes_and_channels_may_be_numpys_numbers(tmp_path: Path) -> None:
+    write_picture(tmp_path / "a.png", random_bytes(4, 4))
+    for size in (np.int64(8), [np.int32(8), 8]):
+        assert load_folder(tmp_path, size=size, channels=np.int64(3)).images.shape == (1, 3, 8, 8)  # type: ignore[arg-type]
+    for name, value in (("size", 8.0), ("size", (True, 8)), ("channels", True), ("channels", 1.0)):
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            load_folder(tmp_path, **{name: value})  # type: ignore[arg-type]
+
+
 # Picture grids
 
 
@@ -482,3 +699,25 @@ def test_a_grid_shows_every_image_in_its_place(tmp_path: Path) -> None:
     for bad in (images[:0], images[0], random_bytes(2, 2, 4, 4)):
         with pytest.raises(ValueError, match="images must have shape"):
             grid(bad)
+    for name, value in (("columns", 2.5), ("columns", 0), ("pad", -1), ("scale", True)):
+        with pytest.raises(ValueError, match=f"{name} must be a whole number"):
+            save_grid(images, tmp_path / "grid.png", **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_grid_takes_bfloat16_and_numpys_numbers() -> None:
+    images = torch.tensor([-1.0, 1.0], dtype=torch.bfloat16).reshape(2, 1, 1, 1)
+    assert grid(images, np.int64(2), pad=np.int32(0)).tolist() == [[0, 255]]  # type: ignore[arg-type]
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_grid(random_bytes(2, 1, 4, 4), tmp_path / "grid.png")
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        save_grid(random_bytes(9, 1, 8, 8), path)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]

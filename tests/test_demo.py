@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -154,6 +157,52 @@ def test_an_interrupt_ends_the_demo_without_a_traceback(where: str, tmp_path: Pa
     assert "Interrupted" in capsys.readouterr().err
     assert torch.get_num_threads() == threads
     assert not (tmp_path / "scores.csv").exists()
+
+
+def run_demo(output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The demo as a program of its own, in this environment."""
+    command = [sys.executable, "-m", "adgan_fast.demo", *QUICK, "--n-seed", "1", "--output", str(output)]
+    env = os.environ | environment
+    done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
+    assert done.returncode == 0, done.stderr
+    assert {file.name for file in output.iterdir()} == FILES
+    return done
+
+
+def test_the_demo_runs_with_any_backend_named_and_any_folder_on_an_ascii_terminal(tmp_path: Path) -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = run_demo(tmp_path / "Prüfung", MPLBACKEND="nonsense", **ascii_only)
+    # As Python reads the name: a letter, or two bytes that are no ASCII.
+    assert re.search(r"Writing to .*/Pr(\\xfc|\\udcc3\\udcbc)fung", done.stdout)
+    assert "MPLBACKEND='nonsense' is no backend of matplotlib" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that is not UTF-8 needs a file system that takes it")
+def test_the_demo_writes_to_a_folder_whose_name_is_no_text(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"\xff")
+    run_demo(folder, PYTHONCOERCECLOCALE="0", LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="")
+    assert weights_of(folder)
+
+
+def test_the_callers_streams_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
+    monkeypatch.setattr(sys, "stdout", out)
+    assert demo.main([*QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
+    assert out.errors == "strict"
+    monkeypatch.setattr(sys, "stdout", io.StringIO())  # of a notebook, say: takes everything
+    assert demo.main([*QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
+
+
+BACKEND = """
+import os, adgan_fast.report, matplotlib
+print(os.environ["MPLBACKEND"], matplotlib.rcParams["backend"])
+"""
+
+
+def test_a_backend_named_in_the_environment_holds_for_the_rest_of_the_program() -> None:
+    command, environment = [sys.executable, "-c", BACKEND], os.environ | {"MPLBACKEND": "svg"}
+    assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout == "svg svg\n"
 
 
 # Pictures

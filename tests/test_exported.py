@@ -13,12 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+import adgan_fast
 from adgan_fast.exported import load_exported
+from adgan_fast.models import DCGANGenerator
+from adgan_fast.training import WGANConfig, save_generator, train
 
 LATENT = 6
 Records = dict[str, bytes]
@@ -440,6 +445,42 @@ def test_higher_order_operators_are_refused_and_the_node_named(tmp_path):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         load_exported(tmp_path / "none.pt2")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_other_files_that_generators_are_kept_in_are_named_with_the_remedy(tmp_path):
+    generator = DCGANGenerator(8, 1, latent=4, width=2).eval()
+    images, folder = np.zeros((1, 1, 8, 8), np.uint8), tmp_path / "run"
+    train(images, WGANConfig(latent=4, width=2, steps=0), out=folder)
+    save_file(generator.state_dict(), tmp_path / "others.safetensors")
+    torch.save(generator.state_dict(), tmp_path / "weights.pt")
+    torch.save(generator, tmp_path / "module.pth")
+    torch.save(generator, tmp_path / "module.pt2")
+    torch.save(generator.state_dict(), tmp_path / "old", _use_new_zipfile_serialization=False)
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "weights.pt").read_bytes()[:-50])
+    (tmp_path / "text.pkl").write_bytes(pickle.dumps({}, protocol=0))
+    torch.jit.script(nn.Linear(2, 2)).save(tmp_path / "script.pt")  # type: ignore[no-untyped-call]
+    saved = r"adgan_fast\.training\.load_generator"
+    torch_saved = ("weights.pt", "module.pth", "module.pt2", "old", "cut.pt", "text.pkl")
+    pickled = r"a pickle .* never read: build the module .*load_state_dict\(torch\.load\(path, weights_only=True\)\)"
+    for path, message in [
+        (save_generator(generator, tmp_path / "mine.safetensors"), saved),
+        (save_generator(generator, tmp_path / "mine.pt2"), saved),
+        (folder, saved),
+        (folder / "checkpoint.json", saved),
+        (folder / "generator.safetensors", saved),
+        (tmp_path / "others.safetensors", r"load_state_dict\(safetensors\.torch\.load_file\(path\)\)"),
+        *((tmp_path / name, pickled) for name in torch_saved),
+        (tmp_path / "script.pt", "TorchScript, not a .pt2 file: pass the module"),
+    ]:
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))}: .*{message}"):
+            adgan_fast.score(path, images)
+
+
+def test_a_program_may_have_any_name(tmp_path):
+    for name in ("program.pt", "program.safetensors", "program"):
+        loaded = load_exported(save(export(dcgan().eval()), tmp_path / name))
+        assert loaded(latents(2)).shape == (2, 3, 8, 8)
 
 
 # ---- hostile files

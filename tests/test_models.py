@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from torch.func import functional_call, stack_module_state, vmap
@@ -54,6 +57,24 @@ def test_without_a_generator_the_global_seed_decides() -> None:
     torch.manual_seed(3)
     second = DCGANCritic(8, 1, width=2)
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("kind", [DCGANGenerator, DCGANCritic])
+def test_every_weight_is_on_the_default_device_and_of_the_default_dtype(kind: type) -> None:
+    with torch.device("meta"):
+        assert {value.device.type for value in kind(8, 1, width=2).state_dict().values()} == {"meta"}
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {parameter.dtype for parameter in kind(8, 1, width=2).parameters()} == {torch.float64}
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_numpys_whole_numbers_are_whole_numbers() -> None:
+    model = DCGANGenerator(np.int64(8), np.int32(1), np.uint8(4), np.int64(2))  # type: ignore[arg-type]
+    assert model.config == DCGANGenerator(8, 1, 4, 2).config
+    json.dumps(model.config)
+    json.dumps(DCGANCritic(np.int64(8), np.int32(1), np.int64(2)).config)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("size", IMAGE_SIZES)

@@ -137,6 +137,38 @@ def test_without_a_compiler_a_strict_build_fails(tree, tmp_path):
     assert "'/nonexistent/c++' was not found" in done.stderr
 
 
+BAD_VARIABLES = {
+    "nothing": ("CXX", "", "the variable CXX is no command: ''; unset it"),
+    "blank": ("CXX", " ", "the variable CXX is no command: ' '; unset it"),
+    "a quote not closed": ("CXX", "c++ 'x", 'the variable CXX is no command: "c++ \'x"; unset it'),
+    "no program": ("CXX", str(ROOT / "README.md"), "README.md' was not found, or cannot be run"),
+    "a folder": ("CXX", str(ROOT), "was not found, or cannot be run"),
+    "no text": ("CXX", os.fsdecode(b"\xff++"), "'\\udcff++' was not found"),
+    "no compiler": ("CXX", shutil.which("true"), "made no file"),
+    **{
+        name: (name, "'-x", f'the compilation failed ({name}="\'-x": No closing quotation)')
+        for name in ("CC", "CFLAGS", "LDSHARED")
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("what", "flag"), [*((what, "") for what in BAD_VARIABLES), ("nothing", "1"), ("no compiler", "1"), ("CFLAGS", "1")]
+)
+def test_a_variable_of_the_environment_that_means_nothing_is_named(tree, tmp_path, what, flag):
+    name, value, message = BAD_VARIABLES[what]
+    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
+        source.unlink()
+    (tree / "csrc/ok.cpp").write_text("int ok;\n")
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag, **{name: value})
+    assert (done.returncode != 0) == (flag == "1")
+    line = done.stderr.strip().splitlines()[-1]
+    assert message in line
+    assert line.startswith("adgan_fast: the C++ extension was not built: " if flag else "adgan_fast: going on without")
+    assert flag == "1" or message in (tmp_path / "site/adgan_fast/_C.unbuilt.txt").read_text()
+
+
 @pytest.mark.parametrize("in_tree", [False, True], ids=["elsewhere", "in the tree, without ninja"])
 @pytest.mark.parametrize("flag", ["", "1"])
 def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag, in_tree):

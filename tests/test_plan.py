@@ -18,7 +18,7 @@ import torch
 from generators import FAMILIES
 
 import adgan_fast
-from adgan_fast import ops, plan
+from adgan_fast import cgroups, ops, plan
 from adgan_fast.engines import Job
 from adgan_fast.losses import Loss
 from adgan_fast.starts import Starts
@@ -116,16 +116,9 @@ def test_free_bytes_are_some_of_the_machines():
     assert 0 < plan.free_bytes(torch.device("cpu")) <= psutil.virtual_memory().total
 
 
-@pytest.mark.parametrize(
-    ("limit", "used", "left"), [("5000", "2000", [3000]), ("max", "2000", []), ("5000", "9000", [0])]
-)
-def test_a_containers_limit_is_respected(limit, used, left, tmp_path, monkeypatch):
-    (tmp_path / "memory.max").write_text(limit + "\n")
-    (tmp_path / "memory.current").write_text(used + "\n")
-    monkeypatch.setattr(plan, "Path", lambda path: tmp_path)
-    assert plan._container_bytes() == left
-    if left:
-        assert plan.free_bytes(torch.device("cpu")) == left[0]
+def test_a_containers_limit_is_respected(monkeypatch):
+    monkeypatch.setattr(cgroups, "bytes_left", lambda: [5000, 3000])
+    assert plan.free_bytes(torch.device("cpu")) == 3000
 
 
 # -- predicted against measured ------------------------------------------------------------------------------------

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import pickle
 import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +21,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from adgan_fast import SearchConfig
 from adgan_fast.models import DCGANCritic, DCGANGenerator
 from adgan_fast.training import (
     CheckpointError,
@@ -78,11 +85,74 @@ def test_a_seed_decides_every_bit_and_the_global_random_state_is_left_alone(
     assert not torch.equal(next(first.generator.parameters()), next(other.generator.parameters()))
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_the_callers_grad_mode_does_not_matter(images: np.ndarray, mode: Any) -> None:
-    expected = train(images, SMALL)
-    with mode():
-        assert_same(expected, train(images, SMALL))
+@contextlib.contextmanager
+def default_dtype() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@contextlib.contextmanager
+def default_device() -> Iterator[None]:
+    torch.set_default_device("meta")
+    try:
+        yield
+    finally:
+        torch.set_default_device(None)
+
+
+@contextlib.contextmanager
+def rounded_products() -> Iterator[None]:
+    torch.backends.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.fp32_precision = "none"
+
+
+AMBIENT = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "default dtype": default_dtype,
+    "default device": default_device,
+    "device as context": lambda: torch.device("meta"),
+    "TF32": rounded_products,
+}
+
+
+def ambient() -> tuple[object, ...]:
+    """What the modes of AMBIENT change."""
+    modes = torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")
+    return *modes, torch.get_default_dtype(), torch.get_default_device(), torch.backends.fp32_precision
+
+
+@pytest.mark.parametrize("mode", AMBIENT)
+def test_what_the_caller_has_set_in_torch_does_not_matter_and_stays(
+    images: np.ndarray, tmp_path: Path, mode: str
+) -> None:
+    config = dataclasses.replace(SMALL, sample_every=5, sample_count=4)
+    expected = train(images, config, out=tmp_path / "expected")
+    with AMBIENT[mode]():
+        before = ambient()
+        train(images, dataclasses.replace(config, steps=3), out=tmp_path / "run")
+        result = train(images, config, out=tmp_path / "run", resume=True)
+        saved = save_generator(result.generator, tmp_path / "saved.safetensors")
+        loaded = [load_generator(source) for source in (saved, tmp_path / "run")]
+        assert ambient() == before
+    assert_same(expected, result)
+    for generator in loaded:
+        assert not any(value.is_inference() for value in generator.state_dict().values())
+        assert all(parameter.requires_grad for parameter in generator.parameters())
+        for name, value in expected.generator.state_dict().items():
+            torch.testing.assert_close(generator.state_dict()[name], value, rtol=0, atol=0)  # dtype and device, too
+    for file in (tmp_path / "expected").glob("*.safetensors"):
+        ours, theirs = (load_file(folder / file.name) for folder in (tmp_path / "run", tmp_path / "expected"))
+        assert all(torch.equal(value, ours[name]) and value.dtype == ours[name].dtype for name, value in theirs.items())
+    picture = "samples-0000005.png"
+    assert (tmp_path / "run" / picture).read_bytes() == (tmp_path / "expected" / picture).read_bytes()
 
 
 def test_images_may_come_as_bytes_or_floats_and_stay_as_they_were(images: np.ndarray) -> None:
@@ -125,22 +195,131 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bitwise(
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
 
 
-def test_an_interrupt_costs_no_more_than_the_steps_since_the_last_checkpoint(
-    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, what: Callable[[], None]) -> None:
+    """Calls `what` within a generator step, when the critic has moved already and the generator has not."""
     real = wgan._Run._generator_step
 
     def interrupted(run: wgan._Run, stream: np.random.Generator) -> torch.Tensor:
-        if run.step == 3:
-            raise KeyboardInterrupt
+        if run.step + 1 == step:
+            what()
         return real(run, stream)
 
     monkeypatch.setattr(wgan._Run, "_generator_step", interrupted)
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+@pytest.mark.parametrize("config", [SMALL, PENALTY], ids=["clip", "gp"])
+def test_an_interrupt_keeps_the_step_in_work_and_the_run_goes_on_bitwise(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, config: WGANConfig, step: int
+) -> None:
+    at_step(monkeypatch, step, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, dataclasses.replace(config, checkpoint_every=0), out=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert checkpoint.load_checkpoint(tmp_path)[1]["step"] == step
+    (line,) = caplog.messages
+    assert f"interrupted at step {step} of 5: the checkpoint of step {step} is in {tmp_path}" in line
+    assert "resume=True" in line
+    assert_same(train(images, config), train(images, config, out=tmp_path, resume=True))
+    assert (tmp_path / wgan.GENERATOR_FILE).exists()
+
+
+def raise_interrupt() -> None:
+    raise KeyboardInterrupt  # of a handler that is not Python's own
+
+
+@pytest.mark.parametrize("twice", [True, False], ids=["a second SIGINT", "an exception"])
+def test_an_interrupt_that_does_not_wait_leaves_the_checkpoint_before_it(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, twice: bool
+) -> None:
+    at_step(monkeypatch, 4, (lambda: (interrupt(), interrupt())) if twice else raise_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train(images, SMALL, out=tmp_path)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    monkeypatch.undo()
+    assert checkpoint.load_checkpoint(tmp_path)[1]["step"] == 2
+    assert f"interrupted at step 3 of 5: the checkpoint of step 2 is in {tmp_path}" in caplog.text
+    assert_same(train(images, SMALL), train(images, SMALL, out=tmp_path, resume=True))
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5])  # of the calls that write, after the checkpoint of step 0
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupt_amid_a_write_leaves_a_whole_checkpoint(
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, at: int, times: int
+) -> None:
+    calls, real = itertools.count(1), getattr(os, function)
+    first = {"replace": 2, "fsync": 4}[function]
+
+    def interrupted(*arguments: Any) -> Any:
+        if next(calls) == first + at:
+            for _ in range(times):
+                interrupt()
+        return real(*arguments)
+
+    monkeypatch.setattr(os, function, interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(images, SMALL, out=tmp_path)
     monkeypatch.undo()
-    assert checkpoint.load_checkpoint(tmp_path)[1]["step"] == 2
+    assert checkpoint.load_checkpoint(tmp_path)[1]["step"] in range(6)
+    assert not list(tmp_path.glob(".*"))
     assert_same(train(images, SMALL), train(images, SMALL, out=tmp_path, resume=True))
+
+
+def test_an_interrupt_is_not_held_back_where_nothing_is_kept(images: np.ndarray, monkeypatch) -> None:
+    at_step(monkeypatch, 2, interrupt)
+    steps = itertools.count()
+    real = wgan._Run.advance
+    monkeypatch.setattr(wgan._Run, "advance", lambda run: (next(steps), real(run))[1])
+    with pytest.raises(KeyboardInterrupt):
+        train(images, SMALL)
+    assert next(steps) == 2
+
+
+def test_a_handler_of_the_programs_own_is_left_in_place(images: np.ndarray, tmp_path: Path, monkeypatch) -> None:
+    seen: list[int] = []
+    at_step(monkeypatch, 2, interrupt)
+    before = signal.signal(signal.SIGINT, lambda number, frame: seen.append(number))
+    try:
+        assert train(images, SMALL, out=tmp_path).step == 5
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert seen == [signal.SIGINT]
+
+
+def test_training_outside_of_the_main_thread_goes_on(images: np.ndarray, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        torch.set_num_threads(1)
+        assert pool.submit(train, images, SMALL, out=tmp_path).result().step == 5
+
+
+TRAIN = """
+import sys, numpy, torch
+from adgan_fast.training import WGANConfig, train
+torch.set_num_threads(1)
+images = numpy.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=numpy.uint8)
+config = WGANConfig(latent=4, width=2, steps=100_000, batch_size=8, n_critic=2, sample_every=0)
+train(images, config, out=sys.argv[1], progress=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+def test_an_interrupt_from_outside_ends_a_real_run_with_a_checkpoint(tmp_path: Path) -> None:
+    child = subprocess.Popen([sys.executable, "-c", TRAIN, str(tmp_path)], stderr=subprocess.PIPE, text=True)
+    assert child.stderr is not None
+    while "/100000" not in (line := child.stderr.read(40)) or " 0/" in line:  # the bar moves: steps are being taken
+        assert line, "ended too soon"
+    child.send_signal(signal.SIGINT)
+    rest = child.stderr.read()
+    assert child.wait() == -signal.SIGINT
+    step = checkpoint.load_checkpoint(tmp_path)[1]["step"]
+    assert f"the checkpoint of step {step} is in {tmp_path}" in rest
+    assert "KeyboardInterrupt" in rest
 
 
 def test_resume_without_a_checkpoint_starts_anew(images: np.ndarray, tmp_path: Path) -> None:
@@ -401,8 +580,8 @@ def test_files_that_are_no_generators_are_named_and_run_no_code(tmp_path: Path) 
         path.write_bytes(content)
         with pytest.raises(CheckpointError, match=str(path)):
             load_generator(path)
-    torch.save(DCGANGenerator(8, 1, 4, 2), path)
-    with pytest.raises(CheckpointError, match=str(path)):
+    torch.save(DCGANGenerator(8, 1, 4, 2), path)  # a zip archive, as a .pt2 is
+    with pytest.raises(CheckpointError, match=r"file: .* A \.pt2 program .* give its path to adgan_fast\.score"):
         load_generator(path)
     assert not (tmp_path / "executed").exists()
     save_file({"a": torch.ones(1)}, path)
@@ -470,11 +649,44 @@ def test_progress_is_shown_on_stderr_only_when_asked(images: np.ndarray, capfd: 
         ("checkpoint_every", -1),
         ("sample_every", 0.5),
         ("sample_count", 0),
+        ("steps", np.float64(3.0)),
+        ("seed", np.int64(-1)),
+        ("lr", "fast"),
+        ("lr", np.float32("inf")),
+        ("clip", 10**400),
+        ("betas", (0.5, "high")),
+        ("betas", (True, 0.5)),
+        ("critic_boost", "no"),
     ],
 )
 def test_a_bad_setting_is_named(name: str, value: object) -> None:
     with pytest.raises(ValueError, match=name):
         WGANConfig(**{name: value})  # type: ignore[arg-type]
+
+
+def test_numpys_numbers_are_numbers(images: np.ndarray, tmp_path: Path) -> None:
+    numbers = {"clip": np.float64(0.01), "gp_weight": np.float32(10), "betas": (np.float32(0), np.float64(0.9))}
+    wholes = {name: np.int64(getattr(SMALL, name)) for name in ("latent", "width", "steps", "batch_size", "n_critic")}
+    wholes |= {"seed": np.uint64(0), "checkpoint_every": np.int32(2), "sample_every": np.uint8(0)}
+    config = WGANConfig(lr=np.float64(1e-3), critic_boost=np.bool_(False), **numbers, **wholes)  # type: ignore[arg-type]
+    assert config == SMALL
+    assert {type(value) for value in dataclasses.astuple(config)} <= {int, float, str, bool, tuple, type(None)}
+    assert_same(train(images, SMALL), train(images, config, out=tmp_path))
+    assert WGANConfig(lr=np.float32(0.5)).lr == 0.5  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"steps": 5}, r"got a dict: WGANConfig\(\*\*config\)"),
+        ({}, r"got a dict: WGANConfig\(\*\*config\)"),
+        (SearchConfig(), "config must be a WGANConfig, got a SearchConfig"),
+    ],
+    ids=["dict", "empty dict", "SearchConfig"],
+)
+def test_a_config_of_another_kind_is_named(images: np.ndarray, config: object, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        train(images, config)  # type: ignore[arg-type]
 
 
 def test_defaults_follow_the_objective() -> None:

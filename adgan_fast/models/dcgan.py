@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import torch
 from torch import nn
+
+from ..given import whole
 
 # Side lengths from the first feature map to the picture. Each step is one strided convolution.
 _SIDES: dict[int, tuple[int, ...]] = {
@@ -50,7 +53,8 @@ class DCGANGenerator(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check(image_size, channels=channels, latent=latent, width=width)
+        image_size, channels = _side(image_size), whole("channels", channels, 1)
+        latent, width = whole("latent", latent, 1), whole("width", width, 1)
         self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
         sides = _SIDES[image_size]
         maps = [latent, *(width * 2**power for power in reversed(range(len(sides) - 1))), channels]
@@ -114,7 +118,7 @@ class DCGANCritic(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        _check(image_size, channels=channels, width=width)
+        image_size, channels, width = _side(image_size), whole("channels", channels, 1), whole("width", width, 1)
         if norm not in NORMS:
             raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}")
         self.image_size, self.channels, self.width, self.norm = image_size, channels, width, norm
@@ -152,12 +156,10 @@ class DCGANCritic(nn.Module):
         return self.layers(x).reshape(-1)
 
 
-def _check(image_size: int, **counts: int) -> None:
-    if not isinstance(image_size, int) or image_size not in _SIDES:
+def _side(image_size: Any) -> int:
+    if not isinstance(image_size, numbers.Integral) or image_size not in _SIDES:
         raise ValueError(f"image_size must be one of {', '.join(map(str, IMAGE_SIZES))}, got {image_size!r}")
-    for name, value in counts.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(image_size)
 
 
 def _step(small: int, large: int) -> dict[str, int]:
@@ -166,8 +168,9 @@ def _step(small: int, large: int) -> dict[str, int]:
 
 
 def _conv(kind: type[nn.Module], inputs: int, outputs: int, step: dict[str, int], *, bias: bool = False) -> nn.Module:
-    # skip_init: torch's own initialisation, which _initialise replaces, would draw from the global random state.
-    return nn.utils.skip_init(kind, inputs, outputs, bias=bias, **step)
+    # skip_init: torch's own initialisation, which _initialise replaces, would draw from the global random state. It
+    # takes the CPU where no device is named; the layers made without it take the default one.
+    return nn.utils.skip_init(kind, inputs, outputs, bias=bias, device=torch.get_default_device(), **step)
 
 
 def _initialise(model: nn.Module, generator: torch.Generator | None) -> None:

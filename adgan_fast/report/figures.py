@@ -5,15 +5,47 @@ Figures are built without pyplot: no window, no backend to choose, nothing kept 
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure, SubFigure
+
+from .. import files
+
+log = logging.getLogger("adgan_fast")
+
+
+@contextlib.contextmanager
+def _any_backend() -> Iterator[None]:
+    """Lets matplotlib be imported whatever MPLBACKEND says: a wrong name stops the import, though none is needed here.
+
+    A right one holds for the rest of the program, as it would have.
+    """
+    wanted = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        yield
+    finally:
+        if wanted is not None:
+            os.environ["MPLBACKEND"] = wanted
+    if wanted:
+        import matplotlib
+
+        try:
+            matplotlib.rcParams["backend"] = wanted
+        except ValueError:
+            log.warning("MPLBACKEND=%r is no backend of matplotlib; the figures here need none", wanted)
+
+
+with _any_backend():
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure, SubFigure
 
 Array = npt.NDArray[Any]
 ROWS = ("image", "best\nreconstruction", "residual")
@@ -121,6 +153,7 @@ def _figure(width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    path = Path(path)
-    figure.savefig(path, format="png")
+    path, png = Path(path), io.BytesIO()
+    figure.savefig(png, format="png")
+    files.replace(path, png.getvalue())
     return path

@@ -8,7 +8,6 @@ old one is removed only afterwards. Nothing is pickled: loading a file runs no c
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -17,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from .. import models
+from .. import files, models
+from ..ambient import neutral
 
 FORMAT = "adgan_fast"
 VERSION = 1
@@ -34,6 +34,7 @@ class CheckpointError(ValueError):
     """A stored file is damaged, of another format or version, or does not belong to what it is loaded into."""
 
 
+@neutral()
 def save_generator(generator: nn.Module, path: str | os.PathLike[str]) -> Path:
     """Writes a generator of ``adgan_fast.models`` (architecture, parameters, buffers) to one file, atomically.
 
@@ -48,10 +49,11 @@ def save_generator(generator: nn.Module, path: str | os.PathLike[str]) -> Path:
     require_finite(tensors)
     header = {"format": FORMAT, "version": str(VERSION), "architecture": json.dumps(architecture)}
     path = Path(path)
-    _replace(path, to_bytes(tensors, header))
+    files.replace(path, to_bytes(tensors, header))
     return path
 
 
+@neutral()
 def load_generator(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> nn.Module:
     """The generator at ``path``, in eval mode on ``device``.
 
@@ -80,6 +82,7 @@ def load_generator(path: str | os.PathLike[str], device: str | torch.device = "c
     return model.eval().to(device)
 
 
+@neutral()
 def save_checkpoint(
     folder: str | os.PathLike[str], tensors: Mapping[str, torch.Tensor], meta: Mapping[str, Any]
 ) -> Path:
@@ -95,8 +98,8 @@ def save_checkpoint(
     head = {"format": FORMAT, "version": VERSION, "tensors": name, "sha256": digest, "meta": dict(meta)}
     # allow_nan=False: NaN is no JSON, and no state worth keeping.
     text = json.dumps(head, indent=1, allow_nan=False).encode()
-    _replace(folder / name, data)
-    _replace(folder / CHECKPOINT, text)
+    files.replace(folder / name, data)
+    files.replace(folder / CHECKPOINT, text)
     # What this checkpoint supersedes, and what a crash during an earlier one left behind.
     for other in [*folder.glob("checkpoint-*.safetensors"), *folder.glob(".checkpoint*.tmp")]:
         if other.name != name:
@@ -109,6 +112,7 @@ def has_checkpoint(folder: str | os.PathLike[str]) -> bool:
     return (Path(folder) / CHECKPOINT).is_file()
 
 
+@neutral()
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """The tensors (on the CPU) and the ``meta`` of the checkpoint in ``folder``.
 
@@ -160,17 +164,19 @@ def require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no generator here")
+    data = path.read_bytes()  # not by safe_open, which takes no path that is not UTF-8
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise CheckpointError(f"{path}: a safetensors file, but not a generator of {FORMAT}")
-            if header.get("version") != str(VERSION):
-                found = header.get("version")
-                raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        tensors = load_bytes(data)
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error})") from error
+        remedy = ". A .pt2 program needs no loading: give its path to adgan_fast.score" if data[:2] == b"PK" else ""
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error}){remedy}") from error
+    length = int.from_bytes(data[:8], "little")  # of the JSON that follows; the reader has checked both
+    header = json.loads(data[8 : 8 + length]).get("__metadata__", {})
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: a safetensors file, but not a generator of {FORMAT}")
+    if header.get("version") != str(VERSION):
+        found = header.get("version")
+        raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
     try:
         return tensors, json.loads(header.get("architecture", ""))
     except ValueError as error:
@@ -179,24 +185,3 @@ def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
 
 def _portable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` so that ``path`` holds the old bytes or all the new ones, whatever happens."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    # The rename itself must be on disk before the next file refers to it; not every system can open a folder for that.
-    with contextlib.suppress(OSError):
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 import os
 from collections.abc import Callable
@@ -29,9 +30,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .. import validate
+from ..ambient import neutral
+from ..given import is_number, positive, whole
 from ..images import save_grid
 from ..models import DCGANCritic, DCGANGenerator
 from ..models.dcgan import IMAGE_SIZES, NORMS
+from ..precision import arithmetic
 from .checkpoint import (
     CheckpointError,
     has_checkpoint,
@@ -41,6 +45,9 @@ from .checkpoint import (
     save_checkpoint,
     save_generator,
 )
+from .interrupt import Interrupt, held_back
+
+log = logging.getLogger("adgan_fast")
 
 HISTORY = ("critic_loss", "wasserstein", "generator_loss")
 GENERATOR_FILE = "generator.safetensors"
@@ -113,32 +120,36 @@ class WGANConfig:
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "batch_size", "n_critic", "sample_count"):
-            _whole(name, getattr(self, name), 1)
+            self._set(name, whole(name, getattr(self, name), 1))
         for name in ("steps", "seed", "checkpoint_every", "sample_every"):
-            _whole(name, getattr(self, name), 0)
+            self._set(name, whole(name, getattr(self, name), 0))
         if self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, got {self.seed}")
         for name, known in (("objective", tuple(_LR)), ("norm", (None, *NORMS))):
             if getattr(self, name) not in known:
                 raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {getattr(self, name)!r}")
         if self.lr is None:
-            object.__setattr__(self, "lr", _LR[self.objective])
+            self._set("lr", _LR[self.objective])
         if self.norm is None:
-            object.__setattr__(self, "norm", _NORM[self.objective])
+            self._set("norm", _NORM[self.objective])
         if self.objective == "gp" and self.norm == "batch":
             raise ValueError("norm='batch' does not go with objective='gp': take 'layer' or 'none'")
         for name in ("lr", "clip", "gp_weight"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-                raise ValueError(f"{name} must be a finite number above 0, got {value!r}")
+            self._set(name, positive(name, getattr(self, name)))
         two = isinstance(self.betas, (tuple, list)) and len(self.betas) == 2
-        if not two or not all(0 <= beta < 1 for beta in self.betas):
+        if not two or not all(is_number(beta) and 0 <= beta < 1 for beta in self.betas):
             raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {self.betas!r}")
-        object.__setattr__(self, "betas", tuple(float(beta) for beta in self.betas))
+        self._set("betas", tuple(float(beta) for beta in self.betas))
+        if not isinstance(self.critic_boost, (bool, np.bool_)):
+            raise ValueError(f"critic_boost must be True or False, got {self.critic_boost!r}")
+        self._set("critic_boost", bool(self.critic_boost))
         try:
             torch.device(self.device or "cpu")
         except (RuntimeError, TypeError) as error:
             raise ValueError(f"device {self.device!r} is not a torch device: {error}") from error
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)  # the class is frozen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +181,12 @@ def train(
     """Trains a DCGAN generator on ``images``.
 
     On one machine, with one number of threads, the weights are bitwise a function of (images, config), whether or not
-    the run was interrupted and resumed, and whatever else has drawn random numbers.
+    the run was interrupted and resumed, whatever else has drawn random numbers, and whatever the caller has set in
+    PyTorch (default dtype and device, autocast, inference mode, TF32).
+
+    Where ``out`` is given and this runs in the main thread, an interrupt (Ctrl-C) lets the step in work end, writes a
+    checkpoint, logs where it is, and then raises KeyboardInterrupt. A second one does not wait: what is in ``out`` then
+    is the checkpoint before it, whole.
 
     Args:
         images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1].
@@ -187,33 +203,40 @@ def train(
         CheckpointError: the checkpoint is damaged, or of other images or settings.
         TrainingDiverged: a loss or weight became NaN or Inf.
     """
-    config = config or WGANConfig()
+    config = WGANConfig() if config is None else config
+    if not isinstance(config, WGANConfig):
+        remedy = ": WGANConfig(**config) makes one of it" if isinstance(config, dict) else ""
+        raise TypeError(f"config must be a WGANConfig, got a {type(config).__name__}{remedy}")
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise ValueError("resume=True needs out=, the folder that holds the checkpoint")
     if folder is not None and not resume and has_checkpoint(folder):
         raise FileExistsError(f"{folder} holds a checkpoint: resume=True goes on from it; else give another folder")
-    images = _images(images)
-    # The caller's grad mode and cuDNN settings must not decide the result; both are put back at the end.
+    # What the caller has set in PyTorch must not decide the result; all is put back at the end.
     with (
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False),
+        neutral(config.device or "cpu"),
+        arithmetic("float32"),
+        held_back(folder is not None) as interrupt,
     ):
-        run = _Run(images, config)
+        run = _Run(_images(images), config)
         if folder is not None and resume and has_checkpoint(folder):
             run.restore(folder)
-        _loop(run, folder, progress)
-    if folder is not None:
-        save_generator(run.generator, folder / GENERATOR_FILE)
+        try:
+            _loop(run, folder, progress, interrupt)
+        except KeyboardInterrupt:
+            _say_where(run, folder)
+            raise
+        if folder is not None:
+            save_generator(run.generator, folder / GENERATOR_FILE)
     history = {name: np.array([row[index] for row in run.history]) for index, name in enumerate(HISTORY)}
     return TrainResult(run.generator.eval(), run.critic.eval(), history, run.step)
 
 
-def _loop(run: _Run, folder: Path | None, progress: bool) -> None:
+def _loop(run: _Run, folder: Path | None, progress: bool, interrupt: Interrupt) -> None:
     config, good = run.config, None
 
-    def keep() -> Path | None:
+    def keep() -> None:
+        nonlocal good
         try:
             for name, model in run.models().items():
                 require_finite({f"{name} {key}": value for key, value in model.state_dict().items()})
@@ -221,12 +244,11 @@ def _loop(run: _Run, folder: Path | None, progress: bool) -> None:
             raise TrainingDiverged(run.step, str(error), good) from error
         if folder is not None:
             run.save(folder)
-        return folder
+        good, run.saved = folder, run.step
 
-    good = keep()  # also shows now, not hours later, that the folder can be written to
-    saved = run.step
+    keep()  # also shows now, not hours later, that the folder can be written to
     with tqdm(total=config.steps, initial=run.step, disable=not progress, desc="train", unit="step") as bar:
-        while run.step < config.steps:
+        while run.step < config.steps and not interrupt.asked:
             losses = run.advance()
             for name, value in zip(HISTORY, losses, strict=True):
                 if not math.isfinite(value):
@@ -237,9 +259,18 @@ def _loop(run: _Run, folder: Path | None, progress: bool) -> None:
             if folder is not None and config.sample_every and run.step % config.sample_every == 0:
                 run.picture(folder)
             if config.checkpoint_every and run.step % config.checkpoint_every == 0:
-                good, saved = keep(), run.step
-    if saved != run.step:
+                keep()
+    if run.saved != run.step:
         keep()
+    if interrupt.asked:
+        raise KeyboardInterrupt
+
+
+def _say_where(run: _Run, folder: Path | None) -> None:
+    if folder is not None and run.saved is not None:
+        where = f"the checkpoint of step {run.saved} is in {folder}"
+        remedy = "the same call with resume=True goes on from there"
+        log.warning("interrupted at step %d of %d: %s; %s", run.step, run.config.steps, where, remedy)
 
 
 class _Run:
@@ -259,6 +290,7 @@ class _Run:
         self.optimizers = {"generator": _optimizer(self.generator, config), "critic": _optimizer(self.critic, config)}
         self.critic_parameters = list(self.critic.parameters())
         self.step = 0
+        self.saved: int | None = None  # the step of the last checkpoint written
         self.drawn = 0  # images drawn so far, over all epochs
         self.history: list[tuple[float, ...]] = []
         self._epoch = -1
@@ -433,8 +465,3 @@ def _described(config: WGANConfig) -> dict[str, Any]:
 
 def _below(tensors: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")

@@ -1,0 +1,33 @@
+"""PyTorch's settings that the caller may have changed, kept away from what must not depend on them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+
+@contextlib.contextmanager
+def neutral(device: str | torch.device = "cpu") -> Iterator[None]:
+    """PyTorch as it starts up: gradients are recorded, new tensors are float32 on the CPU, nothing is cast by itself.
+
+    All is put back at the end. Also a decorator. The default dtype is one for all threads of the process: where it is
+    not float32, other threads see it changed meanwhile.
+
+    Args:
+        device: where the work runs; autocast is off there and on the CPU.
+    """
+    kinds = {"cpu", torch.device(device).type}
+    dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in filter(torch.amp.is_autocast_available, kinds):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":  # not always: it costs every call of PyTorch a detour
+            stack.enter_context(torch.device("cpu"))
+        if dtype != torch.float32:
+            stack.callback(torch.set_default_dtype, dtype)
+            torch.set_default_dtype(torch.float32)
+        yield
