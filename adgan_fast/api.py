@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import warnings
 from typing import Any, TypeVar
 
@@ -23,18 +21,6 @@ from .program import Unlowered
 from .result import SearchResult, Status
 from .starts import Starts, draw
 from .working_copy import Generator, home_of, working_copy
-
-_one_at_a_time = threading.Lock()  # a search uses every thread, and settings of PyTorch that all threads share
-
-
-def _begin_child() -> None:
-    """After a fork: the lock may be held by a thread that the child does not have."""
-    global _one_at_a_time
-    _one_at_a_time = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_child)
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 
@@ -86,9 +72,7 @@ def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchCon
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    if workers.searching():
-        raise RuntimeError("score and search cannot be called by a loss or a generator while a search runs these")
-    with _one_at_a_time, workers.search_here(), torch.inference_mode(False), torch.enable_grad():
+    with workers.search_here(), torch.inference_mode(False), torch.enable_grad():
         finite = validate.scan(given, config.strict)
         module = working_copy(gen, config.device)
         device, dtype = home_of(module)

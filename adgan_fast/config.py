@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+
+from .given import is_number, whole
 
 WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian")
@@ -72,7 +73,7 @@ class SearchConfig:
 
     def __post_init__(self) -> None:
         for name, least in (("n_seed", 1), ("steps", 0), ("seed", 0)):
-            object.__setattr__(self, name, _whole(name, getattr(self, name), least))
+            object.__setattr__(self, name, whole(name, getattr(self, name), least))
         if self.seed >= 2**64:
             raise ValueError(f"seed must be below 2**64, got {self.seed}")
         for name, low in (("lr_z", 0.0), ("lr_weights", 0.0), ("eps", torch.finfo(torch.float32).tiny)):
@@ -96,9 +97,9 @@ class SearchConfig:
             shape = tuple(self.latent_shape) if isinstance(self.latent_shape, (tuple, list)) else (self.latent_shape,)
             if not shape:
                 raise ValueError("latent_shape must name at least one dimension, got ()")
-            object.__setattr__(self, "latent_shape", tuple(_whole("latent_shape", size, 1) for size in shape))
+            object.__setattr__(self, "latent_shape", tuple(whole("latent_shape", size, 1) for size in shape))
         if self.chunk is not None:
-            object.__setattr__(self, "chunk", _whole("chunk", self.chunk, 1))
+            object.__setattr__(self, "chunk", whole("chunk", self.chunk, 1))
         for name in ("progress", "strict", "verify"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
@@ -127,15 +128,8 @@ class SearchConfig:
         return dataclasses.replace(self, **overrides)
 
 
-def _whole(name: str, value: Any, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    return int(value)
-
-
 def _number(name: str, value: Any, least: float) -> float:
-    good = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not good or not least <= value < float("inf"):
+    if not is_number(value) or not least <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number of at least {least:.3g}, got {value!r}")
     return float(value)
 

@@ -40,7 +40,7 @@ def planned(engine: Engine, job: Job, n_images: int) -> Job:
     if free < least:
         raise MemoryError(
             f"engine {engine.name!r} needs about {least / 2**20:.0f} MiB for one chunk of this generator, "
-            f"{free / 2**20:.0f} MiB are free on {job.device}"
+            f"{free / 2**20:.0f} MiB ({SHARE:.0%} of what is free on {job.device}) may be taken"
         )
     if on_cpu:
         return dataclasses.replace(job, chunk=chunk, lanes=min(torch.get_num_threads(), free // max(1, least)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,25 +44,57 @@ def permitted(config: SearchConfig) -> SearchConfig:
     return config.replace(precision="float32")
 
 
+_lock = threading.Lock()
+_users = 0  # who hold the settings now
+_before: tuple[Any, ...] = ()  # the settings before the first of them
+
+
 @contextlib.contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Products of float32 numbers in float32, or for "tf32" and "bf16" in TF32 on a GPU; put back as it was.
+    """Products of float32 numbers in float32, or for "tf32" and "bf16" in TF32 on a GPU.
 
-    cuDNN's convolutions meanwhile sum in the same order at every call.
+    cuDNN's convolutions meanwhile sum in the same order at every call. The last of several threads that are inside puts
+    everything back as it was.
 
     No program may be exported or compiled inside: PyTorch then reads its older names of these settings, and refuses to
     where they differ from the newer ones used here.
     """
-    before = [switch.fp32_precision for switch in _SWITCHES]
-    cudnn = torch.backends.cudnn
-    choices = cudnn.deterministic, cudnn.benchmark
+    global _users, _before
+    with _lock:
+        if _users == 0:
+            _before = _settings()
+        _users += 1
+        reduced = "tf32" if precision != "float32" else "ieee"
+        _set((*(reduced if switch in _SWITCHES[:2] else "ieee" for switch in _SWITCHES), True, False))
     try:
-        cudnn.deterministic, cudnn.benchmark = True, False
-        for switch in _SWITCHES:
-            on_gpu = switch in _SWITCHES[:2]
-            switch.fp32_precision = "tf32" if on_gpu and precision != "float32" else "ieee"
         yield
     finally:
-        cudnn.deterministic, cudnn.benchmark = choices
-        for switch, setting in zip(_SWITCHES, before, strict=True):
-            switch.fp32_precision = setting
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                _set(_before)
+
+
+def _settings() -> tuple[Any, ...]:
+    cudnn = torch.backends.cudnn
+    return (*(switch.fp32_precision for switch in _SWITCHES), cudnn.deterministic, cudnn.benchmark)
+
+
+def _set(settings: tuple[Any, ...]) -> None:
+    cudnn = torch.backends.cudnn
+    *precisions, cudnn.deterministic, cudnn.benchmark = settings
+    for switch, setting in zip(_SWITCHES, precisions, strict=True):
+        switch.fp32_precision = setting
+
+
+def _begin_child() -> None:
+    """In the child of a fork no other thread of the parent is there to put the settings back."""
+    global _lock, _users
+    _lock = threading.Lock()
+    if _users:
+        _users = 0
+        _set(_before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_child)
