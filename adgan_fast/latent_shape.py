@@ -61,7 +61,7 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
             if shape in (*good, *others) or shape == image_shape:  # an image to image map is no generator
                 continue
             made = made_from(shape)
-            if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[2] >= image_shape[1]:
+            if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[2] > image_shape[1]:
                 break  # from a larger map a larger image
     return _only(f"generator {type(module).__name__}", image_shape, _distinct(good), others, sizes)
 
