@@ -113,8 +113,9 @@ def _job(
         config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=shape,
         n_images=len(images), device=device, dtype=dtype,
     )  # fmt: skip
+    learn = config.weights != "frozen"
     probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
-    image, loss = checks.check_generator(module, probes, image_shape), Loss(config.loss)
+    image, loss = checks.check_generator(module, probes, image_shape, learn), Loss(config.loss)
     checks.check_loss(loss, image)
     checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -27,16 +28,19 @@ Shape = tuple[int, ...]
 class Look:
     """What a generator makes of one latent: an image (1, C, H, W), and the gradient of a sum over it.
 
-    `of_latent` is None where no gradient reaches the latent, and `of_weights` holds None for such weights.
+    `of_latent` is None where no gradient reaches the latent. Of the gradient of each weight that is learned the sum of
+    absolute values is kept, None where there is none.
     """
 
     image: torch.Tensor
     of_latent: torch.Tensor | None
-    of_weights: tuple[torch.Tensor | None, ...]
+    of_weights: tuple[float | None, ...]
 
 
-def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape) -> torch.Tensor:
+def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape, learn: bool = True) -> torch.Tensor:
     """Run `module`, a working copy, on the latents `probes` (LOOKS, *latent), one at a time; returns the first image.
+
+    `learn`: whether its weights are.
 
     Raises ValueError if it cannot take the latent, does not make one image of `image_shape`, returns NaN or Inf,
     changes its own state, is random, ignores its latent, or lets no gradient reach it.
@@ -45,7 +49,7 @@ def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape)
     random = [_random_state(probes.device)]
     looks = []
     for z in (probes[:1], probes[1:2], probes[:1]):
-        looks.append(look(module, z, image_shape))
+        looks.append(look(module, z, image_shape, learn))
         random.append(_random_state(probes.device))
     drew = any(not torch.equal(a, b) for a, b in itertools.pairwise(random))
     if not _same(looks[0], looks[2]):
@@ -71,21 +75,23 @@ def check_generator(module: nn.Module, probes: torch.Tensor, image_shape: Shape)
     return looks[0].image
 
 
-def look(module: nn.Module, z: torch.Tensor, image_shape: Shape) -> Look:
+def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) -> Look:
     """Run `module` on a latent (1, *latent), forward and backward. ValueError where it cannot, or makes no image."""
     name, shape = f"generator {type(module).__name__}", tuple(z.shape)
     latent = z.detach().clone().requires_grad_()
     weights = [w for w in module.parameters() if w.is_floating_point()]
     before = [w.requires_grad for w in weights]
     for w in weights:
-        w.requires_grad_()
+        w.requires_grad_(learn)
     try:
         made = module(latent.clone())  # a copy: a first layer may work in place
         image = _image(name, made, shape, image_shape)
         if not image.requires_grad:
-            return Look(image.detach().clone(), None, (None,) * len(weights))
-        found = torch.autograd.grad((image * _direction(image)).sum(), [latent, *weights], allow_unused=True)
-        return Look(image.detach().clone(), found[0], tuple(found[1:]))
+            return Look(image.detach().clone(), None, ())
+        learned = weights if learn else []
+        found = torch.autograd.grad((image * _direction(image)).sum(), [latent, *learned], allow_unused=True)
+        sizes = (None if g is None else float(g.double().abs().sum()) for g in found[1:])
+        return Look(image.detach().clone(), found[0], tuple(sizes))
     except _RAISED as error:
         if "in-place" in str(error) or "inplace" in str(error):
             raise ValueError(f"{name} cannot be differentiated: {_in_place(module, z, str(error))}") from error
@@ -148,7 +154,7 @@ def _refuse_unmoved(name: str, module: nn.Module, looks: list[Look], probes: tor
     seen = list(looks)
     image_shape = tuple(looks[0].image.shape[1:])
     for z in probes[2:]:
-        seen.append(look(module, z.unsqueeze(0), image_shape))
+        seen.append(look(module, z.unsqueeze(0), image_shape, learn=False))
         if tells(seen):
             return
     if all(torch.equal(seen[0].image, other.image) for other in seen[1:]):
@@ -160,16 +166,20 @@ def _refuse_unmoved(name: str, module: nn.Module, looks: list[Look], probes: tor
 
 
 def _same(a: Look, b: Look) -> bool:
-    """Whether two looks at one latent saw the same, to the last bit of the image, and nearly so of the gradients."""
+    """Whether two looks at one latent saw the same: the image to the last bit, gradients nearly.
 
-    def close(x: torch.Tensor | None, y: torch.Tensor | None) -> bool:
-        if x is None or y is None:
-            return x is y
-        scale = float(x.abs().max()) if x.numel() else 0.0
-        return torch.allclose(x, y, rtol=1e-3, atol=1e-3 * scale, equal_nan=True)  # a GPU sums in any order
-
-    pairs = zip((a.of_latent, *a.of_weights), (b.of_latent, *b.of_weights), strict=True)
-    return torch.equal(a.image, b.image) and all(close(x, y) for x, y in pairs)
+    (A GPU adds them up in any order.) NaN is the same as NaN.
+    """
+    if not torch.equal(a.image, b.image) or (a.of_latent is None) is not (b.of_latent is None):
+        return False
+    if a.of_latent is not None and b.of_latent is not None:
+        least = 1e-3 * float(a.of_latent.abs().max())
+        if not torch.allclose(a.of_latent, b.of_latent, rtol=1e-3, atol=least, equal_nan=True):
+            return False
+    return all(
+        x is y or (x is not None and y is not None and (math.isclose(x, y, rel_tol=1e-3) or math.isnan(x + y)))
+        for x, y in zip(a.of_weights, b.of_weights, strict=True)
+    )
 
 
 def _random_state(device: torch.device) -> torch.Tensor:

@@ -429,17 +429,51 @@ def test_randomness_in_a_file_is_refused_and_the_node_named(tmp_path):
 
 
 def test_higher_order_operators_are_refused_and_the_node_named(tmp_path):
-    class Gradless(nn.Module):
+    class Cast(nn.Module):
         def forward(self, z):
-            with torch.no_grad():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
                 y = z * 2
             return (z + y).view(-1, 1, 2, 3)
 
-    program = torch.export.export(Gradless(), (latents(2),))
-    assert any("wrap_with_set_grad" in str(node.target) for node in program.graph.nodes)
+    program = torch.export.export(Cast(), (latents(2),))
+    assert any("wrap_with_autocast" in str(node.target) for node in program.graph.nodes)
     for source in (program, save(program, tmp_path / "generator.pt2")):
-        with pytest.raises(ValueError, match=r"node .*(submod|wrap_with_set_grad)"):
+        with pytest.raises(ValueError, match=r"node .*(submod|wrap_with_autocast)"):
             load_exported(source)
+
+
+class Gradless(nn.Module):
+    """Two blocks under no_grad, one within the other's reach, of which the first makes two values."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.fixed = nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def forward(self, z):
+        with torch.no_grad():
+            a = self.fixed(torch.ones(1, 6, dtype=z.dtype, device=z.device))
+            b = a * 2
+        h = self.layer(z) + a * b
+        with torch.no_grad():
+            c = h * 0.1
+            with torch.enable_grad():
+                c = c + 0.1 * h
+        return (h + c).view(-1, 1, 2, 3)
+
+
+def test_what_stands_under_no_grad_has_no_gradient_in_a_program_either(tmp_path):
+    torch.manual_seed(0)
+    module, z = Gradless().eval(), latents(2).requires_grad_()
+    program = torch.export.export(module, (z.detach(),))
+    assert any("wrap_with_set_grad" in str(node.target) for node in program.graph.nodes)
+    wanted = torch.autograd.grad(module(z).square().sum(), [z, *module.layer.parameters()])
+    for source in (program, save(program, tmp_path / "generator.pt2")):
+        loaded = load_exported(source)
+        torch.testing.assert_close(loaded(z), module(z))
+        weights = dict(loaded.named_parameters())
+        found = torch.autograd.grad(loaded(z).square().sum(), [z, weights["layer.weight"], weights["layer.bias"]])
+        torch.testing.assert_close(found, wanted)
+        assert torch.autograd.grad(loaded(z).sum(), weights["fixed.weight"], allow_unused=True) == (None,)
 
 
 def test_a_missing_file_is_an_os_error(tmp_path):

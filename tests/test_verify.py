@@ -155,7 +155,7 @@ def test_the_triton_engine_is_checked_too(device, monkeypatch):
     adgan_fast.score(case.module, case.images(1), engine="triton", **settings)
     verify._verdicts.clear()
     monkeypatch.setattr(triton_search.ops, "adam_step_", faster(ops.adam_step_))
-    with pytest.raises(ValueError, match="engine 'triton' cannot run: disagrees with the generator: (rms|mean) "):
+    with pytest.raises(ValueError, match=r"engine 'triton' cannot run: disagrees with the generator: (rms|mean) "):
         adgan_fast.score(case.module, case.images(1), engine="triton", **settings)
 
 
