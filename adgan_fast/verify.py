@@ -35,7 +35,8 @@ KEY = 0x5EED
 """Of the latents and images that are looked at."""
 MOST_KEPT = 256  # verdicts
 
-_verdicts: dict[tuple[Any, ...], str | None] = {}
+_verdicts: dict[tuple[Any, ...], tuple[str | None, Any]] = {}
+"""Verdicts by what they hold for; each with the loss, which is held so that its id stays its own."""
 
 
 def verdict(engine: Engine, job: Job) -> str | None:
@@ -58,8 +59,8 @@ def verdict(engine: Engine, job: Job) -> str | None:
         )
         while len(_verdicts) >= MOST_KEPT:
             _verdicts.pop(next(iter(_verdicts)))
-        _verdicts[key] = found
-    return _verdicts[key]
+        _verdicts[key] = (found, job.config.loss)
+    return _verdicts[key][0]
 
 
 def _key(engine: Engine, job: Job) -> tuple[Any, ...]:
@@ -81,7 +82,6 @@ def _key(engine: Engine, job: Job) -> tuple[Any, ...]:
     return (
         engine.name, type(engine), type(module), weights, made.cpu().numpy().tobytes(), settings, config.precision,
         config.steps > STEPS, job.latent_shape, job.image_shape, job.dtype, str(job.device),
-        job.config.loss if loss == id(config.loss) else None,  # held, so that its id stays its own
     )  # fmt: skip
 
 
