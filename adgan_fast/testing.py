@@ -21,6 +21,7 @@ from torch import nn
 
 from . import validate
 from .config import LossFunction, SearchConfig
+from .precision import permitted
 from .result import SearchResult
 from .starts import Starts
 from .working_copy import Generator, home_of, working_copy
@@ -238,7 +239,7 @@ def check_engine(
         return search(gen, images, config=plain, starts=starts.to(dtype))
 
     wanted = reference(exact, most)
-    precision = "float64" if dtype == torch.float64 else config.precision
+    precision = "float64" if dtype == torch.float64 else permitted(config).precision
     wrong = violations(found, wanted, precision, lambda: reference(module, dtype))
     return Check(engine, errors(found, wanted), tuple(wrong), bound_of(precision), seconds)
 

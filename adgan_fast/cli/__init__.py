@@ -11,18 +11,19 @@ from typing import Annotated
 
 import typer
 
-from .check import check
-from .info import info
+from . import check, info
 
 __all__ = ["app", "main"]
+
+INTERRUPTED = 130  # as a shell says it
 
 # Plain text: boxes and colours are for terminals that have them, and for nobody who greps.
 app = typer.Typer(
     name="adgan-fast", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.command()(info)
-app.command()(check)
+app.command()(info.info)
+app.command()(check.check)
 
 
 @app.callback(invoke_without_command=True)
@@ -46,13 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a stdout of ASCII alone takes a name that is not
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        return int(app(arguments, prog_name="adgan-fast", standalone_mode=False) or 0)
+        status = int(app(arguments, prog_name="adgan-fast", standalone_mode=False) or 0)
+        return status if status != INTERRUPTED else _failed("interrupted", status)
     except typer.TyperException as error:
         return _failed(error.format_message(), error.exit_code)
     except MemoryError as error:
         return _failed(str(error) or "out of memory", 1)
-    except (KeyboardInterrupt, typer.Abort):
-        return _failed("interrupted", 130)
+    except (KeyboardInterrupt, typer.Abort):  # outside of a command; typer makes the status of one inside
+        return _failed("interrupted", INTERRUPTED)
 
 
 def _failed(message: str, status: int) -> int:
