@@ -158,7 +158,7 @@ def test_a_broken_search_is_caught(device: torch.device, fault: str, monkeypatch
                 kernels.input_grad = lambda gy, step: input_grad(gy, step) * 0.9
 
     monkeypatch.setattr(triton_search, "PrivateLayer", Broken)
-    found = search(TINY, device, lr_weights=1e-3)
+    found = search(TINY, device, lr_weights=1e-3, verify=False)
     assert violations(found, reference(TINY, lr_weights=1e-3), FLOAT32)
 
 
