@@ -14,7 +14,6 @@ from functools import cache, partial
 
 import pytest
 import torch
-from bounds import BF16, FLOAT32, violations
 from generators import FAMILIES, Case, cases, dcgan
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -27,6 +26,7 @@ from adgan_fast.engines import native
 from adgan_fast.engines.own_loss import OwnLoss
 from adgan_fast.losses import Loss
 from adgan_fast.lowering import lower
+from adgan_fast.testing import FLOAT32, REDUCED, errors, violations
 
 MODES = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian")
@@ -110,8 +110,9 @@ def test_agrees_with_the_reference_for_many_steps(case, weights, loss, steps):
 def test_sixteen_bit_state_is_within_its_bound(name):
     case = FAMILIES[name]
     images = case.images(2)
-    found = run(case, images, precision="bf16")
-    assert not violations(found, reference(case, images), BF16)
+    found, expected = run(case, images, precision="bf16"), reference(case, images)
+    assert not violations(found, expected, "bf16")
+    assert not errors(found, expected).flipped
 
 
 def test_sixteen_bit_state_is_what_bf16_means():
@@ -121,7 +122,9 @@ def test_sixteen_bit_state_is_what_bf16_means():
     exact, compact = run(case, images), run(case, images, precision="bf16")
     assert torch.equal(exact.initial_losses, compact.initial_losses)
     assert not torch.equal(exact.losses, compact.losses)
-    assert not violations(compact, reference(case, images), BF16 * 0.1)
+    expected = reference(case, images)
+    assert not violations(compact, expected, REDUCED * 0.1)
+    assert not errors(compact, expected).flipped
 
 
 @pytest.mark.usefixtures("isa")

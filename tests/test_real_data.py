@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from bounds import FLOAT32, violations
 from generators import FAMILIES
 
 import adgan_fast
 from adgan_fast.data import load_mnist
+from adgan_fast.testing import violations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +37,7 @@ def test_digits_score_as_the_reference_scores_them(weights, loss, digits):
     settings = {"n_seed": 4, "weights": weights, "loss": loss}
     reference = adgan_fast.search(CASE.double(), digits, engine="reference", **settings)
     for engine in ("reference", *ENGINES):
-        wrong = violations(adgan_fast.search(CASE.module, digits, engine=engine, **settings), reference, FLOAT32)
+        wrong = violations(adgan_fast.search(CASE.module, digits, engine=engine, **settings), reference)
         assert not wrong, f"{engine}: {'; '.join(wrong)}"
 
 

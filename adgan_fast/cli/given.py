@@ -1,0 +1,135 @@
+"""What a user names on the command line: a generator, images, a shape. A mistake ends in one line, not a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from ..working_copy import Generator
+
+KEY = 0x1A6E5
+"""Of the random images."""
+
+
+class Mistake(typer.TyperException):
+    """A user's mistake: the message names what was given, what was expected, and the remedy."""
+
+    exit_code = 2
+
+
+def generator(text: str) -> Generator:
+    """A generator by its file (.safetensors, .pt2), the folder of its training run, or `module:callable`."""
+    path = Path(text)
+    if path.suffix == ".pt2":
+        if not path.is_file():
+            raise Mistake(f"{text}: no such file")
+        return path
+    if path.exists() or path.suffix in (".safetensors", ".json"):
+        from ..training import load_generator
+
+        try:
+            return load_generator(path)
+        except (OSError, ValueError) as error:
+            raise Mistake(str(error)) from error
+    if ":" not in text:
+        raise Mistake(f"{text}: no such file; expected a .safetensors or .pt2 file, or module:callable")
+    return _made(text)
+
+
+def _made(text: str) -> Generator:
+    """What the callable of `module:callable` returns. An error in the user's own code keeps its traceback."""
+    module, _, name = text.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise Mistake(f"{text}: no such file, nor a name of the form module:callable")
+    sys.path.insert(0, os.getcwd())
+    try:
+        make: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise Mistake(f"{text}: {error}; the current folder and the installed packages are looked through") from error
+    for part in name.split("."):
+        if not hasattr(make, part):
+            raise Mistake(f"{text}: {module} has no {name}")
+        make = getattr(make, part)
+    if not callable(make):
+        raise Mistake(f"{text}: {name} is a {type(make).__name__}; expected a callable that returns a torch.nn.Module")
+    made = make()
+    from torch import nn
+
+    if not isinstance(made, nn.Module):
+        raise Mistake(f"{text}: {name}() returned a {type(made).__name__}, expected a torch.nn.Module")
+    return made
+
+
+def images(path: Path, count: int) -> Any:
+    """The first `count` images of a file or folder that `adgan_fast.data` reads."""
+    from .. import data
+
+    try:
+        if path.is_dir():
+            found = data.load_folder(path).images
+        elif path.suffix in (".npy", ".npz"):
+            found = data.load_arrays(path).images
+        else:
+            found = data.read_idx(path, dimensions=3)
+    except (OSError, TypeError, ValueError) as error:
+        raise Mistake(f"--images: {error}") from error
+    if not len(found):
+        raise Mistake(f"--images: {path} holds no image")
+    return found[:count]
+
+
+def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count: int) -> torch.Tensor:
+    """Uniform noise in [-1, 1] of a fixed key, of the shape that the generator makes from a latent."""
+    import torch
+
+    from ..checks import described
+    from ..starts import draw, uniforms
+    from ..working_copy import home_of
+
+    device, dtype = home_of(module)
+    z = draw(0, None, 1, latent, prior).to(device, dtype)
+    try:
+        with torch.no_grad():
+            made = module(z)
+    except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        raise Mistake(
+            f"{type(module).__name__} does not take a latent of shape {tuple(z.shape)}: {error}; give --latent-shape"
+        ) from error
+    if not isinstance(made, torch.Tensor) or made.dim() != 4 or len(made) != 1:
+        raise Mistake(f"{type(module).__name__} returned {described(made)} from one latent, expected (1, C, H, W)")
+    shape = made.shape[1:]
+    noise = torch.from_numpy(2 * uniforms(KEY, None, count, shape.numel()) - 1)
+    return noise.reshape(count, *shape).to(dtype)
+
+
+def shape(text: str | None) -> tuple[int, ...] | None:
+    """A shape as "256" or "64,4,4"."""
+    if text is None:
+        return None
+    sizes = text.replace("x", ",").split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise Mistake(f"--latent-shape must be sizes like 256 or 64,4,4, got {text!r}")
+    return tuple(map(int, sizes))
+
+
+def own_latent_shape(module: nn.Module) -> tuple[int, ...]:
+    """The latent's shape where a generator says it itself; without images there is nothing to try shapes by."""
+    from ..models import DCGANGenerator
+
+    said = (module.latent,) if isinstance(module, DCGANGenerator) else getattr(module, "latent_shape", None)
+    if isinstance(said, (tuple, list)) and said and all(isinstance(size, int) for size in said):
+        return tuple(said)
+    if isinstance(said, int):
+        return (said,)
+    raise Mistake(
+        f"{type(module).__name__} does not say the shape of its latent: give --latent-shape, or --images to find it by"
+    )
