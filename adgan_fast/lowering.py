@@ -266,7 +266,22 @@ def _upsample_nearest(at: Lowering, x: Any) -> int:
     before, after = at.values[at.batched(value)].shape, at.shape_of(at.node, batched=True)
     if any(new % old for old, new in zip(before[1:], after[1:], strict=True)):
         raise at.refuse(f"nearest upsampling from {before[1:]} to {after[1:]}, not by a whole factor")
-    return at.emit("upsample_nearest", (value,), scale=(after[1] // before[1], after[2] // before[2]))
+    high, wide = after[1] // before[1], after[2] // before[2]
+    if not torch.equal(*_enlarged(at, before[1:], high, wide)):
+        raise at.refuse(f"nearest upsampling from {before[1:]} to {after[1:]} by a factor that is not whole")
+    return at.emit("upsample_nearest", (value,), scale=(high, wide))
+
+
+def _enlarged(at: Lowering, size: tuple[int, ...], high: int, wide: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbered pixels as the op in hand spreads them, and as each repeated high × wide times.
+
+    By a factor of 3.4 two pixels become six as well, but four of these are the first: PyTorch finds the source of a
+    pixel by the factor that was given, except where (on a CPU) the size stays or doubles.
+    """
+    height, width = size
+    pixels = torch.arange(height * width, dtype=at.dtype, device=at.node.meta["val"].device).view(1, 1, height, width)
+    spread = at.node.target(pixels, *at.arguments()[1:])  # type: ignore[operator]
+    return spread, pixels.repeat_interleave(high, 2).repeat_interleave(wide, 3)
 
 
 @_rule("aten.pixel_shuffle.default")
