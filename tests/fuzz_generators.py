@@ -177,7 +177,7 @@ def activation(at: Source) -> None:
     x, in_place = at.reduced(), at.chance(0.15)
     slope = at.pick(0.0, 0.01, 0.2, 1.0, 1.7, -0.3, -1.0)
     elu = at.pick("1.0", "0.7", "0.0", "2.5") if in_place else at.pick("1.0", "0.7", "0.0", "2.5", "-0.6")
-    softplus = f"{at.pick(1.0, 0.3, 4.0, 15.0)}, {at.pick(20.0, 1.0, 0.0, -2.0)}"
+    softplus = f"{at.pick(1.0, 0.3, 4.0, 15.0, -1.5)}, {at.pick(20.0, 1.0, 0.0, -2.0)}"
     kinds = {
         "relu": f"F.relu({x}, inplace={in_place})",
         "leaky": f"F.leaky_relu({x}, {slope}, inplace={in_place})",
@@ -189,7 +189,7 @@ def activation(at: Source) -> None:
         "tanh": f"{x}.tanh_()" if in_place else f"torch.tanh({x})",
         "sigmoid": f"{x}.sigmoid_()" if in_place else f"torch.sigmoid({x})",
     }
-    weights = {"selu": 0.1, "celu": 0.1}  # selu and celu may not be known to all
+    weights = {"selu": 0.05, "celu": 0.05}  # selu and celu may not be known to all
     kind = at.random.choices(list(kinds), [weights.get(kind, 1.0) for kind in kinds])[0]
     at.line(kinds[kind])
 
@@ -259,8 +259,10 @@ def pair(at: Source) -> None:
     x, y = at.x, at.pick(*others)
     at.line(
         at.pick(
-            f"{x} + {y}", f"{x} - {y}", f"{y} - {x}", f"{x} * {y}", f"{x} / ({y} * {y} + 1)", f"{x} / (2 + {y}.tanh())",
-            f"{x} * {x}", f"{x} + {x}", f"torch.add({y}, {x}, alpha={at.pick(-0.5, 2, 0)})", f"{x} * torch.sigmoid({y})",
+            f"{x} + {y}", f"{x} - {y}", f"{y} - {x}", f"{x} * {y}", f"{x} / ({y} * {y} + 1)",
+            f"{x} / (2 + {y}.tanh())",
+            f"{x} * {x}", f"{x} + {x}", f"torch.add({y}, {x}, alpha={at.pick(-0.5, 2, 0)})",
+            f"{x} * torch.sigmoid({y})",
             f"torch.sigmoid({x}) / ({x} * {x} + 0.7)", f"{x} + 0.5 * torch.tanh({y})", f"{x} - {x} * 0.25",
         )
     )  # fmt: skip
@@ -392,7 +394,7 @@ def enlarge(at: Source) -> None:
     high, wide = at.pick(1, 2, 3, 7), at.pick(1, 2, 3, 5)
     factor = at.pick(f"scale_factor=({high}, {wide})", f"scale_factor={high}", f"size=({h * high}, {w * wide})")
     if at.chance(0.08):
-        factor = at.pick("scale_factor=1.4", "scale_factor=2.3", "scale_factor=1.5", f"size=({h + 1}, {w})")
+        factor = at.pick("scale_factor=1.4", "scale_factor=2.3", "scale_factor=3.4", "scale_factor=(1, 5.7)")
     at.line(f"F.interpolate({at.x}, {factor}, mode='nearest')")
 
 
