@@ -68,19 +68,32 @@ def _pair(sizes: Any) -> tuple[int, int]:
 
 @_rule("aten.linear.default")
 def _linear(at: Lowering, x: Any, weight: Any, bias: Any) -> int:
-    return at.emit("linear", (at.batched(at.value(x)), at.unbatched(at.value(weight)), at.unbatched(at.optional(bias))))
+    return _product(at, x, at.value(weight), bias)
 
 
 @_rule("aten.addmm.default")
 def _addmm(at: Lowering, bias: Any, x: Any, matrix: Any, beta: Any, alpha: Any) -> int:
     if at.number(beta) != 1 or at.number(alpha) != 1:
         raise at.refuse("aten.addmm with beta or alpha is not known to the fast engines")
-    return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), at.unbatched(at.value(bias))))
+    return _product(at, x, _transposed(at, matrix), bias)
 
 
 @_rule("aten.mm.default", "aten.matmul.default")
 def _mm(at: Lowering, x: Any, matrix: Any) -> int:
-    return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), None))
+    return _product(at, x, _transposed(at, matrix), None)
+
+
+def _product(at: Lowering, x: Any, weight: int, bias: Any) -> int:
+    """x · weightᵀ + bias. A bias need not be a vector of all outputs: others, which broadcast, are added."""
+    inputs, offset = (at.batched(at.value(x)), at.unbatched(weight)), at.unbatched(at.optional(bias))
+    shape = at.values[weight].shape
+    if len(shape) != 2:
+        raise at.refuse(f"{at.node.target} by a tensor of shape {shape}")
+    if offset is None or at.values[offset].shape == shape[:1]:
+        return at.emit("linear", (*inputs, offset))
+    output = at.emit("add", (at.emit("linear", (*inputs, None)), offset), alpha=1.0)
+    _check_broadcast(at, offset, output)
+    return output
 
 
 def _transposed(at: Lowering, matrix: Any) -> int:
@@ -286,7 +299,10 @@ def _enlarged(at: Lowering, size: tuple[int, ...], high: int, wide: int) -> tupl
 
 @_rule("aten.pixel_shuffle.default")
 def _pixel_shuffle(at: Lowering, x: Any, factor: Any) -> int:
-    return at.emit("pixel_shuffle", (at.batched(at.value(x)),), factor=int(factor))
+    value = at.batched(at.value(x))
+    if len(at.values[value].shape) != 3:
+        raise at.refuse(f"pixel shuffle of a sample of shape {at.values[value].shape}")
+    return at.emit("pixel_shuffle", (value,), factor=int(factor))
 
 
 def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> int:

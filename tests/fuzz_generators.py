@@ -7,6 +7,7 @@ all choices follow from one seed.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import random
@@ -162,7 +163,7 @@ class Source:
         exec(source, names)
         self.module.function = names["forward"]
         self.module.source = "".join(f"{statement}\n" for statement in self.setup) + source
-        if self.chance(0.1):
+        if self.chance(0.1) and all(len(weight.shape) < 5 for weight in self.weights):
             self.module.to(memory_format=torch.channels_last)
             self.module.source += "# .to(memory_format=torch.channels_last)\n"
         for weight in self.module.parameters():
@@ -485,5 +486,6 @@ def draw(seed: int) -> tuple[Drawn, Shape, Shape]:
         case "sigmoid":
             at.line(f"torch.sigmoid({at.x})")
         case "batch norm":
-            batch_norm(at)
+            with contextlib.suppress(Unsuited):
+                batch_norm(at)
     return at.finished(), latent_shape, at.shape

@@ -356,3 +356,49 @@ def test_nearest_upsampling_is_taken_for_one_by_a_whole_factor_only_where_it_is_
     for factor in (3.2, 3.4):  # three pixels to nine, or ten
         with pytest.raises(Unlowered, match="nearest"):
             program_of(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=factor))
+
+
+class Product(nn.Module):
+    """A product with a bias of any shape that broadcasts, written as addmm or as linear."""
+
+    def __init__(self, bias: tuple[int, ...], added: bool):
+        super().__init__()
+        self.weight, self.bias, self.added = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(bias)), added
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        if self.added:
+            return torch.addmm(self.bias, z, self.weight.t()).reshape(-1, 1, 2, 3)
+        return F.linear(z, self.weight, self.bias).reshape(-1, 1, 2, 3)
+
+
+@pytest.mark.parametrize("bias", [(), (1,), (6,), (1, 1), (1, 6)], ids=str)
+@pytest.mark.parametrize("added", [True, False], ids=["addmm", "linear"])
+def test_a_bias_may_have_any_shape_that_broadcasts(bias, added):
+    case = Case(randomise(Product(bias, added), 3), (4,), (1, 2, 3))
+    assert_same_numbers(case)
+    native = next(engine for engine in adgan_fast.engines() if engine.name == "native")
+    if native.available:
+        found, want = (
+            adgan_fast.search(case.module, case.images(1), n_seed=2, engine=engine)
+            for engine in ("native", "reference")
+        )
+        torch.testing.assert_close(found.losses, want.losses)
+
+
+def vector_product() -> nn.Module:
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight = nn.Parameter(torch.ones(3))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ((vector_product(), nn.Unflatten(1, (1, 4))), r"shape \(3,\)"),
+        ((nn.Unflatten(1, (1, 4)), nn.PixelShuffle(2), nn.Flatten(1, 2)), "pixel shuffle"),
+    ],
+    ids=["a product by a vector", "a pixel shuffle of several maps"],
+)
+def test_shapes_that_engines_would_not_understand_are_refused(layers, why):
+    with pytest.raises(Unlowered, match=why):
+        lower(nn.Sequential(*layers).eval(), (4, 3, 3))
