@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 MOST_NUMBERS = 2500  # in an activation, a weight, or an image's plane
 LARGE = 8.0  # values beyond it are scaled down: they would leave no gradient behind a tanh
+SMALL = 1e-3  # values below it are now and then scaled up: their digits count then
 
 Shape = tuple[int, ...]
 
@@ -109,8 +110,9 @@ class Source:
         self.names[name] = value
         self.lines.append(f"{name} = {text}")
         self.x = name
-        if float(value.abs().max()) > LARGE:
-            self.line(f"{name} * {LARGE / 4 / float(value.abs().max()):.3g}")
+        most = float(value.abs().max())
+        if most > LARGE or (0 < most < SMALL and self.chance(0.5)):
+            self.line(f"{name} * {LARGE / 4 / most:.3g}")
 
     def make(self, text: str, randomise: Callable[[torch.Tensor], None] | None = None) -> str:
         """An attribute of the module, with all that is in it randomised; its name as source."""
@@ -197,7 +199,7 @@ def activation(at: Source) -> None:
 
 def number(at: Source) -> None:
     """By numbers, in every way of writing it."""
-    x, a, b = at.reduced(), at.pick(0.5, -1.5, 2, -1, 3.0, 0.01), at.pick(0, 0.3, -2)
+    x, a, b = at.reduced(), at.pick(0.5, -1.5, 2, -1, 3.0, 0.01, 1e-5), at.pick(0, 0.3, -2)
     at.line(
         at.pick(
             f"{x} * {a}", f"{a} * {x}", f"{x} / {a}", f"{x} + {b}", f"{b} - {x}", f"-{x}", f"{x} * 0 + {at.x} - {b}",
@@ -270,7 +272,7 @@ def pair(at: Source) -> None:
 
 
 def linear(at: Source) -> None:
-    size, out = at.shape[-1], at.whole(1, 9)
+    size, out = at.shape[-1], at.pick(at.whole(1, 9), at.whole(1, 9), at.whole(10, 70))
     if math.prod(at.shape) // size * out > MOST_NUMBERS:
         raise Unsuited("too wide")
     there = [w for w in at.weights if len(w.shape) == 2 and size in w.shape]
@@ -310,7 +312,11 @@ def _rank(at: Source, rank: int) -> None:
 
 def conv(at: Source) -> None:
     _rank(at, 3)
-    c, out, kernel = at.shape[0], at.whole(1, 6), (at.whole(1, 4), at.whole(1, 5))
+    c, out, kernel = (
+        at.shape[0],
+        at.pick(at.whole(1, 6), at.whole(1, 6), at.whole(7, 40)),
+        (at.whole(1, 4), at.whole(1, 5)),
+    )
     groups = at.pick(1, 1, *[d for d in range(2, c + 1) if c % d == 0])
     out = -(-out // groups) * groups
     transposed = at.chance(0.55)
