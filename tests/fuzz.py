@@ -11,6 +11,7 @@ import dataclasses
 import logging
 import random
 import sys
+import unittest.mock
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -25,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # as pytest has it
 from fuzz_generators import Drawn, Shape, draw
 
 import adgan_fast
-from adgan_fast import SearchResult, starts, testing, validate
+from adgan_fast import SearchResult, api, starts, testing, validate
+from adgan_fast.lowering import lower
+from adgan_fast.program import Program, Unlowered
 
 ENGINES = ("native", "grouped", "eager")
 SET_ASIDE = 10.0
@@ -151,6 +154,25 @@ def search(case: Case, engine: str, dtype: torch.dtype = torch.float32, **change
         return adgan_fast.search(gen, settings.pop("images"), engine=engine, latent_shape=case.latent_shape, **settings)
 
 
+class Once:
+    """`lower`, once for a case and dtype: engines are given one program, and the capture is half of the time."""
+
+    def __init__(self) -> None:
+        self._made: dict[torch.dtype, Program | Unlowered] = {}
+
+    def __call__(self, module: nn.Module, latent_shape: Shape) -> Program:
+        dtype = testing.home_of(module)[1]
+        if dtype not in self._made:
+            try:
+                self._made[dtype] = lower(module, latent_shape)
+            except Unlowered as error:
+                self._made[dtype] = error
+        made = self._made[dtype]
+        if isinstance(made, Unlowered):
+            raise made
+        return made
+
+
 @dataclasses.dataclass
 class Report:
     """What was seen of some cases: `faults` by what they break, and what is counted."""
@@ -163,10 +185,13 @@ class Report:
     amplified: list[str] = dataclasses.field(default_factory=list)
     faults: list[str] = dataclasses.field(default_factory=list)
 
+    def refused(self, engine: str) -> int:
+        return sum(count for why, count in self.refusals.items() if why.startswith(f"{engine}: "))
+
     def __str__(self) -> str:
         lines = [f"{self.cases} cases; {sum(self.redrawn.values())} generators drawn again"]
         for engine, count in self.searches.items():
-            refused = sum(n for why, n in self.refusals.items() if why.startswith(f"{engine}: "))
+            refused = self.refused(engine)
             lines.append(f"{engine}: {count} tried, {refused} refused ({100 * refused / count:.1f} %)")
         lines += [f"  refused {n:5d}  {why}" for why, n in self.refusals.most_common()]
         lines += [f"  redrawn {n:5d}  {why}" for why, n in self.redrawn.most_common()]
@@ -269,6 +294,11 @@ def _excused(found: SearchResult, case: Case, oracle: Oracle) -> bool:
 
 def check(seed: int, report: Report, engines: tuple[str, ...] = ENGINES, verbose: bool = False) -> None:
     """Try one case, and add to the report what was seen."""
+    with unittest.mock.patch.object(api, "lower", Once()):
+        _check(seed, report, engines, verbose)
+
+
+def _check(seed: int, report: Report, engines: tuple[str, ...], verbose: bool) -> None:
     case = case_of(seed)
     report.cases += 1
     report.redrawn += case.redrawn
@@ -278,7 +308,7 @@ def check(seed: int, report: Report, engines: tuple[str, ...] = ENGINES, verbose
     if not bool(oracle.exact.losses.isfinite().all()):
         report.set_aside.append(seed)
         return
-    verify = seed % 5 == 0
+    verify = seed % 8 == 0
     for engine in engines:
         report.searches[engine] += 1
         try:
@@ -294,7 +324,7 @@ def check(seed: int, report: Report, engines: tuple[str, ...] = ENGINES, verbose
             wrong, found = [f"{type(error).__name__}: {error}"], None
         else:
             wrong = wrong_with(found, case, oracle)
-        if not wrong and seed % 2 == 0 and engine != "native" and (exactly := _wrong_in_float64(case, engine, oracle)):
+        if not wrong and seed % 3 == 0 and engine != "native" and (exactly := _wrong_in_float64(case, engine, oracle)):
             wrong, found = [f"in float64: {what}" for what in exactly], None  # where rounding is no excuse
         if verbose and found is not None:
             print(f"{engine}: {testing.errors(found, oracle.exact)}", flush=True)
