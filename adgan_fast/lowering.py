@@ -69,19 +69,32 @@ def _pair(sizes: Any) -> tuple[int, int]:
 
 @_rule("aten.linear.default")
 def _linear(at: Lowering, x: Any, weight: Any, bias: Any) -> int:
-    return at.emit("linear", (at.batched(at.value(x)), at.unbatched(at.value(weight)), at.unbatched(at.optional(bias))))
+    return _product(at, x, at.value(weight), bias)
 
 
 @_rule("aten.addmm.default")
 def _addmm(at: Lowering, bias: Any, x: Any, matrix: Any, beta: Any, alpha: Any) -> int:
     if at.number(beta) != 1 or at.number(alpha) != 1:
         raise at.refuse("aten.addmm with beta or alpha is not known to the fast engines")
-    return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), at.unbatched(at.value(bias))))
+    return _product(at, x, _transposed(at, matrix), bias)
 
 
 @_rule("aten.mm.default", "aten.matmul.default")
 def _mm(at: Lowering, x: Any, matrix: Any) -> int:
-    return at.emit("linear", (at.batched(at.value(x)), _transposed(at, matrix), None))
+    return _product(at, x, _transposed(at, matrix), None)
+
+
+def _product(at: Lowering, x: Any, weight: int, bias: Any) -> int:
+    """x · weightᵀ + bias. A bias need not be a vector of all outputs: others, which broadcast, are added."""
+    inputs, offset = (at.batched(at.value(x)), at.unbatched(weight)), at.unbatched(at.optional(bias))
+    shape = at.values[weight].shape
+    if len(shape) != 2:
+        raise at.refuse(f"{at.node.target} by a tensor of shape {shape}")
+    if offset is None or at.values[offset].shape == shape[:1]:
+        return at.emit("linear", (*inputs, offset))
+    output = at.emit("add", (at.emit("linear", (*inputs, None)), offset), alpha=1.0)
+    _check_broadcast(at, offset, output)
+    return output
 
 
 def _transposed(at: Lowering, matrix: Any) -> int:
@@ -267,12 +280,30 @@ def _upsample_nearest(at: Lowering, x: Any) -> int:
     before, after = at.values[at.batched(value)].shape, at.shape_of(at.node, batched=True)
     if any(new % old for old, new in zip(before[1:], after[1:], strict=True)):
         raise at.refuse(f"nearest upsampling from {before[1:]} to {after[1:]}, not by a whole factor")
-    return at.emit("upsample_nearest", (value,), scale=(after[1] // before[1], after[2] // before[2]))
+    high, wide = after[1] // before[1], after[2] // before[2]
+    if not torch.equal(*_enlarged(at, before[1:], high, wide)):
+        raise at.refuse(f"nearest upsampling from {before[1:]} to {after[1:]} by a factor that is not whole")
+    return at.emit("upsample_nearest", (value,), scale=(high, wide))
+
+
+def _enlarged(at: Lowering, size: tuple[int, ...], high: int, wide: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbered pixels as the op in hand spreads them, and as each repeated high × wide times.
+
+    By a factor of 3.4 two pixels become six as well, but four of these are the first: PyTorch finds the source of a
+    pixel by the factor that was given, except where (on a CPU) the size stays or doubles.
+    """
+    height, width = size
+    pixels = torch.arange(height * width, dtype=at.dtype, device=at.node.meta["val"].device).view(1, 1, height, width)
+    spread = at.node.target(pixels, *at.arguments()[1:])  # type: ignore[operator]
+    return spread, pixels.repeat_interleave(high, 2).repeat_interleave(wide, 3)
 
 
 @_rule("aten.pixel_shuffle.default")
 def _pixel_shuffle(at: Lowering, x: Any, factor: Any) -> int:
-    return at.emit("pixel_shuffle", (at.batched(at.value(x)),), factor=int(factor))
+    value = at.batched(at.value(x))
+    if len(at.values[value].shape) != 3:
+        raise at.refuse(f"pixel shuffle of a sample of shape {at.values[value].shape}")
+    return at.emit("pixel_shuffle", (value,), factor=int(factor))
 
 
 def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> int:

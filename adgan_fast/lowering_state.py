@@ -179,21 +179,29 @@ class Lowering:
         return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
 
     def _output(self) -> int:
-        results, specs = self.node.args[0], self.exported.graph_signature.output_specs
-        assert isinstance(results, (tuple, list))
-        kept = [spec.target for spec in specs if spec.kind is OutputKind.BUFFER_MUTATION]
-        if kept:
-            raise Unlowered(f"the generator writes into its own {kept[0]!r}")
-        # What it writes into its latent, as a first layer that works in place does, nobody reads.
-        images = [node for node, spec in zip(results, specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
-        if len(images) != 1:
-            raise Unlowered("the generator returns more than one tensor")
-        output = self.value(images[0])
+        output = self.value(self._returned())
+        if output == self.latent:  # a layer is what makes an image
+            output = self.emit("reshape", (output,), shape=self.values[output].shape)
         if not self.values[output].batched:
             raise Unlowered("the generator's output does not depend on the latent")
         if len(self.values[output].shape) != 3:
             raise Unlowered(f"the generator returns {('B', *self.values[output].shape)}, not (B, C, H, W)")
         return output
+
+    def _returned(self) -> fx.Node:
+        """The node of the image.
+
+        In functional form a graph also returns what a first layer made of its input in place, which nobody reads.
+        """
+        results, specs = self.node.args[0], self.exported.graph_signature.output_specs
+        assert isinstance(results, (tuple, list))
+        kept = [spec.target for spec in specs if spec.kind is OutputKind.BUFFER_MUTATION]
+        if kept:
+            raise Unlowered(f"the generator writes into its own {kept[0]!r}")
+        images = [node for node, spec in zip(results, specs, strict=True) if spec.kind is OutputKind.USER_OUTPUT]
+        if len(images) != 1 or not isinstance(images[0], fx.Node):
+            raise Unlowered("the generator returns more than one tensor")
+        return images[0]
 
     def _pruned(self, output: int) -> Program:
         """The layers that the output depends on, and the values that those use, renumbered."""

@@ -161,6 +161,7 @@ UNKNOWN = {
     "GroupNorm": (nn.GroupNorm(2, 4), "GroupNorm", "norm"),
     "attention": (Attention(), "Attention", "attention"),
     "max pooling": (nn.MaxPool2d(2), "MaxPool2d", "pool"),
+    "nearest by 3.4": (nn.Upsample(scale_factor=(1, 3.4)), "Upsample", "nearest"),
     "nearest to no whole factor": (nn.Upsample(size=(4, 4)), "Upsample", "nearest"),
 }
 
@@ -320,3 +321,84 @@ def test_the_program_of_a_family_makes_its_images_and_its_gradients(name):
 def test_operations_in_place_mean_what_they_mean_in_the_module(layers):
     module = randomise(nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), *layers), 1)
     assert_same_numbers(Case(module, (4, 3, 3), (4, 3, 3)))
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (nn.ReLU(inplace=True), nn.Conv2d(4, 4, 1)),
+        (Function(lambda x: x.mul_(2)), nn.Conv2d(4, 4, 1), Residual(nn.Tanh())),
+        (Function(lambda x: torch.tanh(x).add_(1) + x.sub_(1)),),
+    ],
+    ids=["ReLU", "arithmetic", "used twice"],
+)
+def test_a_first_layer_may_work_on_the_latent_in_place(layers):
+    module = randomise(nn.Sequential(*layers), 2)
+    program, looked_at = lower(module.double().eval(), (4, 3, 3)), torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    made = batched.forward(program, looked_at[None], [p[None] for p in program.parameters], program.constants)
+    torch.testing.assert_close(made[0], module(looked_at.clone()))
+
+
+def test_a_generator_may_return_its_latent():
+    """Which is no layer's output."""
+    gen, images = nn.Sequential(nn.Identity()), torch.zeros(2, 2, 3, 4)
+    found = adgan_fast.search(gen, images, latent_shape=(2, 3, 4), n_seed=2, engine="grouped")
+    want = adgan_fast.search(gen, images, latent_shape=(2, 3, 4), n_seed=2, engine="reference")
+    torch.testing.assert_close(found.losses, want.losses)
+    native = next(engine for engine in adgan_fast.engines() if engine.name == "native")
+    if native.available:
+        found = adgan_fast.search(gen, images, latent_shape=(2, 3, 4), n_seed=2, engine="native")
+        torch.testing.assert_close(found.losses, want.losses)
+
+
+def test_nearest_upsampling_is_taken_for_one_by_a_whole_factor_only_where_it_is_that():
+    assert ops(program_of(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=3.0))) == ["conv2d", "upsample_nearest"]
+    for factor in (3.2, 3.4):  # three pixels to nine, or ten
+        with pytest.raises(Unlowered, match="nearest"):
+            program_of(nn.Conv2d(4, 4, 1), nn.Upsample(scale_factor=factor))
+
+
+class Product(nn.Module):
+    """A product with a bias of any shape that broadcasts, written as addmm or as linear."""
+
+    def __init__(self, bias: tuple[int, ...], added: bool):
+        super().__init__()
+        self.weight, self.bias, self.added = nn.Parameter(torch.zeros(6, 4)), nn.Parameter(torch.zeros(bias)), added
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        if self.added:
+            return torch.addmm(self.bias, z, self.weight.t()).reshape(-1, 1, 2, 3)
+        return F.linear(z, self.weight, self.bias).reshape(-1, 1, 2, 3)
+
+
+@pytest.mark.parametrize("bias", [(), (1,), (6,), (1, 1), (1, 6)], ids=str)
+@pytest.mark.parametrize("added", [True, False], ids=["addmm", "linear"])
+def test_a_bias_may_have_any_shape_that_broadcasts(bias, added):
+    case = Case(randomise(Product(bias, added), 3), (4,), (1, 2, 3))
+    assert_same_numbers(case)
+    native = next(engine for engine in adgan_fast.engines() if engine.name == "native")
+    if native.available:
+        found, want = (
+            adgan_fast.search(case.module, case.images(1), n_seed=2, engine=engine)
+            for engine in ("native", "reference")
+        )
+        torch.testing.assert_close(found.losses, want.losses)
+
+
+def vector_product() -> nn.Module:
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight = nn.Parameter(torch.ones(3))
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("layers", "why"),
+    [
+        ((vector_product(), nn.Unflatten(1, (1, 4))), r"shape \(3,\)"),
+        ((nn.Unflatten(1, (1, 4)), nn.PixelShuffle(2), nn.Flatten(1, 2)), "pixel shuffle"),
+    ],
+    ids=["a product by a vector", "a pixel shuffle of several maps"],
+)
+def test_shapes_that_engines_would_not_understand_are_refused(layers, why):
+    with pytest.raises(Unlowered, match=why):
+        lower(nn.Sequential(*layers).eval(), (4, 3, 3))
