@@ -105,7 +105,7 @@ _CHILD_KEY = pytest.StashKey[_Child]()
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
     if not _is_elsewhere(item):
         return None
     session = item.session
@@ -117,4 +117,5 @@ def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
     for report in session.stash[_CHILD_KEY].reports(item):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    session._setupstate.teardown_exact(nextitem)  # what an item of the same file that ran here has left for this one
     return True
