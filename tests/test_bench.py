@@ -162,6 +162,29 @@ def test_the_gate_is_red_for_nan_and_for_losses_of_other_pairs() -> None:
     assert not gate.check((initial, initial), wanted).green
 
 
+def test_the_gate_runs_the_plain_loop_once_and_only_where_a_bound_is_missed() -> None:
+    case, runs = tiny(), []
+    wanted = gate.reference(case, (3, 2))
+    assert wanted.initial.isnan().tolist() == [[False] * 3, [False, False, True]]
+    exact = wanted.initial.nan_to_num(), wanted.final.nan_to_num()
+
+    def plain() -> gate.Losses:
+        runs.append(1)
+        return gate.Losses(exact[0], exact[1] + 1e-3 * exact[0])
+
+    noisy = gate.Reference(wanted.initial, wanted.final, functools.cache(plain))
+    assert gate.check(exact, noisy).green and not runs
+    for times, green in ((2.9, True), (3.1, False), (2.9, True)):
+        off = exact[0], exact[1] + times * 1e-3 * exact[0]
+        assert gate.check(off, noisy).green == green and len(runs) == 1
+        assert gate.check((off[0][:1, :2], off[1][:1, :2]), noisy).green == green  # a smaller load
+        assert not gate.check(off, dataclasses.replace(noisy, plain=None)).green
+    assert wanted.plain is not None and wanted.plain() is wanted.plain()
+    loop = PEERS["plain_loop"].run(case.gen, case.images, case.starts, case.config)
+    torch.testing.assert_close(wanted.plain().final[0], loop[1][0])
+    assert wanted.plain().final.dtype == torch.float32 and wanted.plain().final[1, 2].isnan()
+
+
 def broken(gen: nn.Module, images: torch.Tensor, starts: torch.Tensor, config: SearchConfig) -> None:
     raise RuntimeError("broken")
 
