@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import checks, plan, validate, verify, workers
+from . import checks, plan, random_state, validate, verify, workers
 from .config import SearchConfig
 from .engines import Block, Engine, Job, choose, result_shapes
 from .latent_shape import latent_shape
@@ -76,9 +76,8 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
         finite = validate.scan(given, config.strict)
         module = working_copy(gen, config.device)
         device, dtype = home_of(module)
-        random = torch.random.fork_rng([device] if device.type == "cuda" else [])
-        with random, torch.autocast(device.type, enabled=False):
-            job = _job(module, device, dtype, given, permitted(config))
+        with random_state.kept(device), torch.autocast(device.type, enabled=False):
+            job = _job(gen, module, device, dtype, given, permitted(config))
             engine = choose(job, verify.verdict)
             found = {
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
@@ -104,7 +103,12 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
 
 
 def _job(
-    module: nn.Module, device: torch.device, dtype: torch.dtype, images: torch.Tensor, config: SearchConfig
+    gen: Generator,
+    module: nn.Module,
+    device: torch.device,
+    dtype: torch.dtype,
+    images: torch.Tensor,
+    config: SearchConfig,
 ) -> Job:
     """Check the generator against the images, draw the starts, capture the program."""
     image_shape = tuple(images.shape[1:])
@@ -115,7 +119,7 @@ def _job(
     )  # fmt: skip
     learn = config.weights != "frozen"
     probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
-    image, loss = checks.check_generator(module, probes, image_shape, learn), Loss(config.loss)
+    image, loss = checks.check_generator(module, probes, image_shape, learn, gen), Loss(config.loss)
     checks.check_loss(loss, image)
     checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""

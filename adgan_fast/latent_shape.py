@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .checks import described
+from .look import described
 from .starts import draw
 from .working_copy import copied
 

@@ -53,7 +53,7 @@ _NAMES = """
     unsqueeze expand expand_as broadcast_to repeat repeat_interleave tile cat concat stack chunk split
     split_with_sizes narrow slice select unbind diagonal flip roll rot90 contiguous clone alias detach lift_fresh
     lift_fresh_copy to _to_copy type_as copy fill zero index index_put index_select gather slice_scatter
-    select_scatter embedding tril triu
+    select_scatter embedding one_hot eye diag diag_embed tril triu
     pad constant_pad_nd reflection_pad1d reflection_pad2d replication_pad1d replication_pad2d _pad_circular
     pixel_shuffle pixel_unshuffle channel_shuffle upsample_nearest1d upsample_nearest2d _upsample_nearest_exact2d
     upsample_linear1d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa

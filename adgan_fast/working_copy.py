@@ -33,12 +33,32 @@ def working_copy(
     def converted(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.is_complex():
             return tensor.to(device, torch.complex128 if dtype == torch.float64 else torch.complex64)
-        return tensor.to(device, dtype if tensor.is_floating_point() else None)
+        return _in_plain_strides(tensor.to(device, dtype if tensor.is_floating_point() else None))
 
+    for layer in module.modules():
+        if getattr(layer, "sparse", False) is True:  # an embedding: its gradient in full is the same, and Adam takes it
+            layer.sparse = False  # type: ignore[assignment]
     try:
         return module._apply(converted).eval()  # as .to() does it, which would make real numbers of complex ones
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
         raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
+
+
+def _in_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
+    """A contiguous tensor in the strides that its shape has by default.
+
+    Along sizes of one others are contiguous too, and oneDNN takes some of these (a convolution's weight of one channel in
+    channels_last) for another layout, and returns garbage.
+    """
+    if not tensor.is_contiguous() or tensor.stride() == torch.empty(tensor.shape, device="meta").stride():
+        return tensor
+    return tensor.clone(memory_format=torch.contiguous_format)
+
+
+def mixed_dtypes(gen: object) -> str:
+    """The floating-point dtypes of a generator's parameters in words, where they are several; else ""."""
+    dtypes = {w.dtype for w in gen.parameters() if w.is_floating_point()} if isinstance(gen, nn.Module) else set()
+    return " and ".join(sorted(map(str, dtypes))) if len(dtypes) > 1 else ""
 
 
 def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
@@ -81,6 +101,12 @@ def _module(gen: Generator) -> nn.Module:
 def _refuse_valueless(module: nn.Module) -> None:
     """ValueError naming a parameter or buffer that has no values, or that no engine could learn."""
     name = type(module).__name__
+    for path, layer in module.named_modules():
+        if isinstance(layer, torch.jit.ScriptModule):
+            raise TypeError(
+                f"generator {name}: {path!r} is TorchScript, whose weights cannot be made private; use the module that it "
+                "was made from"
+            )
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for path, tensor in tensors:
             if is_lazy(tensor):

@@ -91,7 +91,7 @@ def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count:
     """Uniform noise in [-1, 1] of a fixed key, of the shape that the generator makes from a latent."""
     import torch
 
-    from ..checks import described
+    from ..look import described
     from ..starts import draw, uniforms
     from ..working_copy import home_of
 

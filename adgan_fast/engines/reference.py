@@ -41,10 +41,10 @@ def _search(
     """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
     learn_weights = config.weights != "frozen"
     g_w, named = _private(g, learn_weights)  # w ← θ
-    weights = list(named.values())
+    weights = list(named.values()) if learn_weights else []
     latents = [z.clone().requires_grad_() for z in starts]  # z ← z_j
     groups = [{"params": latents, "lr": config.lr_z}]
-    if learn_weights:
+    if weights:
         groups.append({"params": weights, "lr": config.lr_weights})
     adam = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
 
@@ -56,7 +56,7 @@ def _search(
         adam.zero_grad()
         for z in latents:
             value = loss_at(z)  # ℓ(g_w(z), x)
-            value.backward()
+            value.backward(inputs=[z, *weights])  # into nothing else that a forward may hold
             if step == 0:
                 initial.append(value.detach())
         adam.step()  # z and w move together, by gradients taken at the same (z, w)

@@ -71,4 +71,4 @@ def on_cpu(job: Job, bytes_of_pair: int, cache: int) -> int:
     bit: BLAS rounds a product differently by the number and alignment of its neighbours. Such a group is small (or one
     pair), so there is no need of less.
     """
-    return 1 if job.config.weights == "per_sample" else max(1, min(job.n_seed, cache // bytes_of_pair))
+    return 1 if job.config.weights == "per_sample" else max(1, min(job.n_seed, cache // max(1, bytes_of_pair)))

@@ -67,7 +67,7 @@ static void activate(int op, const double* numbers, const float* x, float* y, st
   const F a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
   const F c = set1(static_cast<float>(numbers[2]));
   switch (static_cast<Op>(op)) {
-    case Op::relu: return apply([&](F v) { return if_greater(v, zero(), v, zero()); });
+    case Op::relu: return apply([&](F v) { return if_greater(zero(), v, zero(), v); });  // NaN stays NaN
     case Op::leaky_relu: return apply([&](F v) { return if_greater(v, zero(), v, mul(v, a)); });
     case Op::tanh: return apply([&](F v) { return tanh(v); });
     case Op::sigmoid: return apply([&](F v) { return sigmoid(v); });
@@ -75,7 +75,7 @@ static void activate(int op, const double* numbers, const float* x, float* y, st
     case Op::scale_shift: return apply([&](F v) { return add(mul(v, a), b); });
     case Op::elu:  // alpha, scale, input scale
       return apply([&](F v) {
-        return if_greater(v, zero(), mul(v, b), mul(mul(a, b), sub(exp(mul(v, c)), set1(1.0f))));
+        return if_greater(v, zero(), mul(v, b), mul(mul(a, b), expm1(mul(v, c))));
       });
     default:
       for (std::int64_t i = 0; i < n; ++i) {

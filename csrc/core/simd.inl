@@ -217,20 +217,29 @@ static inline int append(const float* x, int n, bool all, int index, int step, i
 
 #endif
 
-// e^x to two units in the last place (Cephes' expf, in vectors), clamped where float ends.
+// e^x - 1 for |x| up to ln 2 / 2 (Cephes' expf).
+static inline F exp_near_one(F x) {
+  F p = set1(1.9875691500e-4f);
+  p = fma(p, x, set1(1.3981999507e-3f));
+  p = fma(p, x, set1(8.3334519073e-3f));
+  p = fma(p, x, set1(4.1665795894e-2f));
+  p = fma(p, x, set1(1.6666665459e-1f));
+  p = fma(p, x, set1(5.0000001201e-1f));
+  return fma(p, mul(x, x), x);
+}
+
+// e^x to two units in the last place, clamped where float ends. NaN stays NaN: max and min give their second operand then.
 static inline F exp(F x) {
-  x = min(max(x, set1(-104.0f)), set1(88.72f));
+  x = min(set1(88.72f), max(set1(-104.0f), x));
   const F n = round(mul(x, set1(1.44269504f)));
   F r = fnma(n, set1(0.693359375f), x);
   r = fnma(n, set1(-2.12194440e-4f), r);
-  F p = set1(1.9875691500e-4f);
-  p = fma(p, r, set1(1.3981999507e-3f));
-  p = fma(p, r, set1(8.3334519073e-3f));
-  p = fma(p, r, set1(4.1665795894e-2f));
-  p = fma(p, r, set1(1.6666665459e-1f));
-  p = fma(p, r, set1(5.0000001201e-1f));
-  p = add(fma(p, mul(r, r), r), set1(1.0f));
-  return scale_by_power(p, n);
+  return scale_by_power(add(exp_near_one(r), set1(1.0f)), n);
+}
+
+// e^x - 1, where 1 would take the digits of a small x.
+static inline F expm1(F x) {
+  return if_greater(set1(0.34f), abs(x), exp_near_one(x), sub(exp(x), set1(1.0f)));
 }
 
 static inline F tanh(F x) {
@@ -254,6 +263,7 @@ constexpr int kChain = 32;
 
 class LongSum {
  public:
+  LongSum() : total_(zero()), lost_(zero()) {}  // written out: an implicit one is not compiled for this instruction set
   void add_block(F block) {
     const F y = sub(block, lost_), next = add(total_, y);
     lost_ = sub(sub(next, total_), y);
@@ -262,7 +272,7 @@ class LongSum {
   F total() const { return total_; }
 
  private:
-  F total_ = zero(), lost_ = zero();
+  F total_, lost_;
 };
 
 // body(i, n) for the vectors of a range: n is L, or less for the last.
