@@ -35,9 +35,9 @@ def check_generator(
         given: what the caller gave, of which `module` is a copy.
 
     Raises:
-        ValueError: if it cannot take the latent, does not make one image of `image_shape`, returns NaN or Inf, runs with
-            the caller's weights instead of its own, changes itself, is random, ignores its latent, or lets no gradient
-            reach it.
+        ValueError: if it cannot take the latent, does not make one image of `image_shape`, returns NaN or Inf, runs
+            with the caller's weights instead of its own, changes itself, is random, ignores its latent, or lets no
+            gradient reach it.
     """
     name, before = f"generator {type(module).__name__}", _values(module)
     fresh = copied(module)
@@ -48,16 +48,14 @@ def check_generator(
             looks.append(look(module, z, image_shape, learn))
         except ValueError as error:
             if dtypes := mixed_dtypes(given):
-                raise ValueError(
-                    f"{error}. (Its weights are {dtypes}; a search runs in one dtype, {z.dtype})"
-                ) from error
+                raise ValueError(f"{error}. (Its weights are {dtypes}; a search runs in {z.dtype} alone)") from error
             raise
         states.append(random_state.state(probes.device))
     drawn = [kind for kind in states[0] if any(a[kind] != b[kind] for a, b in itertools.pairwise(states))]
     if drawn and (drawn := _drawn(module, probes[:1], drawn)):
         raise ValueError(
-            f"{name} is random: it draws random numbers in forward (from the state of {', '.join(drawn)}); a score would "
-            "mean nothing. Switch noise and dropout off, or draw the noise once and keep it in a buffer"
+            f"{name} is random: it draws random numbers in forward (from the state of {', '.join(drawn)}); a score "
+            "would mean nothing. Switch noise and dropout off, or draw the noise once and keep it in a buffer"
         )
     changed = _changed(module, before)
     if not same(looks[0], looks[2]):
@@ -144,8 +142,8 @@ def _refuse_foreign(name: str, module: nn.Module, z: torch.Tensor, given: object
     for path, tensor in (*given.named_parameters(), *given.named_buffers()):
         if _storage(tensor) in storages.seen:
             raise ValueError(
-                f"{name}: a copy of it runs with the weight {path!r} of the original, so that it cannot have weights of "
-                "its own: a function kept in it (a forward that was replaced, a hook, torch.compile of a method) holds "
+                f"{name}: a copy of it runs with the weight {path!r} of the original, so that it cannot have weights "
+                "of its own: a function kept in it (a forward that was replaced, a hook, torch.compile of a method) holds "
                 "the original. Define forward in its class, or wrap or compile the whole module"
             )
 

@@ -47,8 +47,8 @@ def working_copy(
 def _in_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
     """A contiguous tensor in the strides that its shape has by default.
 
-    Along sizes of one others are contiguous too, and oneDNN takes some of these (a convolution's weight of one channel in
-    channels_last) for another layout, and returns garbage.
+    Along sizes of one others are contiguous too, and oneDNN takes some of these (a convolution's weight of one channel
+    in channels_last) for another layout, and returns garbage.
     """
     if not tensor.is_contiguous() or tensor.stride() == torch.empty(tensor.shape, device="meta").stride():
         return tensor
@@ -104,8 +104,8 @@ def _refuse_valueless(module: nn.Module) -> None:
     for path, layer in module.named_modules():
         if isinstance(layer, torch.jit.ScriptModule):
             raise TypeError(
-                f"generator {name}: {path!r} is TorchScript, whose weights cannot be made private; use the module that it "
-                "was made from"
+                f"generator {name}: {path!r} is TorchScript, whose weights cannot be made private; use the module that "
+                "it was made from"
             )
     for kind, tensors in (("parameter", module.named_parameters()), ("buffer", module.named_buffers())):
         for path, tensor in tensors:

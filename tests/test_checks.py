@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import threading
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
+import torch.utils.checkpoint
 from generators import FAMILIES, randomise
 from torch import nn
 from torch.nn import functional as F
@@ -547,3 +550,198 @@ def test_the_status_of_each_image():
     with pytest.warns(RuntimeWarning, match="2 of 3 scores are NaN or Inf"):
         found = search(gen, images=images, lr_z=1e38, lr_weights=1e30)
     assert [Status(int(s)).name for s in found.status] == ["diverged", "not_finite", "diverged"]
+
+
+# -- what an outside trial found ----------------------------------------------------------------------------------
+
+
+def small() -> nn.Module:
+    return randomise(nn.Sequential(nn.Linear(6, 48), nn.Tanh(), nn.Unflatten(1, (3, 4, 4))), 0)
+
+
+def replaced_forward(gen):
+    forward = gen.forward
+    gen.forward = lambda z: forward(z)
+
+
+def replaced_forward_of_a_layer(gen):
+    forward = gen[0].forward
+    gen[0].forward = lambda z: forward(z)
+
+
+def autocast_forward(gen):
+    gen.forward = torch.autocast("cpu", enabled=False)(gen.forward)
+
+
+def hook_on_a_layer(gen):
+    first = gen[0]
+    gen[1].register_forward_hook(lambda module, given, made: made * (1 + first.bias.mean()))
+
+
+@engines
+@pytest.mark.parametrize("learned", [True, False])
+@pytest.mark.parametrize("hold", [replaced_forward, replaced_forward_of_a_layer, autocast_forward, hook_on_a_layer])
+def test_a_function_that_holds_the_original_is_refused(hold, learned, engine):
+    gen = small().requires_grad_(learned)
+    hold(gen)
+    with pytest.raises(ValueError, match=r"a copy of it runs with the weight '.*(weight|bias)' of the original"):
+        search(gen, engine)
+    assert all(w.grad is None for w in gen.parameters())
+
+
+@engines
+def test_weights_outside_of_the_generator_stay_as_they_are(engine):
+    outside = nn.Linear(48, 48)
+    gen = made(lambda s, z: outside(s.l(z)))
+    assert search(gen, engine if engine == "eager" else "auto").scores.isfinite().all()
+    search(gen, "reference")
+    assert all(w.grad is None for w in outside.parameters())
+
+
+class RandomClass(Made):
+    def __init__(self, draw):
+        super().__init__(lambda s, z: s.l(z + s.e(draw(z))), e=nn.Embedding(2, 6))
+
+
+DRAWS = {
+    "torch": lambda z: torch.randint(0, 2, (len(z),)),
+    "python": lambda z: torch.tensor([random.randrange(2)] * len(z)),
+    "numpy": lambda z: torch.as_tensor(np.random.randint(0, 2, len(z))),
+}
+
+
+@pytest.mark.parametrize("kind", list(DRAWS))
+@pytest.mark.parametrize("seed", range(6))
+def test_a_draw_is_seen_even_where_it_makes_no_difference_at_first(kind, seed):
+    gen = randomise(RandomClass(DRAWS[kind]), 0)
+    adgan_fast.random_state.seed(seed)
+    before = adgan_fast.random_state.state(torch.device("cpu"))
+    for engine in ("auto", "reference"):
+        with pytest.raises(ValueError, match="is random: it draws random numbers in forward"):
+            search(gen, engine)
+    assert adgan_fast.random_state.state(torch.device("cpu")) == before
+
+
+def reseeded(s, z):
+    torch.manual_seed(3)
+    return s.l(z) + torch.randn(48)
+
+
+def test_noise_of_a_fixed_seed_is_no_randomness():
+    gen = made(reseeded)
+    found = search(gen, "reference")
+    assert found.scores.isfinite().all()
+    torch.testing.assert_close(search(gen).scores, found.scores)
+
+
+class FromFirst(Made):
+    """What it keeps of the first latent it meets, where no version counter and no state_dict tells."""
+
+    def __init__(self, keep):
+        super().__init__(lambda s, z: s.l(z + s.kept(z)))
+        self.loc, self.cache, self.keep = nn.Parameter(torch.zeros(1, 6)), None, keep
+
+    def kept(self, z):
+        if self.cache is None:
+            self.cache = self.keep(self, z)
+        return self.loc + self.cache
+
+
+def keeps_by_data(s, z):
+    s.loc.data.copy_(-z.detach()[:1])
+    return 0
+
+
+KEEPS = {"data": keeps_by_data, "a number": lambda s, z: float(z.std()), "a tensor": lambda s, z: z.detach()[:1]}
+
+
+@pytest.mark.parametrize("keep", list(KEEPS))
+def test_what_is_kept_of_the_first_latent_is_refused(keep):
+    with pytest.raises(ValueError, match="at its first forward pass"):
+        search(randomise(FromFirst(KEEPS[keep]), 0))
+
+
+def test_a_counter_that_nothing_depends_on_is_allowed():
+    def counting(s, z):
+        s.calls += 1
+        return s.l(z)
+
+    assert_right(made(counting, calls=nn.Buffer(torch.zeros(()))), "auto")
+
+
+def test_a_sparse_embedding_is_learned_as_a_dense_one():
+    def embedded(sparse):
+        return made(lambda s, z: s.l(z + s.e(torch.tensor([1]))), e=nn.Embedding(4, 6, sparse=sparse))
+
+    for engine in ("auto", "reference"):
+        found = search(embedded(True), engine)
+        torch.testing.assert_close(found.losses, search(embedded(False), engine).losses)
+    gen = made(lambda s, z: s.l(z + F.embedding(torch.tensor([1]), s.w, sparse=True)), w=nn.Parameter(torch.ones(4, 6)))
+    with pytest.raises(ValueError, match="gradient is sparse"):
+        search(gen)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_torchscript_inside_a_generator_is_named():
+    with pytest.raises(TypeError, match="'0' is TorchScript"):
+        search(nn.Sequential(torch.jit.script(nn.Linear(6, 6)), *small()))
+
+
+def test_several_dtypes_are_named_where_one_will_not_do():
+    gen = made(lambda s, z: s.d(s.l(z).double()).float(), d=nn.Linear(48, 48).double())
+    with pytest.raises(ValueError, match=r"torch\.float32 and torch\.float64; a search runs in torch\.float32 alone"):
+        search(gen)
+
+
+def test_what_a_forward_asks_beside_the_latent_is_to_be_wrapped():
+    class Conditional(Made):
+        def forward(self, z, y):
+            return super().forward(z + y)
+
+    with pytest.raises(ValueError, match=r"argument: 'y'.*wrap it in a module"):
+        search(randomise(Conditional(lambda s, z: s.l(z)), 0))
+
+
+def test_checkpoints_that_allow_no_chosen_gradient_are_named():
+    checkpoint = torch.utils.checkpoint.checkpoint
+    with pytest.raises(ValueError, match="use_reentrant=False"):
+        search(made(lambda s, z: checkpoint(s.l, z, use_reentrant=True)))
+    search(made(lambda s, z: checkpoint(s.l, z, use_reentrant=False)))
+
+
+def overflowing(x):
+    square = (x * 1e18) * (x * 1e18)
+    return x + (square - square)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nan_does_not_end_in_an_activation(engine):
+    """x, or NaN from where |x| is above 18, behind every activation: the score says so."""
+    for activation in (nn.ReLU(), nn.LeakyReLU(), nn.ELU(), nn.Sigmoid(), nn.Tanh(), nn.SiLU(), nn.Softplus()):
+        gen = made(lambda s, z: s.a(overflowing(s.l(z))), a=activation)
+        far = torch.full((1, 6), 1000.0)
+        with pytest.warns(RuntimeWarning, match="NaN or Inf"):
+            found = search(gen, engine, starts=far, steps=0, verify=False)
+        assert found.scores.isnan().all(), activation
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_small_numbers_through_elu(engine):
+    assert_right(made(lambda s, z: torch.tanh(F.elu(s.l(z) * 1e-6) * 1e6)), engine)
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "reference"])
+def test_a_weight_of_one_channel_in_channels_last_strides(engine):
+    def convolved():
+        layers = [nn.Linear(6, 32), nn.Unflatten(1, (1, 4, 8)), nn.Conv2d(1, 3, 3, (1, 2), 1)]
+        return randomise(nn.Sequential(*layers), 0)
+
+    odd, plain = convolved(), convolved()
+    odd[2].weight.data = odd[2].weight.data.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(search(odd, engine).losses, search(plain, engine).losses)
+
+
+def test_a_generator_that_only_reshapes_its_latent():
+    found = adgan_fast.search(nn.Unflatten(1, (3, 4, 4)), IMAGES, latent_shape=(48,), n_seed=2, engine="eager",
+                              weights="frozen")  # fmt: skip
+    assert found.scores.isfinite().all()
