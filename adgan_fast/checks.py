@@ -143,8 +143,8 @@ def _refuse_foreign(name: str, module: nn.Module, z: torch.Tensor, given: object
         if _storage(tensor) in storages.seen:
             raise ValueError(
                 f"{name}: a copy of it runs with the weight {path!r} of the original, so that it cannot have weights "
-                "of its own: a function kept in it (a forward that was replaced, a hook, torch.compile of a method) holds "
-                "the original. Define forward in its class, or wrap or compile the whole module"
+                "of its own: a function kept in it (a forward that was replaced, a hook, torch.compile of a method) "
+                "holds the original. Define forward in its class, or wrap or compile the whole module"
             )
 
 

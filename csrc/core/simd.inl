@@ -270,6 +270,14 @@ class LongSum {
     total_ = next;
   }
   F total() const { return total_; }
+  float of_lanes() const {  // rounded once
+    float totals[L], lost[L];
+    store(totals, total_);
+    store(lost, lost_);
+    double sum = 0;
+    for (int i = 0; i < L; ++i) sum += static_cast<double>(totals[i]) - lost[i];
+    return static_cast<float>(sum);
+  }
 
  private:
   F total_, lost_;
