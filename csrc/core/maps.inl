@@ -54,13 +54,14 @@ static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int
 
 // -- forward -------------------------------------------------------------------------------------------------------
 
-// out[0 : NV vectors] += Σ value[i] · (row at offset[i]).
+// out[0 : NV vectors] += Σ value[i] · (row at offset[i]). Summed from zero: what is there already may be far larger, and a
+// sum of sums has half the error (of an image, in the paper's setting) for 2 % of the time.
 template <int NV>
 static inline __attribute__((always_inline)) void add_rows(const float* rows, const int* offset, const float* value,
                                                            int count, float* out) {
   F sum_a[NV];
   ADGAN_UNROLL
-  for (int v = 0; v < NV; ++v) sum_a[v] = load(out + v * L);
+  for (int v = 0; v < NV; ++v) sum_a[v] = zero();
   int i = 0;
   if constexpr (NV <= 4) {  // two sums, since one would wait for its own last addition
     F sum_b[NV];
@@ -84,7 +85,7 @@ static inline __attribute__((always_inline)) void add_rows(const float* rows, co
     for (int v = 0; v < NV; ++v) sum_a[v] = fma(x, load(row + v * L), sum_a[v]);
   }
   ADGAN_UNROLL
-  for (int v = 0; v < NV; ++v) store(out + v * L, sum_a[v]);
+  for (int v = 0; v < NV; ++v) store(out + v * L, add(load(out + v * L), sum_a[v]));
 }
 
 template <int NV>
