@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import importlib
 import itertools
+import logging
 import math
 import threading
 import time
@@ -588,3 +589,16 @@ def test_a_zero_gradient_is_no_update():
     frozen = run(case, case.images(2), steps=5, weights="frozen", starts=starts)
     assert torch.equal(frozen.latents[:, :, 3:], second)
     assert SearchConfig().eps > 0
+
+
+def test_a_search_of_more_than_five_steps_is_in_float32_whatever_is_permitted(caplog):
+    """16-bit moments carry on what they round off; over twenty steps it leaves the bound where a norm amplifies it."""
+    case = FAMILIES["DCGAN of 16"]
+    module, images, settings = case.module, case.images(1), {"n_seed": 3, "loss": "laplacian", "engine": "native"}
+    caplog.set_level(logging.INFO, "adgan_fast")
+    for steps, reduced in ((5, True), (6, False), (20, False)):
+        caplog.clear()
+        exact = adgan_fast.search(module, images, steps=steps, **settings)
+        found = adgan_fast.search(module, images, steps=steps, precision="bf16", **settings)
+        assert _same(exact, found) is not reduced
+        assert ("precision float32 instead of bf16" in caplog.text) is not reduced
