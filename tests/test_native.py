@@ -49,7 +49,14 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def run(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
-    settings = {"n_seed": 3, "steps": 4, "latent_shape": case.latent_shape, "engine": "native", **settings}
+    settings = {
+        "n_seed": 3,
+        "steps": 4,
+        "latent_shape": case.latent_shape,
+        "engine": "native",
+        "verify": False,
+        **settings,
+    }
     return adgan_fast.search(case.module, images, **settings)
 
 
@@ -426,10 +433,10 @@ def test_a_function_is_called_once_for_each_pass_and_asked_for_a_gradient_where_
         return squares(r, x)
 
     case = FAMILIES["DCGAN of 16"]
-    run(case, case.images(0), weights=weights, loss=loss, steps=steps, verify=False)
+    run(case, case.images(0), weights=weights, loss=loss, steps=steps)
     before = len(calls)  # of the checks before a search
     calls.clear()
-    found = run(case, case.images(2), weights=weights, loss=loss, steps=steps, verify=False)
+    found = run(case, case.images(2), weights=weights, loss=loss, steps=steps)
     calls = calls[before:]
     assert calls.count(True) == 6 * steps and calls.count(False) == 6
     builtin = run(case, case.images(2), weights=weights, steps=steps)

@@ -65,7 +65,7 @@ def search(
 ) -> SearchResult:
     """By the Triton engine; results on the CPU."""
     images = case.images(n) if images is None else images
-    settings = {"n_seed": 2, "steps": 2, "latent_shape": case.latent_shape, **settings}
+    settings = {"n_seed": 2, "steps": 2, "latent_shape": case.latent_shape, "verify": False, **settings}
     return adgan_fast.search(case.module, images, engine="triton", device=device, **settings)
 
 
@@ -158,7 +158,7 @@ def test_a_broken_search_is_caught(device: torch.device, fault: str, monkeypatch
                 kernels.input_grad = lambda gy, step: input_grad(gy, step) * 0.9
 
     monkeypatch.setattr(triton_search, "PrivateLayer", Broken)
-    found = search(TINY, device, lr_weights=1e-3, verify=False)
+    found = search(TINY, device, lr_weights=1e-3)
     assert violations(found, reference(TINY, lr_weights=1e-3), FLOAT32)
 
 
