@@ -119,8 +119,8 @@ def _job(
     )  # fmt: skip
     learn = config.weights != "frozen"
     probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
-    image, loss = checks.check_generator(module, probes, image_shape, learn, gen), Loss(config.loss)
-    checks.check_loss(loss, image)
+    seen, loss = checks.check_generator(module, probes, image_shape, learn, gen), Loss(config.loss)
+    checks.check_loss(loss, seen.image)
     checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""
     if config.engine not in ("reference", "eager"):
@@ -128,7 +128,9 @@ def _job(
             program = lower(module, shape)
         except Unlowered as error:
             unlowered = str(error)
-    return Job(module, program, unlowered, config, loss, starts, probes[:2], shape, image_shape, device, dtype)
+    return Job(
+        module, program, unlowered, config, loss, starts, probes[:2], shape, image_shape, device, dtype, seen=seen
+    )  # fmt: skip
 
 
 def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:

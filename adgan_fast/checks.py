@@ -25,8 +25,8 @@ LOOKS = 64
 
 def check_generator(
     module: nn.Module, probes: torch.Tensor, image_shape: Shape, learn: bool = True, given: object = None
-) -> torch.Tensor:
-    """Run `module`, a working copy, on the latents `probes` (LOOKS, *latent), one at a time; returns the first image.
+) -> Look:
+    """Run `module`, a working copy, on the latents `probes` (LOOKS, *latent), one at a time; returns the first look.
 
     Random states are moved: see `random_state.kept`.
 
@@ -77,7 +77,7 @@ def check_generator(
         )
     _refuse_foreign(name, module, probes[:1], given)
     _refuse_unmoved(name, module, looks[:2], probes)
-    return looks[0].image
+    return looks[0]
 
 
 def _image(module: nn.Module, z: torch.Tensor) -> torch.Tensor:

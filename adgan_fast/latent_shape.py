@@ -120,11 +120,10 @@ def _sizes(module: nn.Module) -> Iterator[int]:
     for owner in module.modules():
         for name in ("in_features", "in_channels", "num_features", "num_channels", "embedding_dim"):
             value = getattr(owner, name, None)
-            if isinstance(value, int) and value > 0:
+            if isinstance(value, int) and value > 1:
                 yield value
-        for parameter in owner.parameters(recurse=False):
-            if parameter.dim() >= 2:
-                yield from parameter.shape[:2][::-1]
+        for tensor in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)):
+            yield from (size for size in tensor.shape[:2][::-1] if size > 1)  # a size of one would broadcast to any
 
 
 def _distinct(good: dict[Shape, torch.Tensor]) -> list[Shape]:

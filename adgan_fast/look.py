@@ -52,7 +52,7 @@ def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) ->
         if isinstance(error, ValueError) and str(error).startswith(name):
             raise
         raise ValueError(
-            f"{name} cannot take a latent of shape {shape}: {_first_line(error)}{_remedy(error)}"
+            f"{name} cannot take a latent of shape {shape}: {_first_line(error)}{_remedy(module, error)}"
         ) from error
     finally:
         for w, requires in zip(weights, before, strict=True):
@@ -61,7 +61,7 @@ def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) ->
 
 # What a module's code raises over a latent that does not suit it.
 _RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
-           NotImplementedError)  # fmt: skip
+           NotImplementedError, NameError)  # fmt: skip
 
 
 def described(made: object) -> str:
@@ -135,10 +135,10 @@ def _in_place(module: nn.Module, z: torch.Tensor, raised: str) -> str:
     )
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(module: nn.Module, error: Exception) -> str:
     """What to do about some errors that a generator's own code raises."""
     words = str(error)
-    if isinstance(error, TypeError) and "required" in words and "argument" in words:
+    if isinstance(error, TypeError) and words.startswith(f"{type(module).forward.__qualname__}() missing"):
         return ". A search passes the latent alone: wrap it in a module that fixes the others"
     if "use_reentrant" in words or "Checkpointing is not compatible" in words:
         return ". Give torch.utils.checkpoint use_reentrant=False, or leave it out: it saves no memory here"

@@ -12,6 +12,7 @@ from torch import fx, nn
 
 from .lowering_state import Lowering, Rule
 from .program import Program, Unlowered
+from .working_copy import copied
 
 _RULES: dict[str, Rule] = {}
 
@@ -29,7 +30,8 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
             warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
-            exported = torch.export.export(module, (latent,), strict=False)
+            # A copy: what a forward assigns during a capture (by self.to or .float, say) are no real tensors.
+            exported = torch.export.export(copied(module), (latent,), strict=False)
             if any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input
     except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything

@@ -394,7 +394,7 @@ class _Reader:
 
     def _overload(self, name: str, overload: str, label: str) -> torch._ops.OpOverload:
         packet = getattr(torch.ops.aten, name, None)
-        if packet is None or overload not in packet.overloads() or overload.endswith("out"):
+        if packet is None or overload not in packet.overloads() or overload == "out" or overload.endswith("_out"):
             raise ValueError(f"{label:.200} does not exist in torch {torch.__version__}")
         return getattr(packet, overload)
 

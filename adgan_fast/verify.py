@@ -64,25 +64,28 @@ def verdict(engine: Engine, job: Job) -> str | None:
 
 
 def _key(engine: Engine, job: Job) -> tuple[Any, ...]:
-    """What a verdict holds for. Weights count by their sums, code by its class and what it makes of a latent."""
-    module, config = job.module, job.config
-    with torch.no_grad():
-        made = module(job.probes[:1].clone())
-    weights = tuple((name, tuple(w.shape), float(w.detach().double().sum())) for name, w in module.named_parameters())
-    loss = config.loss if isinstance(config.loss, str) else id(config.loss)
-    settings = (
-        config.weights,
-        loss,
-        min(config.steps, STEPS),
-        config.lr_z,
-        config.lr_weights,
-        config.betas,
-        config.eps,
+    """What a verdict holds for.
+
+    Weights count by their sums. Code counts by the classes and hooks in it, and by what it makes of a latent, forward
+    and backward.
+    """
+    module, config, seen = job.module, job.config, job.seen
+    code = tuple(
+        (name, type(layer), *(len(hooks) for held, hooks in vars(layer).items() if held.endswith("_hooks") and hooks))
+        for name, layer in module.named_modules()
     )
+    weights = tuple((name, tuple(w.shape), float(w.detach().double().sum())) for name, w in module.named_parameters())
+    made = (_bytes(seen.image), _bytes(seen.of_latent), seen.of_weights) if seen else ()
+    loss = config.loss if isinstance(config.loss, str) else id(config.loss)
+    settings = (config.weights, loss, config.steps, config.lr_z, config.lr_weights, config.betas, config.eps)
     return (
-        engine.name, type(engine), type(module), weights, made.cpu().numpy().tobytes(), settings, config.precision,
-        config.steps > STEPS, job.latent_shape, job.image_shape, job.dtype, str(job.device),
+        engine.name, type(engine), code, weights, made, settings, config.precision, config.prior,
+        job.latent_shape, job.image_shape, job.dtype, str(job.device),
     )  # fmt: skip
+
+
+def _bytes(tensor: torch.Tensor | None) -> bytes:
+    return b"" if tensor is None else tensor.detach().cpu().numpy().tobytes()
 
 
 def _look(engine: Engine, job: Job) -> str | None:

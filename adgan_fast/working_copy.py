@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +14,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from .exported import load_exported
+
+log = logging.getLogger("adgan_fast")
 
 Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
 
@@ -38,10 +42,31 @@ def working_copy(
     for layer in module.modules():
         if getattr(layer, "sparse", False) is True:  # an embedding: its gradient in full is the same, and Adam takes it
             layer.sparse = False  # type: ignore[assignment]
+    owners = [module, *_beside(module)]
     try:
-        return module._apply(converted).eval()  # as .to() does it, which would make real numbers of complex ones
+        for owner in owners:
+            for layer in owner.modules():
+                vars(layer).pop("_apply", None)
+            owner._apply(converted).eval()  # as .to() does it, which would make real numbers of complex ones
+            for layer in owner.modules():
+                object.__setattr__(layer, "_apply", types.MethodType(_stay, layer))
+        return module
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
         raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
+
+
+def _stay(layer: nn.Module, function: object, recurse: bool = True) -> nn.Module:
+    """In the place of nn.Module._apply, for a forward that calls self.to(device) or .float(): it is there already.
+
+    Carried out, it would put into the module what a capture or torch.func has in the place of its weights.
+    """
+    return layer
+
+
+def _beside(module: nn.Module) -> list[nn.Module]:
+    """Modules that a module keeps in plain lists and the like: not part of it to PyTorch, but part of its forward."""
+    own = set(module.modules())
+    return [held for held in _held(module) if isinstance(held, nn.Module) and held not in own]
 
 
 def _in_plain_strides(tensor: torch.Tensor) -> torch.Tensor:
@@ -116,6 +141,8 @@ def _refuse_valueless(module: nn.Module) -> None:
                 )
             if tensor.device.type == "meta":
                 raise ValueError(f"generator {name}: {kind} {path!r} is on the meta device: it has no values")
+            if tensor._backward_hooks:
+                log.warning("generator %s: hooks on %r are left out, since they are not copied with it", name, path)
             if kind == "parameter" and tensor.is_complex():
                 raise ValueError(
                     f"generator {name}: parameter {path!r} is complex ({tensor.dtype}), which no engine learns; keep "
@@ -125,6 +152,11 @@ def _refuse_valueless(module: nn.Module) -> None:
 
 def _computed(module: nn.Module) -> Iterator[torch.Tensor]:
     """Every tensor kept in a module's attributes, or in containers there, that autograd made of others."""
+    return (held for held in _held(module) if isinstance(held, torch.Tensor) and not held.is_leaf)
+
+
+def _held(module: nn.Module) -> Iterator[Any]:
+    """Whatever the attributes of the modules in a module hold, and containers there."""
     seen: set[int] = set()
     waiting: list[Any] = [vars(owner) for owner in module.modules()]
     while waiting:
@@ -132,13 +164,12 @@ def _computed(module: nn.Module) -> Iterator[torch.Tensor]:
         if id(held) in seen:
             continue
         seen.add(id(held))
-        if isinstance(held, torch.Tensor):
-            if not held.is_leaf:
-                yield held
-        elif isinstance(held, dict):
+        if isinstance(held, dict):
             waiting.extend(held.values())
         elif isinstance(held, (list, tuple, set)):
             waiting.extend(held)
+        else:
+            yield held
 
 
 def _culprit(module: nn.Module) -> str:

@@ -745,3 +745,53 @@ def test_a_generator_that_only_reshapes_its_latent():
     found = adgan_fast.search(nn.Unflatten(1, (3, 4, 4)), IMAGES, latent_shape=(48,), n_seed=2, engine="eager",
                               weights="frozen")  # fmt: skip
     assert found.scores.isfinite().all()
+
+
+class Moving(Made):
+    """Moves itself in forward, as public code likes to."""
+
+    def forward(self, z):
+        self.to(z.device)
+        self.held[0].float()
+        return super().forward(z)
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@engines
+def test_a_forward_that_moves_its_own_module(engine, weights):
+    gen = randomise(Moving(lambda s, z: s.held[0](s.l(z)), c=nn.Linear(48, 48)), 0)
+    gen.held = [nn.Linear(48, 48)]
+    try:
+        assert search(gen, engine, weights=weights).scores.isfinite().all()
+    except ValueError as error:
+        assert "cannot run" in str(error)
+    assert search(gen, "reference", weights=weights).scores.isfinite().all()
+
+
+class EnabledInside(Made):
+    @torch.no_grad()
+    def forward(self, z):
+        with torch.enable_grad():
+            return super().forward(z)
+
+
+@engines
+def test_gradients_enabled_inside_of_no_grad(engine):
+    assert_right(randomise(EnabledInside(lambda s, z: torch.tanh(s.l(z))), 0), engine)
+
+
+def test_a_recurrent_layer():
+    gen = made(lambda s, z: s.r(s.l(z).view(-1, 4, 12))[0].flatten(1), r=nn.LSTM(12, 12, batch_first=True))
+    assert_right(gen, "auto")
+
+
+def test_an_error_of_the_generators_own_code_is_told_with_its_name():
+    with pytest.raises(ValueError, match=r"generator Made cannot take a latent.*missing_name"):
+        search(made(lambda s, z: missing_name(z)))  # noqa: F821
+
+
+def test_hooks_on_weights_are_left_out_and_that_is_said(caplog):
+    gen = made(lambda s, z: s.l(z))
+    gen.l.weight.register_hook(lambda gradient: 0 * gradient)
+    search(gen)
+    assert "hooks on 'l.weight' are left out" in caplog.text

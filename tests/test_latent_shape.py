@@ -116,3 +116,16 @@ def test_a_generator_that_counts_its_calls_is_left_as_it_was():
     module = randomise(Counting(), 0)
     adgan_fast.score(module, torch.zeros(1, 1, 2, 2), n_seed=2)
     assert module.calls == 0
+
+
+def test_a_size_that_only_broadcasts_is_not_taken():
+    class Scaled(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("e", torch.zeros(12))
+            self.c = nn.ConvTranspose2d(3, 1, 4, 4)
+
+        def forward(self, z):
+            return torch.tanh(self.c((z * self.e).view(-1, 3, 2, 2)))
+
+    assert found(Scaled(), 1, 8, 8) == (12,)

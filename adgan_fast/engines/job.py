@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
+from ..look import Look
 from ..losses import Loss
 from ..program import Program
 from ..starts import Starts
@@ -26,6 +27,7 @@ class Job:
         starts: of every image.
         probes: two latents of the prior (2, *latent), to try things on.
         config, loss: as the user asked.
+        seen: what the generator made of the first probe, and its gradients there.
         chunk: pairs to compute together (images for weights="per_sample"), and lanes: chunks in work at the same time;
             as plan.py finds them.
     """
@@ -43,6 +45,7 @@ class Job:
     dtype: torch.dtype
     chunk: int = 1
     lanes: int = 1
+    seen: Look | None = None
 
     @property
     def n_seed(self) -> int:
