@@ -5,8 +5,10 @@ Every error names the generator, what it did, and the remedy.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -15,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from . import random_state
-from .look import Look, Shape, look, same
+from .look import Look, Shape, look, same, sums
 from .losses import Loss
 from .working_copy import copied, mixed_dtypes
 
@@ -40,16 +42,12 @@ def check_generator(
             gradient reach it.
     """
     name, before = f"generator {type(module).__name__}", _values(module)
-    fresh = copied(module)
+    with _dtypes_named(given, probes.dtype):
+        met_first = look(copied(module), probes[1:2], image_shape, learn=False).image
     states = [random_state.state(probes.device)]
     looks = []
     for z in (probes[:1], probes[1:2], probes[:1]):
-        try:
-            looks.append(look(module, z, image_shape, learn))
-        except ValueError as error:
-            if dtypes := mixed_dtypes(given):
-                raise ValueError(f"{error}. (Its weights are {dtypes}; a search runs in {z.dtype} alone)") from error
-            raise
+        looks.append(look(module, z, image_shape, learn))
         states.append(random_state.state(probes.device))
     drawn = [kind for kind in states[0] if any(a[kind] != b[kind] for a, b in itertools.pairwise(states))]
     if drawn and (drawn := _drawn(module, probes[:1], drawn)):
@@ -69,7 +67,7 @@ def check_generator(
             f"{name} is random: one start makes two images; a score would mean nothing. Switch noise and dropout off, "
             "or draw the noise once and keep it in a buffer"
         )
-    if not _close(_image(fresh, probes[1:2]), looks[1].image):
+    if not _close(met_first, looks[1].image):
         what = f"its own {changed}" if changed else "something that it keeps"
         raise ValueError(
             f"{name} changes {what} at its first forward pass (an initialisation from data, a cache?), so its images "
@@ -78,6 +76,17 @@ def check_generator(
     _refuse_foreign(name, module, probes[:1], given)
     _refuse_unmoved(name, module, looks[:2], probes)
     return looks[0]
+
+
+@contextlib.contextmanager
+def _dtypes_named(given: object, dtype: torch.dtype) -> Iterator[None]:
+    """Add to an error that the caller's weights were of several dtypes, where they were."""
+    try:
+        yield
+    except ValueError as error:
+        if dtypes := mixed_dtypes(given):
+            raise ValueError(f"{error}. (Its weights are {dtypes}; a search runs in {dtype} alone)") from error
+        raise
 
 
 def _image(module: nn.Module, z: torch.Tensor) -> torch.Tensor:
@@ -101,23 +110,18 @@ def _drawn(module: nn.Module, z: torch.Tensor, kinds: list[str]) -> list[str]:
     return [kind for kind in kinds if ends[0][kind] != ends[1][kind]]
 
 
-def _values(module: nn.Module) -> dict[str, tuple[float, float]]:
-    """Each parameter and buffer by its sum and the sum of its absolute values."""
+def _values(module: nn.Module) -> dict[str, tuple[float, ...]]:
+    """Each parameter and buffer by its sums."""
     tensors = {
         **{f"parameter {name!r}": w for name, w in module.named_parameters()},
         **{f"buffer {name!r}": b for name, b in module.named_buffers()},
     }
-    return {name: _sums(tensor.detach()) for name, tensor in tensors.items() if tensor.layout == torch.strided}
+    return {name: sums(tensor) for name, tensor in tensors.items() if tensor.layout == torch.strided}
 
 
-def _sums(tensor: torch.Tensor) -> tuple[float, float]:
-    numbers = torch.view_as_real(tensor) if tensor.is_complex() else tensor
-    return float(numbers.double().sum()), float(numbers.double().abs().sum())
-
-
-def _changed(module: nn.Module, before: dict[str, tuple[float, float]]) -> str:
+def _changed(module: nn.Module, before: dict[str, tuple[float, ...]]) -> str:
     """The first parameter or buffer that has another value now, in words, or ""."""
-    return next((name for name, sums in _values(module).items() if before.get(name, sums) != sums), "")
+    return next((name for name, now in _values(module).items() if str(before.get(name, now)) != str(now)), "")
 
 
 class _Storages(TorchDispatchMode):

@@ -38,7 +38,7 @@ class SearchConfig:
             keyed by (seed, image index); a tensor (S, *latent) or (N, S, *latent) gives them, and S replaces n_seed.
         prior: what starts are drawn from: ``"normal"`` N(0, I) (Sect. 4.2) or ``"uniform"`` on [-1, 1].
         seed: key of the draw, 0 <= seed < 2**64.
-        latent_shape: shape of one latent, where it cannot be read off the generator's first layer.
+        latent_shape: shape of one latent, where the generator's layers leave none or several.
         engine: ``"auto"`` or the name of an engine; see ``adgan_fast.engines()``.
         precision: the least exact arithmetic an engine may use: ``"float32"``, ``"tf32"`` or ``"bf16"``.
             A search of more than five steps runs in float32.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .look import described
+from .look import described, first_line, remedy
 from .starts import draw
 from .working_copy import copied
 
@@ -37,6 +37,7 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
     trial = copied(module)  # a forward may change a module's state
     good: dict[Shape, torch.Tensor] = {}
     others: dict[Shape, str] = {}
+    raised: list[str] = []
 
     def made_from(shape: Shape) -> object:
         """What the generator makes of a latent of this shape, kept in `good` or `others`; None where it raises."""
@@ -44,7 +45,10 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
         try:
             with torch.no_grad():
                 made = trial(z)
-        except Exception:  # a shape that does not suit may have the module's own code raise anything
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a shape that does not suit may have the module's own code raise anything
+            raised.append(f"{first_line(error)}{remedy(module, error)}")
             return None
         if isinstance(made, torch.Tensor) and tuple(made.shape) == (1, *image_shape):
             good[shape] = made
@@ -63,10 +67,12 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
             made = made_from(shape)
             if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[2] > image_shape[1]:
                 break  # from a larger map a larger image
-    return _only(f"generator {type(module).__name__}", image_shape, _distinct(good), others, sizes)
+    return _only(f"generator {type(module).__name__}", image_shape, _distinct(good), others, sizes, raised)
 
 
-def _only(name: str, image_shape: Shape, found: list[Shape], others: dict[Shape, str], sizes: list[int]) -> Shape:
+def _only(
+    name: str, image_shape: Shape, found: list[Shape], others: dict[Shape, str], sizes: list[int], raised: list[str]
+) -> Shape:
     if len(found) == 1:
         return found[0]
     if found:
@@ -84,6 +90,7 @@ def _only(name: str, image_shape: Shape, found: list[Shape], others: dict[Shape,
     raise ValueError(
         f"latent_shape of {name} cannot be found: {f'none of the sizes {sizes[:12]}' if sizes else 'nothing'} that its "
         f"layers suggest makes images of shape {wanted}; pass it, for example latent_shape=(256,)"
+        + (f". (The first that was tried: {raised[0]})" if raised else "")
     )
 
 
@@ -120,7 +127,7 @@ def _sizes(module: nn.Module) -> Iterator[int]:
     for owner in module.modules():
         for name in ("in_features", "in_channels", "num_features", "num_channels", "embedding_dim"):
             value = getattr(owner, name, None)
-            if isinstance(value, int) and value > 1:
+            if isinstance(value, int) and value > 0:
                 yield value
         for tensor in (*owner.parameters(recurse=False), *owner.buffers(recurse=False)):
             yield from (size for size in tensor.shape[:2][::-1] if size > 1)  # a size of one would broadcast to any

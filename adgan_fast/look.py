@@ -18,13 +18,13 @@ Shape = tuple[int, ...]
 class Look:
     """What a generator makes of one latent: an image (1, C, H, W), and the gradient of a sum over it.
 
-    `of_latent` is None where no gradient reaches the latent. Of the gradient of each weight that is learned the sum of
-    absolute values is kept, None where there is none.
+    `of_latent` is None where no gradient reaches the latent. Of each learned weight's gradient some `sums` are kept,
+    None where there is none.
     """
 
     image: torch.Tensor
     of_latent: torch.Tensor | None
-    of_weights: tuple[float | None, ...]
+    of_weights: tuple[tuple[float, ...] | None, ...]
 
 
 def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) -> Look:
@@ -44,15 +44,14 @@ def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) ->
         found = torch.autograd.grad((image * _direction(image)).sum(), [latent, *learned], allow_unused=True)
         if any(g is not None and g.layout != torch.strided for g in found):
             raise ValueError(f"{name} has a weight whose gradient is sparse; use sparse=False in its F.embedding")
-        sizes = (None if g is None else float(g.double().abs().sum()) for g in found[1:])
-        return Look(image.detach().clone(), found[0], tuple(sizes))
-    except _RAISED as error:
+        return Look(image.detach().clone(), found[0], tuple(None if g is None else sums(g) for g in found[1:]))
+    except RAISED as error:
         if "in-place" in str(error) or "inplace" in str(error):
             raise ValueError(f"{name} cannot be differentiated: {_in_place(module, z, str(error))}") from error
         if isinstance(error, ValueError) and str(error).startswith(name):
             raise
         raise ValueError(
-            f"{name} cannot take a latent of shape {shape}: {_first_line(error)}{_remedy(module, error)}"
+            f"{name} cannot take a latent of shape {shape}: {first_line(error)}{remedy(module, error)}"
         ) from error
     finally:
         for w, requires in zip(weights, before, strict=True):
@@ -60,7 +59,7 @@ def look(module: nn.Module, z: torch.Tensor, image_shape: Shape, learn: bool) ->
 
 
 # What a module's code raises over a latent that does not suit it.
-_RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
+RAISED = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError,
            NotImplementedError, NameError)  # fmt: skip
 
 
@@ -110,9 +109,21 @@ def same(a: Look, b: Look) -> bool:
         if not torch.allclose(a.of_latent, b.of_latent, rtol=1e-3, atol=least, equal_nan=True):
             return False
     return all(
-        x is y or (x is not None and y is not None and (math.isclose(x, y, rel_tol=1e-3) or math.isnan(x + y)))
+        x is y or (x is not None and y is not None and _near(x, y))
         for x, y in zip(a.of_weights, b.of_weights, strict=True)
     )
+
+
+def _near(x: tuple[float, ...], y: tuple[float, ...]) -> bool:
+    """Whether sums of two gradients differ by no more than 1e-3 of the sums of absolute values."""
+    return all(math.isnan(a + b) or math.isclose(a, b, abs_tol=1e-3 * abs(x[0])) for a, b in zip(x, y, strict=True))
+
+
+def sums(tensor: torch.Tensor) -> tuple[float, ...]:
+    """What tells a tensor from others: the sum of its absolute values, its sum, and that of every second number."""
+    numbers = (torch.view_as_real(tensor) if tensor.is_complex() else tensor).detach().reshape(-1)
+    size = torch.linalg.vector_norm(numbers, 1) if numbers.is_floating_point() else numbers.sum()
+    return float(size), float(numbers.sum(dtype=torch.float64)), float(numbers[::2].sum(dtype=torch.float64))
 
 
 def _in_place(module: nn.Module, z: torch.Tensor, raised: str) -> str:
@@ -124,7 +135,7 @@ def _in_place(module: nn.Module, z: torch.Tensor, raised: str) -> str:
         trial.get_submodule(name).inplace = False  # type: ignore[assignment]
         try:
             trial(z.detach().clone().requires_grad_().clone()).sum().backward()
-        except _RAISED:
+        except RAISED:
             continue
         return f"layer {name!r} ({type(layer).__name__}) changes in place what a gradient needs; give it inplace=False"
     spoilt = re.search(r"output \d+ of (\w+)", raised)
@@ -135,7 +146,7 @@ def _in_place(module: nn.Module, z: torch.Tensor, raised: str) -> str:
     )
 
 
-def _remedy(module: nn.Module, error: Exception) -> str:
+def remedy(module: nn.Module, error: Exception) -> str:
     """What to do about some errors that a generator's own code raises."""
     words = str(error)
     if isinstance(error, TypeError) and words.startswith(f"{type(module).forward.__qualname__}() missing"):
@@ -145,5 +156,5 @@ def _remedy(module: nn.Module, error: Exception) -> str:
     return ""
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

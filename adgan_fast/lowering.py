@@ -31,9 +31,11 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
             warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
             # A copy: what a forward assigns during a capture (by self.to or .float, say) are no real tensors.
-            exported = torch.export.export(copied(module), (latent,), strict=False)
+            exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
             if any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions({})  # functional form: no op writes to its input
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
     return Lowering(module, exported, latent.dtype, _RULES).program()

@@ -55,7 +55,7 @@ def run(engine: Engine, job: Job, block: Block) -> Job:
             engine.run(job, block)
             return job
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error) or job.chunk * job.lanes == 1 or (job.device.type == "cpu" and job.lanes == 1):
+            if not out_of_memory(error) or job.chunk * job.lanes == 1 or (job.device.type == "cpu" and job.lanes == 1):
                 raise
             job = _halved(job)
         block.restart()
@@ -72,7 +72,7 @@ def _halved(job: Job) -> Job:
     return dataclasses.replace(job, chunk=job.chunk // 2)
 
 
-def _out_of_memory(error: BaseException) -> bool:
+def out_of_memory(error: BaseException) -> bool:
     """PyTorch has a class for what its own allocator of GPU memory lacks; CPU, driver and libraries say it in words."""
     words = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(word in str(error) for word in words)

@@ -45,7 +45,7 @@ def permitted(config: SearchConfig) -> SearchConfig:
 
 
 _lock = threading.Lock()
-_users = 0  # who hold the settings now
+_asked: list[str] = []  # the precisions of those who are inside now
 _before: tuple[Any, ...] = ()  # the settings before the first of them
 
 
@@ -53,26 +53,30 @@ _before: tuple[Any, ...] = ()  # the settings before the first of them
 def arithmetic(precision: str) -> Iterator[None]:
     """Products of float32 numbers in float32, or for "tf32" and "bf16" in TF32 on a GPU.
 
-    cuDNN's convolutions meanwhile sum in the same order at every call. The last of several threads that are inside puts
-    everything back as it was.
+    cuDNN's convolutions meanwhile sum in the same order at every call. Of several threads inside the
+    strictest holds, and the last puts everything back as it was.
 
     No program may be exported or compiled inside: PyTorch then reads its older names of these settings, and refuses to
     where they differ from the newer ones used here.
     """
-    global _users, _before
+    global _before
     with _lock:
-        if _users == 0:
+        if not _asked:
             _before = _settings()
-        _users += 1
-        reduced = "tf32" if precision != "float32" else "ieee"
-        _set((*(reduced if switch in _SWITCHES[:2] else "ieee" for switch in _SWITCHES), True, False))
+        _asked.append(precision)
+        _apply()
     try:
         yield
     finally:
         with _lock:
-            _users -= 1
-            if _users == 0:
-                _set(_before)
+            _asked.remove(precision)
+            _apply() if _asked else _set(_before)
+
+
+def _apply() -> None:
+    """What the strictest of those inside asks for."""
+    reduced = "ieee" if "float32" in _asked else "tf32"
+    _set((*(reduced if switch in _SWITCHES[:2] else "ieee" for switch in _SWITCHES), True, False))
 
 
 def _settings() -> tuple[Any, ...]:
@@ -89,10 +93,10 @@ def _set(settings: tuple[Any, ...]) -> None:
 
 def _begin_child() -> None:
     """In the child of a fork no other thread of the parent is there to put the settings back."""
-    global _lock, _users
+    global _lock
     _lock = threading.Lock()
-    if _users:
-        _users = 0
+    if _asked:
+        _asked.clear()
         _set(_before)
 
 

@@ -21,6 +21,7 @@ from torch import nn
 
 from . import validate
 from .config import LossFunction, SearchConfig
+from .look import RAISED
 from .precision import permitted
 from .result import SearchResult
 from .starts import Starts
@@ -222,7 +223,9 @@ def check_engine(
     module = working_copy(gen, config.device)
     given = validate.as_images(images)
     began = time.perf_counter()
-    found = search(module, given, config=config, engine=engine)
+    if not len(given):
+        raise ValueError("images is empty: there is nothing to compare")
+    found = search(gen, given, config=config, engine=engine)
     seconds = time.perf_counter() - began
     dtype, latent = found.latents.dtype, tuple(found.latents.shape[2:])
     drawn = Starts(
@@ -230,7 +233,7 @@ def check_engine(
         n_images=len(given), device=torch.device("cpu"), dtype=dtype,
     )  # fmt: skip
     starts = drawn.of_images(list(range(len(given))))  # as the engine had them, rounded
-    exact, most = in_float64(module, starts[:1, 0] if len(given) else torch.zeros(1, *latent))
+    exact, most = in_float64(module, starts[:1, 0])
     loss = config.loss if isinstance(config.loss, str) else in_dtype(config.loss, dtype)
     plain = config.replace(latent_shape=latent, engine="reference", precision="float32", loss=loss, chunk=None)
 
@@ -251,10 +254,10 @@ def in_float64(module: nn.Module, z: torch.Tensor) -> tuple[nn.Module, torch.dty
     """
     exact = working_copy(module, dtype=torch.float64)
     device, dtype = home_of(module)
+    latent = z.to(device, torch.float64, copy=True).requires_grad_()
     try:
-        with torch.no_grad():
-            exact(z.to(device, torch.float64, copy=True))
-    except (RuntimeError, TypeError, ValueError) as error:
+        torch.autograd.grad(exact(latent.clone()).sum(), latent)
+    except RAISED as error:
         log.info("the generator is compared in %s, since it does not run in float64: %s", dtype, error)
         return module, dtype
     return exact, torch.float64

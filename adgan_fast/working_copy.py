@@ -96,19 +96,30 @@ def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
     return like.device, torch.float64 if like.dtype == torch.float64 else torch.float32
 
 
-def copied(module: nn.Module) -> nn.Module:
+def copied(module: nn.Module, share: bool = False) -> nn.Module:
     """A deep copy, in which tensors that a module has computed and kept (a hook's weight, say) are detached.
 
-    `copy.deepcopy` refuses such tensors. Raises ValueError naming an attribute that cannot be copied.
+    `copy.deepcopy` refuses such tensors. `share`: parameters and buffers are others, in the same memory: for a copy that
+    is read alone. Raises ValueError naming an attribute that cannot be copied.
     """
-    memo = {id(tensor): tensor.detach().clone() for tensor in _computed(module)}
+    memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(module)}
+    if share:
+        memo |= {id(w): nn.Parameter(w.detach(), requires_grad=w.requires_grad) for w in module.parameters()}
+        memo |= {id(buffer): buffer.detach() for buffer in module.buffers()}
     try:
-        return copy.deepcopy(module, memo)
+        made = copy.deepcopy(module, memo)
     except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
         raise ValueError(
             f"generator {type(module).__name__} cannot be copied: {_culprit(module) or error}. Every search works on "
             "copies: remove it while you score, or give its class a __deepcopy__"
         ) from error
+    own = {id(held) for held in (*module.modules(), *module.parameters())}
+    if any(id(held) in own for held in (*made.modules(), *made.parameters())):
+        raise ValueError(
+            f"generator {type(module).__name__} cannot be copied: a __deepcopy__ in it gives back the original, or "
+            "shares its weights. Every search works on copies: take it out while you score"
+        )
+    return made
 
 
 def _module(gen: Generator) -> nn.Module:

@@ -53,13 +53,14 @@ def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
     program = job.program
     assert program is not None, "refuses() comes first"
     learn = job.config.weights != "frozen"
-    latent = z.detach().clone()[None, None].requires_grad_()
-    weights = [p.detach().clone().unsqueeze(0).requires_grad_(learn) for p in program.parameters]
+    groups, share = (2, 1) if job.config.weights == "per_seed" else (1, 2)  # two alike: what is batched is in use
+    latent = z.detach().expand(groups, share, *z.shape).clone().requires_grad_()
+    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(learn) for p in program.parameters]
     made = forward(program, latent, weights, program.constants)
-    value = job.loss(made[0], image.unsqueeze(0))[0]
+    value = job.loss(made.flatten(0, 1), image.expand(2, *image.shape)).sum()
     of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
     return Gradients(
-        made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] for dw in of_weights])
+        made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] / share for dw in of_weights])
     )
 
 

@@ -55,7 +55,7 @@ static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int
 // -- forward -------------------------------------------------------------------------------------------------------
 
 // out[0 : NV vectors] += Σ value[i] · (row at offset[i]). Summed from zero: what is there already may be far larger, and a
-// sum of sums has half the error (of an image, in the paper's setting) for 2 % of the time.
+// sum of sums has half the error (of an image, in the paper's setting; docs/numerics.md).
 template <int NV>
 static inline __attribute__((always_inline)) void add_rows(const float* rows, const int* offset, const float* value,
                                                            int count, float* out) {
