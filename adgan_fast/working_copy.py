@@ -99,8 +99,8 @@ def home_of(module: nn.Module) -> tuple[torch.device, torch.dtype]:
 def copied(module: nn.Module, share: bool = False) -> nn.Module:
     """A deep copy, in which tensors that a module has computed and kept (a hook's weight, say) are detached.
 
-    `copy.deepcopy` refuses such tensors. `share`: parameters and buffers are others, in the same memory: for a copy that
-    is read alone. Raises ValueError naming an attribute that cannot be copied.
+    `copy.deepcopy` refuses such tensors. `share`: parameters and buffers are others, in the same memory: for a copy
+    that is read alone. Raises ValueError naming an attribute that cannot be copied.
     """
     memo: dict[int, Any] = {id(tensor): tensor.detach().clone() for tensor in _computed(module)}
     if share:

@@ -3,6 +3,7 @@ a conftest.py onto the import path."""
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -43,3 +44,11 @@ def threads() -> Iterator[None]:
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def sigint_heard() -> Iterator[None]:
+    """The signal is heard even where this process was started with it ignored, as a shell does for its background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

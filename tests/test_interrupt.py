@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -16,20 +15,12 @@ from own_loss import Failing, squares
 import adgan_fast
 from adgan_fast.models import DCGANGenerator
 
-pytestmark = pytest.mark.usefixtures("threads")
+pytestmark = pytest.mark.usefixtures("threads", "sigint_heard")
 
 ENGINES = [e.name for e in adgan_fast.engines() if e.available and e.name != "triton"]  # these run on a CPU
 SOON = 2.0  # seconds
 CASE = FAMILIES["DCGAN of 28"]
 LONG = {"n_seed": 64, "steps": 50}  # many seconds of work
-
-
-@pytest.fixture(autouse=True)
-def heard() -> Iterator[None]:
-    """The signal is heard even where this process was started with it ignored, as a shell does for its background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def workers() -> list[str]:

@@ -37,6 +37,8 @@ from adgan_fast.training import (
     wgan,
 )
 
+pytestmark = pytest.mark.usefixtures("sigint_heard")
+
 SMALL = WGANConfig(latent=4, width=2, steps=5, batch_size=8, n_critic=2, lr=1e-3, checkpoint_every=2, sample_every=0)
 PENALTY = dataclasses.replace(SMALL, objective="gp", norm="layer")
 
