@@ -829,3 +829,19 @@ def test_a_file_whose_program_trains_is_refused_with_the_remedy(tmp_path):
     program = torch.export.export(dcgan().train(), (latents(3),)).run_decompositions()
     with pytest.raises(ValueError, match=r"generator\.pt2: .*Export after gen\.eval\(\)|gen\.eval\(\)"):
         load_exported(save(program, tmp_path / "generator.pt2"))
+
+
+def test_an_overload_whose_name_ends_in_out_is_no_out_variant(tmp_path):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 4)
+
+        def forward(self, z):
+            return self.layer(z).view(-1, 1, 2, 2).to(memory_format=torch.channels_last)
+
+    module, z = Last().eval(), torch.randn(2, 3)
+    program = torch.export.export(module, (z,))
+    assert any("dtype_layout" in str(node.target) for node in program.graph.nodes)
+    loaded = load_exported(save(program, tmp_path / "generator.pt2"))
+    torch.testing.assert_close(loaded(z), module(z))
