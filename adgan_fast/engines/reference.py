@@ -60,11 +60,11 @@ def _search(
             if step == 0:
                 initial.append(value.detach())
         adam.step()  # z and w move together, by gradients taken at the same (z, w)
-    with torch.no_grad():
-        for j, z in enumerate(latents):
+    for j, z in enumerate(latents):
+        with torch.no_grad():  # left before the yield: a generator that is let go would leave it in some other thread
             reconstruction = _image(g_w, z)
             final = loss(reconstruction, x.unsqueeze(0))[0]
-            yield initial[j] if initial else final, final, z.detach(), reconstruction[0]
+        yield initial[j] if initial else final, final, z.detach(), reconstruction[0]
 
 
 def _private(g: nn.Module, learn: bool) -> tuple[nn.Module, dict[str, torch.Tensor]]:

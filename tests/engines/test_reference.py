@@ -203,6 +203,18 @@ def test_search_image_yields_the_starts_in_order_and_leaves_the_generator_alone(
     assert all(p.grad is None for p in gen.parameters())
 
 
+def test_a_search_let_go_of_half_way_changes_no_mode_where_it_happens_to_be_let_go():
+    """As where an interrupt holds its frames, and the garbage collector frees them while PyTorch exports a program."""
+    case = FAMILIES["residual"]
+    gen, starts = copy.deepcopy(case.module).eval(), torch.randn(2, *case.latent_shape)
+    pairs = search_image(gen, case.images(1)[0], starts, adgan_fast.SearchConfig(steps=1), l2)
+    next(pairs)
+    assert torch.is_grad_enabled()
+    with torch.no_grad():
+        pairs.close()
+        assert not torch.is_grad_enabled()
+
+
 # -- a second implementation: numpy, gradients written out -------------------------------------------------------
 
 
