@@ -29,11 +29,8 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
     A `latent_shape` attribute of the module says it. Shapes that differ in sizes of one, and make the same image of the
     same numbers, count as one. Raises ValueError naming what was tried and what came of it.
     """
-    given = getattr(module, "latent_shape", None)
-    if isinstance(given, int):
-        return (given,)
-    if isinstance(given, (tuple, list)) and given and all(isinstance(size, int) for size in given):
-        return tuple(given)
+    if given := said(module):
+        return given
     trial = copied(module)  # a forward may change a module's state
     good: dict[Shape, torch.Tensor] = {}
     others: dict[Shape, str] = {}
@@ -68,6 +65,16 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
             if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[2] > image_shape[1]:
                 break  # from a larger map a larger image
     return _only(f"generator {type(module).__name__}", image_shape, _distinct(good), others, sizes, raised)
+
+
+def said(module: nn.Module) -> Shape | None:
+    """What the module's own `latent_shape` says, where it is a size or sizes."""
+    given = getattr(module, "latent_shape", None)
+    if isinstance(given, int):
+        return (given,)
+    if isinstance(given, (tuple, list)) and given and all(isinstance(size, int) for size in given):
+        return tuple(given)
+    return None
 
 
 def _only(

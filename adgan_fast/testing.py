@@ -154,6 +154,7 @@ def violations(
 
 
 FIGURES = {"rms": "rms {:.1e} of d", "mean": "mean {:.1e} of d", "score": "a score is off by {:.1e}"}
+"""The figures of `Errors` that a `Bound` holds, by name, in words."""
 
 
 def _missed(seen: Errors, allowed: dict[str, float]) -> list[str]:

@@ -1,6 +1,6 @@
 """The command line, ``adgan-fast`` or ``python -m adgan_fast``. Each command has a module of its own.
 
-A command imports what it needs when it runs, so that ``--help`` waits for nothing but torch.
+What reads files (training, data) is imported when a command comes to need it: ``--help`` waits for the package alone.
 """
 
 from __future__ import annotations

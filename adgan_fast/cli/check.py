@@ -6,18 +6,17 @@ import dataclasses
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from .. import SearchConfig, engines, testing
 from ..config import LOSSES, PRECISIONS, WEIGHTS
+from ..testing import FIGURES, Bound, Check, bound_of
+from ..working_copy import working_copy
 from . import given
 from .given import Mistake
 from .table import columns
-
-if TYPE_CHECKING:
-    from .. import SearchConfig
-    from ..testing import Bound, Check
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +61,6 @@ def check(
 
     Exit status: 0 all engines that ran pass; 1 one fails, or none ran; 2 a mistake in the arguments.
     """
-    from .. import SearchConfig
-    from ..testing import bound_of
-    from ..working_copy import working_copy
-
     names = _names(engine)
     made = given.generator(generator)
     try:
@@ -89,8 +84,6 @@ def check(
 
 
 def _names(asked: list[str] | None) -> list[str]:
-    from .. import engines
-
     known = [info.name for info in engines()]
     for name in asked or ():
         if name not in known:
@@ -99,10 +92,8 @@ def _names(asked: list[str] | None) -> list[str]:
 
 
 def _row(module: Any, images: Any, name: str, config: SearchConfig) -> Row:
-    from ..testing import check_engine
-
     try:
-        return Row(name, check_engine(module, images, engine=name, config=config))
+        return Row(name, testing.check_engine(module, images, engine=name, config=config))
     except (TypeError, ValueError) as error:
         refused, _, reason = str(error).partition(" cannot run: ")
         if refused != f"engine {name!r}":  # not the engine's doing: the generator's, or the images'
@@ -110,8 +101,7 @@ def _row(module: Any, images: Any, name: str, config: SearchConfig) -> Row:
         return Row(name, None, reason.partition(" Use engine=")[0].rstrip("."))
 
 
-HEADS = ("engine", "", "rms", "mean", "score", "seconds")
-FIGURES = ("rms", "mean", "score")
+HEADS = ("engine", "", *FIGURES, "seconds")
 
 
 def _lines(rows: list[Row], bound: Bound) -> list[str]:

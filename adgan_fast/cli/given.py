@@ -6,15 +6,17 @@ import importlib
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
 import typer
+from torch import nn
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from ..working_copy import Generator
+from ..latent_shape import said
+from ..look import described
+from ..models import DCGANGenerator
+from ..starts import draw
+from ..working_copy import Generator, home_of
 
 KEY = 0x1A6E5
 """Of the random images."""
@@ -62,8 +64,6 @@ def _made(text: str) -> Generator:
     if not callable(make):
         raise Mistake(f"{text}: {name} is a {type(make).__name__}; expected a callable that returns a torch.nn.Module")
     made = make()
-    from torch import nn
-
     if not isinstance(made, nn.Module):
         raise Mistake(f"{text}: {name}() returned a {type(made).__name__}, expected a torch.nn.Module")
     return made
@@ -89,12 +89,6 @@ def images(path: Path, count: int) -> Any:
 
 def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count: int) -> torch.Tensor:
     """Uniform noise in [-1, 1] of a fixed key, of the shape that the generator makes from a latent."""
-    import torch
-
-    from ..look import described
-    from ..starts import draw, uniforms
-    from ..working_copy import home_of
-
     device, dtype = home_of(module)
     z = draw(0, None, 1, latent, prior).to(device, dtype)
     try:
@@ -106,9 +100,7 @@ def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count:
         ) from error
     if not isinstance(made, torch.Tensor) or made.dim() != 4 or len(made) != 1:
         raise Mistake(f"{type(module).__name__} returned {described(made)} from one latent, expected (1, C, H, W)")
-    shape = made.shape[1:]
-    noise = torch.from_numpy(2 * uniforms(KEY, None, count, shape.numel()) - 1)
-    return noise.reshape(count, *shape).to(dtype)
+    return draw(KEY, None, count, tuple(made.shape[1:]), "uniform").to(dtype)
 
 
 def shape(text: str | None) -> tuple[int, ...] | None:
@@ -123,13 +115,8 @@ def shape(text: str | None) -> tuple[int, ...] | None:
 
 def own_latent_shape(module: nn.Module) -> tuple[int, ...]:
     """The latent's shape where a generator says it itself; without images there is nothing to try shapes by."""
-    from ..models import DCGANGenerator
-
-    said = (module.latent,) if isinstance(module, DCGANGenerator) else getattr(module, "latent_shape", None)
-    if isinstance(said, (tuple, list)) and said and all(isinstance(size, int) for size in said):
-        return tuple(said)
-    if isinstance(said, int):
-        return (said,)
+    if shape := (module.latent,) if isinstance(module, DCGANGenerator) else said(module):
+        return shape
     raise Mistake(
         f"{type(module).__name__} does not say the shape of its latent: give --latent-shape, or --images to find it by"
     )

@@ -7,8 +7,10 @@ import platform
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 
+from .. import __version__, engines, ops, plan
 from .table import columns
 
 
@@ -20,17 +22,12 @@ def info(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = 
 
 def facts() -> dict[str, Any]:
     """What `info` prints."""
-    import torch
-
-    from .. import engines, plan
-
-    cpu = torch.device("cpu")
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "processor": _processor(),
         "instruction_set": _instruction_set(),
         "threads": torch.get_num_threads(),
-        "memory_free_bytes": plan.free_bytes(cpu),
+        "memory_free_bytes": plan.free_bytes(torch.device("cpu")),
         "cuda_device": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "engines": [
             {"name": e.name, "available": e.available, "why_not": e.why_not, "exact": e.exact} for e in engines()
@@ -46,8 +43,6 @@ def _version(package: str) -> str | None:
     from importlib import metadata
 
     if package == "adgan_fast":
-        from .. import __version__
-
         return __version__
     try:
         return metadata.version(package)
@@ -66,10 +61,6 @@ def _processor() -> str:
 
 def _instruction_set() -> str | None:
     """Of the kernels that `native` takes here; None without the C++ extension."""
-    import torch
-
-    from .. import ops
-
     if ops.load_extension() is not None:
         return None
     return ops.INSTRUCTION_SETS[torch.ops.adgan_fast.native_isa.default()]
