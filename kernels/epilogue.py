@@ -26,6 +26,7 @@ import triton.language as tl
 
 from .aot import Case
 from .launch import on
+from .sums import kahan_add
 
 __all__ = ["ACTIVATIONS", "Affine", "affine_act", "affine_act_grad", "cases"]
 
@@ -117,7 +118,7 @@ def affine_act_grad_kernel(
     offset = tl.load(shift + pair * shift_stride + columns, mask=inside, other=0.0)
     sum_scale = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     sum_shift = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
-    lost_scale = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)  # Kahan's sums: a large map has thousands of summands in each
+    lost_scale = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)  # a large map has thousands of summands in each
     lost_shift = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
     for first in range(0, positions, BLOCK_P):
         rows = first + tl.arange(0, BLOCK_P)
@@ -127,14 +128,8 @@ def affine_act_grad_kernel(
         u = z * factor[None, :] + offset[None, :]
         d = tl.load(ga + place, mask=mask, other=0.0) * act_slope(u, slope, ACT)
         tl.store(gy + place, d * (factor * width)[None, :], mask=mask)
-        term = d * z - lost_scale
-        added = sum_scale + term
-        lost_scale = (added - sum_scale) - term
-        sum_scale = added
-        d -= lost_shift
-        added = sum_shift + d
-        lost_shift = (added - sum_shift) - d
-        sum_shift = added
+        sum_scale, lost_scale = kahan_add(sum_scale, lost_scale, d * z)
+        sum_shift, lost_shift = kahan_add(sum_shift, lost_shift, d)
     tl.store(gscale + pair * channels + columns, tl.sum(sum_scale, axis=0), mask=inside)
     tl.store(gshift + pair * channels + columns, tl.sum(sum_shift, axis=0), mask=inside)
 

@@ -20,6 +20,7 @@ import triton.language as tl
 
 from .aot import Case
 from .launch import on
+from .sums import kahan_add
 
 __all__ = ["LOSSES", "cases", "pixel_loss"]
 
@@ -37,7 +38,7 @@ def pixel_loss_kernel(
     ours = reconstruction + row * size
     theirs = image + row // starts * size
     total = tl.zeros((BLOCK,), tl.float32)
-    lost = tl.zeros((BLOCK,), tl.float32)
+    lost = tl.zeros((BLOCK,), tl.float32)  # a large image has a thousand summands in each lane
     for first in range(0, size, BLOCK):
         offsets = first + tl.arange(0, BLOCK)
         mask = offsets < size
@@ -51,10 +52,7 @@ def pixel_loss_kernel(
         else:
             term = tl.abs(difference)
             slope = tl.where(difference > 0, 1.0, tl.where(difference < 0, -1.0, difference))
-        term -= lost  # Kahan's sum: a large image's has a thousand summands in each lane
-        added = total + term
-        lost = (added - total) - term
-        total = added
+        total, lost = kahan_add(total, lost, term)
         if GRADIENT:
             tl.store(gradient + row * size + offsets, slope, mask=mask)
     tl.store(value + row, tl.sum(total, axis=0))
