@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from .look import first_line
 from .lowering_state import Lowering, Rule
 from .program import Program, Unlowered
-from .working_copy import copied
+from .working_copy import copied, home_of
 
 _RULES: dict[str, Rule] = {}
 
@@ -23,9 +24,8 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     Parameters and buffers are referred to, not copied, where they are contiguous. Raises Unlowered naming the layer and
     the op that has no rule.
     """
-    numbers = (tensor for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
-    like = next(numbers, torch.empty(0))
-    latent = torch.zeros((1, *latent_shape), dtype=like.dtype, device=like.device)
+    device, dtype = home_of(module)
+    latent = torch.zeros((1, *latent_shape), dtype=dtype, device=device)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
@@ -37,16 +37,12 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
-        raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {_first_line(error)}") from error
-    return Lowering(module, exported, latent.dtype, _RULES).program()
+        raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {first_line(error)}") from error
+    return Lowering(module, exported, dtype, _RULES).program()
 
 
 def _mutates(node: fx.Node) -> bool:
     return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 # -- the table -----------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from .engines import Block, Engine, Gradients, Job, Reference
 from .look import first_line, sums
 from .losses import Loss
 from .precision import arithmetic
-from .starts import Starts, draw, uniforms
+from .starts import Starts, draw
 from .testing import PLAIN, Losses, errors, improvement, in_dtype, in_float64, violations
 
 log = logging.getLogger("adgan_fast")
@@ -244,6 +244,4 @@ def _latents(job: Job, count: int) -> torch.Tensor:
 
 
 def _images(job: Job, count: int) -> torch.Tensor:
-    size = torch.Size(job.image_shape).numel()
-    noise = torch.from_numpy(2 * uniforms(KEY + 1, None, count, size) - 1)
-    return noise.reshape(count, *job.image_shape).to(job.device, job.dtype)
+    return draw(KEY + 1, None, count, job.image_shape, "uniform").to(job.device, job.dtype)

@@ -17,6 +17,9 @@ from .exported import load_exported
 
 log = logging.getLogger("adgan_fast")
 
+UNCOPIED = (TypeError, RuntimeError, NotImplementedError, AttributeError)
+"""What copy.deepcopy raises over what it cannot copy."""
+
 Generator = nn.Module | torch.export.ExportedProgram | str | os.PathLike[str]
 
 
@@ -108,7 +111,7 @@ def copied(module: nn.Module, share: bool = False) -> nn.Module:
         memo |= {id(buffer): buffer.detach() for buffer in module.buffers()}
     try:
         made = copy.deepcopy(module, memo)
-    except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+    except UNCOPIED as error:
         raise ValueError(
             f"generator {type(module).__name__} cannot be copied: {_culprit(module) or error}. Every search works on "
             "copies: remove it while you score, or give its class a __deepcopy__"
@@ -191,6 +194,6 @@ def _culprit(module: nn.Module) -> str:
                 continue  # where nn.Module keeps parameters, buffers, submodules, hooks
             try:
                 copy.deepcopy(value, {id(tensor): tensor for tensor in _computed(owner)})
-            except (TypeError, RuntimeError, NotImplementedError, AttributeError) as error:
+            except UNCOPIED as error:
                 return f"attribute {f'{path}.{name}'.lstrip('.')!r}, a {type(value).__name__} ({error})"
     return ""

@@ -14,6 +14,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from .. import ops
+from ..look import first_line
 from ..workers import run_items
 from ..working_copy import copied
 from .job import Block, Gradients, Job
@@ -44,9 +45,7 @@ class Eager:
             module.images(theta, z)
         except (RuntimeError, ValueError, TypeError, LookupError, AttributeError, NotImplementedError) as error:
             what = f"{type(job.module).__name__} with the loss {job.loss.name!r}"
-            return (
-                f"torch.func.vmap cannot run {what}: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
-            )
+            return f"torch.func.vmap cannot run {what}: {first_line(error)}"
         return None
 
     def bytes_of_pair(self, job: Job) -> int:
