@@ -1,5 +1,4 @@
-"""What the tests share. Helper modules beside this file (generators.py) are imported by name: pytest puts the folder of
-a conftest.py onto the import path."""
+"""Fixtures and hooks of the whole suite. What tests share beside them is in support/."""
 
 from __future__ import annotations
 
@@ -9,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
-from interpreted import device, pytest_generate_tests, pytest_runtest_protocol
+
+from tests.support.interpreted import device, pytest_generate_tests, pytest_runtest_protocol
 
 __all__ = ["device", "pytest_generate_tests", "pytest_runtest_protocol"]  # fixture and hooks of the whole suite
 

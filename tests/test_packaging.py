@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", "README.md")
 FOLDERS = ("adgan_fast", "kernels", "csrc")
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.unbuilt.txt")

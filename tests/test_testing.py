@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generators import FAMILIES
 from torch import nn
 
 import adgan_fast
 from adgan_fast import testing
 from adgan_fast.engine import grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, REDUCED, Bound, Losses, check_engine, errors, improvement, violations
+from tests.support.generators import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")

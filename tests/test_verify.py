@@ -7,7 +7,6 @@ import time
 
 import pytest
 import torch
-from generators import FAMILIES, Case, Residual, randomise
 from torch import nn
 
 import adgan_fast
@@ -15,6 +14,7 @@ from adgan_fast import ops, verify
 from adgan_fast.engine import TABLE, batched, eager
 from adgan_fast.engine.native import engine as native
 from adgan_fast.models import DCGANGenerator
+from tests.support.generators import FAMILIES, Case, Residual, randomise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,6 +1,6 @@
 """The fused batch norm (or bias) and activation compute what torch and its autograd do.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations

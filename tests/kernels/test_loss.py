@@ -1,6 +1,6 @@
 """The l2 and l1 kernels have the values and gradients of adgan_fast.core.losses.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations

@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import Layer, conv2d, conv_transpose2d, layers, linear, unpack
-from plain_maps import PlainMap
+
+from tests.support.plain_maps import PlainMap
+from tests.support.random_maps import Layer, conv2d, conv_transpose2d, layers, linear, unpack
 
 pytest.importorskip("triton", reason="Triton is not installed")
 

@@ -1,6 +1,6 @@
 """Private weights of a map with one input position, by kernels, are those of plain PyTorch in float64.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import Layer, conv2d, conv_transpose2d, linear
-from plain_maps import PlainMap
+
+from tests.support.plain_maps import PlainMap
+from tests.support.random_maps import Layer, conv2d, conv_transpose2d, linear
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
