@@ -14,7 +14,7 @@ import adgan_fast
 from adgan_fast import testing
 from adgan_fast.engine import grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, REDUCED, Bound, Losses, check_engine, errors, improvement, violations
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")

@@ -14,7 +14,9 @@ from adgan_fast import ops, verify
 from adgan_fast.engine import TABLE, batched, eager
 from adgan_fast.engine.native import engine as native
 from adgan_fast.models import DCGANGenerator
-from tests.support.generators import FAMILIES, Case, Residual, randomise
+from tests.support.families import FAMILIES
+from tests.support.generators import Case
+from tests.support.layers import Residual, randomise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,7 +12,7 @@ import torch
 
 import adgan_fast
 from adgan_fast.models import DCGANGenerator
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 from tests.support.losses import Failing, squares
 
 pytestmark = pytest.mark.usefixtures("threads", "sigint_heard")

@@ -8,7 +8,7 @@ import torch
 import adgan_fast
 from adgan_fast.data import load_mnist
 from adgan_fast.testing import violations
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 from tests.support.paths import SHARED
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,7 +22,7 @@ from adgan_fast.core import cgroups, plan
 from adgan_fast.core.job import Job
 from adgan_fast.core.losses import Loss
 from adgan_fast.core.starts import Starts
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("threads", "one_thread")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import adgan_fast
 from adgan_fast.core.starts import Starts, draw, inverse_normal, philox, uniforms
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,7 +15,8 @@ import adgan_fast
 from adgan_fast import SearchResult
 from adgan_fast.engine import eager, grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, improvement, violations
-from tests.support.generators import FAMILIES, Case, cases
+from tests.support.families import FAMILIES
+from tests.support.generators import Case, cases
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import adgan_fast
 from adgan_fast import SearchResult
-from tests.support.generators import FAMILIES, Case, cases
+from tests.support.families import FAMILIES
+from tests.support.generators import Case, cases
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.usefixtures("threads", "one_thread")
@@ -147,7 +148,7 @@ CHILD = """
 import json, sys
 import torch
 import adgan_fast
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 torch.set_num_threads(2)
 case = FAMILIES["DCGAN of 28"]
 scores = {e: adgan_fast.score(case.module, case.images(2), engine=e, n_seed=3).tolist() for e in sys.argv[1:]}

@@ -14,7 +14,7 @@ from torch import nn
 import adgan_fast
 from adgan_fast.core.losses import l2
 from adgan_fast.engine.reference import search_image
-from tests.support.generators import FAMILIES
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from adgan_fast import ops
 from adgan_fast.testing import check_engine
-from tests.support.generators import randomise
+from tests.support.layers import randomise
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),

@@ -10,7 +10,8 @@ import torch
 
 import adgan_fast
 from adgan_fast.engine.triton import lift as triton_lift
-from tests.fuzz.__main__ import Case, Oracle, Report, case_of, check, search, wrong_with
+from tests.fuzz.cases import Case, case_of, search
+from tests.fuzz.check import Oracle, Report, check, wrong_with
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

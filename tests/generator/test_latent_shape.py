@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import adgan_fast
 from adgan_fast.generator.latent_shape import latent_shape
-from tests.support.generators import View, randomise
+from tests.support.layers import View, randomise
 
 
 def found(module: nn.Module, *image_shape: int) -> tuple[int, ...]:
