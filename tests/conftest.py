@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
@@ -27,6 +28,14 @@ settings.register_profile(
     "explore", settings.get_profile("fixed"), derandomize=False, phases=tuple(Phase), print_blob=True
 )
 settings.load_profile("fixed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "alone: measures time or memory, or forks: wants the machine for itself")
+    config.addinivalue_line("markers", "long: takes minutes, of which a part is in the tests of every day")
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        # Else each worker would have as many threads as there are cores. No bit of a result depends on it.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ import torch
 import torch.utils.checkpoint
 
 import adgan_fast
+from tests.support.engines import FAST
 from tests.support.families import FAMILIES
-from tests.support.made import ENGINES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", FAST)
 def test_a_fork_while_another_thread_scores_can_score(engine, threads):
     torch.set_num_threads(2)
     case = FAMILIES["DCGAN of 16"]

@@ -11,7 +11,9 @@ import pytest
 import torch
 
 import adgan_fast
-from tests.support.small import CASE, FAST, engines
+from tests.support.engines import on_cpu
+from tests.support.results import TENSORS
+from tests.support.small import CASE, FAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -106,7 +108,7 @@ def test_images_of_another_rank_are_refused_with_their_shape(shape):
     assert str(tuple(shape)) in str(caught.value)
 
 
-@engines
+@on_cpu
 @pytest.mark.parametrize("shape", [(0, 1, 8, 8), (0, 8, 8)])
 def test_no_images_have_no_scores(engine, shape):
     assert adgan_fast.score(CASE.module, torch.zeros(shape), engine=engine, **FAST).shape == (0,)
@@ -154,7 +156,7 @@ def test_floats_a_rounding_outside_the_range_are_taken():
     assert torch.isfinite(adgan_fast.score(CASE.module, images, **FAST)).all()
 
 
-@engines
+@on_cpu
 @pytest.mark.parametrize("weights", ["per_seed", "per_sample", "frozen"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_images_with_nan_or_inf_score_nan_with_a_warning_and_harm_no_other(engine, weights, value):
@@ -164,7 +166,7 @@ def test_images_with_nan_or_inf_score_nan_with_a_warning_and_harm_no_other(engin
     images[3] = value
     with pytest.warns(RuntimeWarning, match=r"\b2\b.*4.*NaN"):
         found = adgan_fast.search(CASE.module, images, engine=engine, weights=weights, **FAST)
-    for name in ("scores", "losses", "initial_losses", "latents", "reconstructions"):
+    for name in TENSORS:
         rows = getattr(found, name)
         assert rows[[1, 3]].isnan().all(), name
         assert torch.equal(rows[[0, 2]], getattr(clean, name)[[0, 2]]), name

@@ -12,12 +12,12 @@ import torch
 
 import adgan_fast
 from adgan_fast.models import DCGANGenerator
+from tests.support.engines import NEEDS_EXTENSION, ON_CPU
 from tests.support.families import FAMILIES
 from tests.support.losses import Failing, squares
 
 pytestmark = pytest.mark.usefixtures("threads", "sigint_heard")
 
-ENGINES = [e.name for e in adgan_fast.engines() if e.available and e.name != "triton"]  # these run on a CPU
 SOON = 2.0  # seconds
 CASE = FAMILIES["DCGAN of 28"]
 LONG = {"n_seed": 64, "steps": 50}  # many seconds of work
@@ -34,7 +34,7 @@ def assert_clean(threads: int) -> None:
     assert torch.isfinite(found).all()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("loss", ["l2", squares])
 def test_an_interrupt_stops_the_search_soon(engine, threads, loss):
@@ -57,7 +57,7 @@ def test_an_interrupt_stops_the_search_soon(engine, threads, loss):
     assert_clean(threads)
 
 
-@pytest.mark.skipif("native" not in ENGINES, reason="the C++ extension is not here")
+@NEEDS_EXTENSION
 @pytest.mark.parametrize("weights", ["per_seed", "per_sample", "frozen"])
 def test_an_interrupt_stops_native_within_a_second_at_64_pixels(weights):
     """Calls of C++ are cut by time or ask whether to go on, so that large generators wait no longer than small ones."""
@@ -82,7 +82,7 @@ def test_an_interrupt_stops_native_within_a_second_at_64_pixels(weights):
     assert_clean(2)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
 def test_an_error_in_the_midst_of_the_work_stops_the_rest(engine, error):
     torch.set_num_threads(2)

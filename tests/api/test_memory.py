@@ -14,8 +14,9 @@ import adgan_fast
 from adgan_fast.core import plan
 from adgan_fast.engine.eager import Eager
 from adgan_fast.engine.grouped import Grouped
+from tests.support.engines import on_cpu
 from tests.support.families import FAMILIES
-from tests.support.small import CASE, FAST, engines
+from tests.support.small import CASE, FAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,7 +101,7 @@ def test_an_error_that_is_not_about_memory_is_raised_at_once(monkeypatch):
     assert len(calls) == 1
 
 
-@engines
+@on_cpu
 def test_what_cannot_fit_is_refused_before_the_work_with_the_bytes_it_would_take(engine, monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: 100)
     with pytest.raises(MemoryError, match=rf"{engine}.*MiB"):

@@ -8,6 +8,7 @@ import torch
 import adgan_fast
 from adgan_fast.data import load_mnist
 from adgan_fast.testing import violations
+from tests.support.engines import ON_CPU
 from tests.support.families import FAMILIES
 from tests.support.paths import SHARED
 
@@ -27,15 +28,12 @@ def digits() -> torch.Tensor:
     return images.reshape(-1, 1, 28, 28)
 
 
-ENGINES = [e.name for e in adgan_fast.engines() if e.available and e.exact and e.name not in ("reference", "triton")]
-
-
 @pytest.mark.parametrize("weights", ["per_seed", "per_sample", "frozen"])
 @pytest.mark.parametrize("loss", ["l2", "laplacian"])
 def test_digits_score_as_the_reference_scores_them(weights, loss, digits):
     settings = {"n_seed": 4, "weights": weights, "loss": loss}
     reference = adgan_fast.search(CASE.double(), digits, engine="reference", **settings)
-    for engine in ("reference", *ENGINES):
+    for engine in ON_CPU:
         wrong = violations(adgan_fast.search(CASE.module, digits, engine=engine, **settings), reference)
         assert not wrong, f"{engine}: {'; '.join(wrong)}"
 

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 import adgan_fast
-from tests.support.layers import randomise
-from tests.support.small import CASE, FAST, engines, small
+from tests.support.engines import on_cpu
+from tests.support.layers import overflowing, randomise
+from tests.support.small import CASE, FAST, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -24,35 +25,7 @@ class Returns(nn.Module):
         return self.function(self.layer(z).reshape(-1, 1, 2, 2))
 
 
-@engines
-@pytest.mark.parametrize(
-    ("function", "message"),
-    [
-        (lambda x: x * float("nan"), "NaN"),
-        (lambda x: x / 0, "NaN or Inf"),
-        (lambda x: torch.zeros_like(x), "ignores its latent"),
-        (lambda x: x + torch.randn_like(x), "random"),
-        (lambda x: (x, x), "tuple"),
-        (lambda x: [x], "list"),
-        (lambda x: None, "None"),
-        (lambda x: x[:, 0], r"\(1, 2, 2\)"),
-        (lambda x: x.expand(-1, 3, -1, -1), r"\(1, 3, 2, 2\)"),
-        (lambda x: torch.cat([x, x]), r"\(2, 1, 2, 2\)"),
-    ],
-    ids=["NaN", "Inf", "ignores z", "random", "tuple", "list", "nothing", "rank", "channels", "two for one"],
-)  # fmt: skip
-def test_a_generator_that_makes_no_sense_is_named_with_what_it_does(engine, function, message):
-    with pytest.raises(ValueError, match=rf"(?s)Returns.*{message}|{message}.*Returns"):
-        adgan_fast.score(Returns(function), torch.zeros(2, 1, 2, 2), engine=engine, latent_shape=(3,), **FAST)
-
-
-def overflowing(x: torch.Tensor) -> torch.Tensor:
-    """x, or NaN where |x| is above 18: the square of x · 1e18 is then Inf."""
-    square = (x * 1e18) * (x * 1e18)
-    return x + (square - square)
-
-
-@engines
+@on_cpu
 def test_a_generator_that_returns_nan_now_and_then_does_not_pass_unseen(engine):
     """NaN from a latent far from those that are tried first: the score is NaN, not a number, and a warning says so."""
     module = randomise(Returns(overflowing), 0)
@@ -92,7 +65,7 @@ def test_a_config_of_another_type_and_an_unknown_setting_are_refused():
 
 
 @pytest.mark.parametrize("loss", [lambda r, x: (r - x).square().mean(), lambda r, x: 0.0], ids=["a mean", "a number"])
-@engines
+@on_cpu
 def test_a_loss_that_gives_no_number_for_each_row_is_refused(engine, loss):
     with pytest.raises(ValueError, match="loss"):
         adgan_fast.score(CASE.module, CASE.images(3), loss=loss, engine=engine, **FAST)

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 import adgan_fast
+from tests.support.engines import on_cpu
 from tests.support.layers import randomise
-from tests.support.small import CASE, FAST, engines
+from tests.support.small import CASE, FAST
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,7 +31,7 @@ def test_score_is_the_scores_of_search_and_comes_back_as_images_came():
     assert not as_tensor.requires_grad
 
 
-@engines
+@on_cpu
 def test_a_result_holds_no_graph_and_owns_its_memory(engine):
     found = adgan_fast.search(CASE.module, CASE.images(2), engine=engine, **FAST)
     for tensor in (found.scores, found.losses, found.initial_losses, found.latents, found.reconstructions):
@@ -90,7 +91,7 @@ def test_two_threads_that_score_at_once_get_what_one_gets():
     assert (torch.get_num_threads(), torch.backends.cudnn.conv.fp32_precision) == before
 
 
-@engines
+@on_cpu
 def test_progress_counts_every_pair_and_is_silent_unless_asked_for(engine, capfd):
     adgan_fast.score(CASE.module, CASE.images(3), engine=engine, **FAST)
     assert capfd.readouterr() == ("", "")

@@ -19,6 +19,9 @@ from bench.peers import PEERS, Peer
 from bench.race import cases, gate, memory, race, replay, report, rows, scaling, table
 from bench.race.contenders import Contender, contenders
 from bench.studies import sweep
+from tests.support.engines import WEIGHTS
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def tiny(weights: str = "per_seed", **overrides: Any) -> cases.Case:
@@ -58,15 +61,6 @@ class Biased(nn.Module):
         return self.layers(z)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small gain nothing from threads, which on a busy machine wait for each other at length."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture
 def light_compile(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """torch.compile traces, differentiates and functionalises, but calls no C++ compiler: that takes half a minute."""
@@ -85,11 +79,11 @@ def run_or_skip(peer: Peer, case: cases.Case) -> tuple[torch.Tensor, torch.Tenso
 
 # The slow compilers once each: compiled_vmap shares its handling of the modes with vmap, jax_vmap with jax_map.
 COMPILED = ("compiled_vmap", "jax_vmap")
-MODES = ("per_seed", "per_sample", "frozen")
 
 
 @pytest.mark.parametrize(
-    ("name", "weights"), [(name, weights) for name in PEERS for weights in (MODES[:1] if name in COMPILED else MODES)]
+    ("name", "weights"),
+    [(name, weights) for name in PEERS for weights in (WEIGHTS[:1] if name in COMPILED else WEIGHTS)],
 )
 def test_a_peer_runs_algorithm_1(name: str, weights: str, light_compile: None) -> None:
     case = tiny(weights)

@@ -17,12 +17,11 @@ import pytest
 import torch
 
 import adgan_fast
-from adgan_fast import ops
 from adgan_fast.core import cgroups, plan
 from adgan_fast.core.job import Job
-from adgan_fast.core.losses import Loss
-from adgan_fast.core.starts import Starts
-from tests.support.families import FAMILIES
+from tests.support.engines import NEEDS_EXTENSION
+from tests.support.jobs import make_job
+from tests.support.small import CASE
 
 pytestmark = pytest.mark.usefixtures("threads", "one_thread")
 
@@ -41,21 +40,6 @@ class FakeEngine:
         return self.default
 
 
-def make_job(n_seed: int = 4, device: str = "cpu", **settings) -> Job:
-    case = FAMILIES["DCGAN of 8"]
-    config = adgan_fast.SearchConfig(n_seed=n_seed, **settings)
-    starts = Starts(
-        "shared", seed=0, prior="normal", n_seed=n_seed, latent_shape=case.latent_shape, n_images=1,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )  # fmt: skip
-    probes = torch.zeros(2, *case.latent_shape)
-    return Job(
-        case.module, None, "", config, Loss("l2"), starts, probes, case.latent_shape, case.image_shape,
-        torch.device(device), torch.float32,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("free", "threads", "lanes"),
     [(10**9, 1, 1), (10**9, 3, 3), (3 * 10**4, 3, 2), (15000, 3, 1)],
@@ -64,7 +48,7 @@ def make_job(n_seed: int = 4, device: str = "cpu", **settings) -> Job:
 def test_on_a_cpu_as_many_threads_work_as_there_is_memory_for(free, threads, lanes, monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: free)
     torch.set_num_threads(threads)
-    job = plan.planned(FakeEngine(), make_job(chunk=3), 100)
+    job = plan.planned(FakeEngine(), make_job(CASE, chunk=3), 100)
     assert (job.chunk, job.lanes) == (10, lanes)  # the chunk is the engine's own, whatever the config's
 
 
@@ -82,7 +66,7 @@ def test_on_a_gpu_the_chunk_is_the_engines_own_where_that_fits_and_else_what_fit
     free, n_images, settings, chunk, monkeypatch
 ):
     monkeypatch.setattr(plan, "free_bytes", lambda device: free)
-    job = plan.planned(FakeEngine(), make_job(device="cuda", **settings), n_images)
+    job = plan.planned(FakeEngine(), make_job(CASE, device="cuda", **settings), n_images)
     assert (job.chunk, job.lanes) == (chunk, 1)
 
 
@@ -96,7 +80,7 @@ def test_on_a_gpu_out_of_memory_halves_the_chunk_says_so_and_goes_on(monkeypatch
                 raise torch.OutOfMemoryError("no memory, on purpose")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    job = dataclasses.replace(make_job(device="cuda"), chunk=9)
+    job = dataclasses.replace(make_job(CASE, device="cuda"), chunk=9)
     caplog.set_level(logging.WARNING, "adgan_fast")
     assert plan.run(Short(), job, SimpleNamespace(restart=lambda: restarts.append(1))).chunk == 2
     assert chunks == [9, 4, 2]
@@ -110,7 +94,7 @@ def test_on_a_gpu_out_of_memory_halves_the_chunk_says_so_and_goes_on(monkeypatch
 def test_one_pair_that_does_not_fit_is_refused_with_both_sizes(monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: 1000)
     with pytest.raises(MemoryError, match=r"'fake'.*MiB.*MiB.*cpu"):
-        plan.planned(FakeEngine(), make_job(), 1)
+        plan.planned(FakeEngine(), make_job(CASE), 1)
 
 
 def test_free_bytes_are_some_of_the_machines():
@@ -225,7 +209,7 @@ print(json.dumps([growth(lambda: run(2)), weights]))
 )
 
 
-@pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
+@NEEDS_EXTENSION
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_native_holds_one_state_for_each_thread(threads):
     """In the paper's setting: weights and both moments of one pair a thread, and the weights twice more (the run's

@@ -6,6 +6,7 @@ import collections
 import functools
 import os
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -122,13 +123,23 @@ def test_numpys_stand_ins_open_no_way_round() -> None:
             read_plain_pickle(data, "test")
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.binary(max_size=60), st.integers(0, 10_000), st.integers(0, 255))
-def test_damage_is_always_a_value_error(noise: bytes, position: int, byte: int) -> None:
-    sound = bytearray(pickle.dumps({"data": np.arange(6, dtype=np.uint8).reshape(2, 3), "labels": [1, 2]}, 2))
-    sound[position % len(sound)] = byte
-    for data in (noise, bytes(sound), bytes(sound[: position % len(sound)])):
-        try:
-            read_plain_pickle(data, "test")
-        except ValueError as error:
-            assert str(error).startswith("test: ")
+def test_damage_is_always_a_value_error() -> None:
+    """Unless it is in a number or a name: then there is other plain data."""
+    became = Counter[str]()
+
+    @settings(max_examples=150)
+    @given(st.binary(max_size=60), st.integers(0, 10_000), st.integers(0, 255))
+    def check(noise: bytes, position: int, byte: int) -> None:
+        sound = bytearray(pickle.dumps({"data": np.arange(6, dtype=np.uint8).reshape(2, 3), "labels": [1, 2]}, 2))
+        sound[position % len(sound)] = byte
+        for data in (noise, bytes(sound), bytes(sound[: position % len(sound)])):
+            try:
+                read_plain_pickle(data, "test")
+            except ValueError as error:
+                assert str(error).startswith("test: ")
+                became["refused"] += 1
+            else:
+                became["read"] += 1
+
+    check()
+    assert became["refused"] >= 300, became

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torch.utils.checkpoint
 
-from tests.support.made import ENGINES, IMAGES, WEIGHTS, made, search
+from tests.support.engines import ON_CPU, WEIGHTS
+from tests.support.made import IMAGES, made, search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -30,7 +31,7 @@ def half_of_the_reconstruction(reconstruction, image):
 
 
 @pytest.mark.parametrize("weights", WEIGHTS)
-@pytest.mark.parametrize("engine", [*ENGINES, "reference"])
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize(
     ("loss", "plain"),
     [(writes_into_the_image, half_of_the_image), (writes_into_the_reconstruction, half_of_the_reconstruction)],
@@ -52,7 +53,7 @@ def test_a_loss_that_mixes_a_batch_or_is_random_is_refused():
         search(gen, loss=lambda r, x: (r - x + torch.rand_like(x)).square().flatten(1).sum(1))
 
 
-@pytest.mark.parametrize("engine", [*ENGINES, "reference"])
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_a_loss_that_scores_is_told_so_and_waits_for_nobody(engine):
     gen = made(lambda s, z: s.l(z))
 

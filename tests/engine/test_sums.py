@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from adgan_fast import ops
 from adgan_fast.testing import check_engine
+from tests.support.engines import NEEDS_EXTENSION
 from tests.support.layers import randomise
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread"),
-    pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension())),
+    NEEDS_EXTENSION,
 ]
 
 

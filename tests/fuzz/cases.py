@@ -9,17 +9,13 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchResult, testing, validate
 from adgan_fast.core import starts
 from tests.fuzz.generators import draw
 from tests.fuzz.source import Drawn, Shape
-
-
-def huber(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    return nn.functional.huber_loss(reconstruction, image, reduction="none", delta=0.4).flatten(1).sum(1)
+from tests.support.losses import huber
 
 
 def ramp(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

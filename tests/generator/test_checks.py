@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import adgan_fast
+from tests.support.engines import ON_CPU, WEIGHTS
 from tests.support.layers import randomise
-from tests.support.made import WEIGHTS, Made, assert_right, engines, made, search
+from tests.support.made import Made, assert_right, engines, made, search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -123,27 +124,45 @@ def test_a_generator_that_initialises_itself_from_data_is_refused_until_it_has()
     assert_right(gen, "auto")
 
 
-@pytest.mark.parametrize("latent_shape", [None, (6,)])
-@pytest.mark.parametrize(
-    ("result", "words"),
-    [
-        (lambda x: (x, x.mean()), r"a tuple of a tensor \(1, 3, 4, 4\), a tensor \(\)"),
-        (lambda x: {"image": x}, r"a dict of 'image': a tensor \(1, 3, 4, 4\)"),
-        (lambda x: x.flatten(1), r"a tensor \(1, 48\)"),
-        (lambda x: x[0], r"a tensor \(3, 4, 4\)"),
-        (lambda x: None, "None"),
-        (lambda x: x[:, :1], r"\(N, 3, 4, 4\).*\(1, 1, 4, 4\)"),
-        (lambda x: F.interpolate(x, scale_factor=2), r"\(N, 3, 4, 4\).*\(1, 3, 8, 8\)"),
-    ],
-    ids=["tuple", "dict", "flat", "3-d", "None", "channels", "size"],
-)
-def test_what_a_generator_returns_is_named(result, words, latent_shape):
-    class Returns(Made):
-        def forward(self, z):
-            return result(super().forward(z))
+class Returns(Made):
+    """A function of an image that a linear layer makes."""
 
-    with pytest.raises(ValueError, match=words):
-        search(randomise(Returns(lambda s, z: s.l(z)), 0), latent_shape=latent_shape)
+    def __init__(self, function):
+        super().__init__(lambda s, z: s.l(z))
+        self.of_image = function
+
+    def forward(self, z):
+        return self.of_image(super().forward(z))
+
+
+SENSELESS = {
+    "NaN": (lambda x: x * float("nan"), "NaN"),
+    "Inf": (lambda x: x / 0, "NaN or Inf"),
+    "ignores z": (torch.zeros_like, "ignores its latent"),
+    "random": (lambda x: x + torch.randn_like(x), "random"),
+    "tuple": (lambda x: (x, x.mean()), r"a tuple of a tensor \(1, 3, 4, 4\), a tensor \(\)"),
+    "list": (lambda x: [x], r"a list of a tensor \(1, 3, 4, 4\)"),
+    "dict": (lambda x: {"image": x}, r"a dict of 'image': a tensor \(1, 3, 4, 4\)"),
+    "nothing": (lambda x: None, "None"),
+    "flat": (lambda x: x.flatten(1), r"a tensor \(1, 48\)"),
+    "one image of a batch": (lambda x: x[0], r"a tensor \(3, 4, 4\)"),
+    "one channel of a batch": (lambda x: x[:, 0], r"a tensor \(1, 4, 4\)"),
+    "fewer channels": (lambda x: x[:, :1], r"\(N, 3, 4, 4\).*\(1, 1, 4, 4\)"),
+    "more channels": (lambda x: x.repeat(1, 2, 1, 1), r"\(N, 3, 4, 4\).*\(1, 6, 4, 4\)"),
+    "size": (lambda x: F.interpolate(x, scale_factor=2), r"\(N, 3, 4, 4\).*\(1, 3, 8, 8\)"),
+    "two for one": (lambda x: torch.cat([x, x]), r"\(2, 3, 4, 4\)"),
+}
+
+
+@pytest.mark.parametrize(
+    ("engine", "latent_shape"), [*((engine, (6,)) for engine in [*ON_CPU, "auto"]), ("auto", None)]
+)
+@pytest.mark.parametrize("what", list(SENSELESS))
+def test_a_generator_that_makes_no_sense_is_named_with_what_it_does(what, engine, latent_shape):
+    function, words = SENSELESS[what]
+    with pytest.raises(ValueError, match=words) as caught:
+        search(randomise(Returns(function), 0), engine, latent_shape=latent_shape)
+    assert "Returns" in str(caught.value)
 
 
 @pytest.mark.parametrize("output", [nn.Sigmoid(), nn.Tanh()], ids=["sigmoid", "tanh"])

@@ -7,8 +7,9 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
+from tests.support.engines import WEIGHTS
 from tests.support.layers import randomise
-from tests.support.made import WEIGHTS, assert_right, engines, made, search, starts_of
+from tests.support.made import assert_right, engines, made, search, starts_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -17,6 +17,8 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 from adgan_fast.kernels import aot, epilogue
 
+from tests.support.uninitialised import filled_with_nan
+
 SLOPE = 0.2
 TORCH = {
     "none": lambda u: u,
@@ -60,10 +62,8 @@ def by_autograd(
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """PyTorch fills what it has not initialised with NaN while it is asked to be deterministic."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+    with filled_with_nan():
+        yield
 
 
 @settings(max_examples=25)

@@ -3,7 +3,8 @@
 Triton decides at its import whether kernels are compiled or interpreted. Tests that take the fixture ``device`` run
 once for each of its values: ``"cpu"``, under the interpreter, and, where there is a GPU, ``"cuda"``, compiled. All
 other tests of the folder kernels/ need the compiler too. Tests whose kind is not this process's run in a child process
-that is of their kind, and their reports are handed on as if they had run here. Other tests run in either.
+that is of their kind, and their reports are handed on as if they had run here. Other tests run in either. Under
+pytest-xdist each worker has a child of its own, which runs what that worker is given.
 
 conftest.py makes these hooks those of the whole suite.
 """
@@ -24,7 +25,6 @@ import pytest
 import torch
 
 _KERNELS = Path(__file__).parents[1] / "kernels"
-_CHILD = Path(__file__).with_name("interpreted_child.py")
 _INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
 
@@ -49,7 +49,7 @@ def _is_elsewhere(item: pytest.Item) -> bool:
 
 
 class _Child:
-    """A pytest run of ``items`` in a process of the other kind, whose reports arrive one by one."""
+    """A pytest run in a process of the other kind: it collects ``items``, and runs those that it is asked for."""
 
     def __init__(self, session: pytest.Session, items: list[pytest.Item]) -> None:
         self.config = session.config
@@ -59,7 +59,7 @@ class _Child:
         if session.config.inipath is not None:
             order["arguments"] += ["-c", str(session.config.inipath)]
         self.process = subprocess.Popen(
-            [sys.executable, str(_CHILD)],
+            [sys.executable, "-m", "tests.support.interpreted_child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
@@ -68,11 +68,18 @@ class _Child:
             env={**os.environ, "TRITON_INTERPRET": "0" if _INTERPRETING else "1"},
         )
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # a child that died at once says why in its log
-            self.process.stdin.write(json.dumps(order))
-            self.process.stdin.close()
+        self._say(order)
 
-    def reports(self, item: pytest.Item) -> Iterator[pytest.TestReport]:
+    def _say(self, what: Any) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # a child that died at once says why in its log
+            self.process.stdin.write(json.dumps(what) + "\n")
+            self.process.stdin.flush()
+
+    def reports(self, item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[pytest.TestReport]:
+        """Run `item`; its fixtures are kept as far as `nextitem` needs them, if that is of the child's kind too."""
+        follows = nextitem is not None and _is_elsewhere(nextitem)
+        self._say([item.nodeid, nextitem.nodeid if nextitem is not None and follows else None])
         assert self.process.stdout is not None
         for line in self.process.stdout:
             data: dict[str, Any] = json.loads(line)
@@ -96,7 +103,9 @@ class _Child:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
-        assert self.process.stdout is not None
+        assert self.process.stdin is not None and self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         self.process.stdout.close()
         self.log.close()
 
@@ -114,7 +123,7 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
         session.stash[_CHILD_KEY] = _Child(session, elsewhere)
         session.config.add_cleanup(session.stash[_CHILD_KEY].close)
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for report in session.stash[_CHILD_KEY].reports(item):
+    for report in session.stash[_CHILD_KEY].reports(item, nextitem):
         item.ihook.pytest_runtest_logreport(report=report)
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     session._setupstate.teardown_exact(nextitem)  # what an item of the same file that ran here has left for this one

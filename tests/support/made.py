@@ -8,14 +8,13 @@ import torch.utils.checkpoint
 from torch import nn
 
 import adgan_fast
-from adgan_fast import SearchResult, ops
+from adgan_fast import SearchResult
 from adgan_fast.testing import violations
+from tests.support.engines import FAST
 from tests.support.layers import randomise
 
 IMAGES = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
-ENGINES = ["grouped", "eager", *(["native"] if ops.load_extension() is None else [])]
-WEIGHTS = ("per_seed", "per_sample", "frozen")
-engines = pytest.mark.parametrize("engine", [*ENGINES, "auto"])
+engines = pytest.mark.parametrize("engine", [*FAST, "auto"])
 
 
 class Made(nn.Module):
@@ -46,16 +45,12 @@ def starts_of(*latent: int) -> torch.Tensor:
 
 
 def assert_right(gen, engine, images=IMAGES, latent_shape=(6,), latents=True, **settings) -> None:
-    """By the rule of agreement, and its latents where rounding moves none; refused by a fast engine it may be."""
+    """By the rule of agreement, and its latents where rounding moves none."""
     settings = {"starts": starts_of(*latent_shape), "latent_shape": latent_shape, **settings}
     plain = search(gen, "reference", images, **settings)
     double = adgan_fast.generator.working_copy.working_copy(gen, dtype=torch.float64)
     wanted = search(double, "reference", images.double(), **{**settings, "starts": settings["starts"].double()})
-    try:
-        found = search(gen, engine, images, **settings)
-    except ValueError as error:
-        assert engine in ("native", "grouped") and "is not known to the fast engines" in str(error)
-        return
+    found = search(gen, engine, images, **settings)
     assert not violations(found, wanted, plain=plain)
     if latents:
         torch.testing.assert_close(found.latents.double(), wanted.latents, rtol=1e-3, atol=1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import torch
@@ -10,10 +11,10 @@ import adgan_fast
 from adgan_fast import ops
 from adgan_fast.engine.native import engine as native
 from adgan_fast.generator.rules import lower
+from tests.support.engines import WEIGHTS
 from tests.support.families import FAMILIES
 from tests.support.generators import Case
 
-MODES = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian")
 
 
@@ -34,11 +35,8 @@ def run(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult
 
 
 def reference(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
-    case.module.double()
-    try:
-        return run(case, images.double(), **{**settings, "engine": "reference"})
-    finally:
-        case.module.float()
+    double = dataclasses.replace(case, module=case.double())
+    return run(double, images.double(), **{**settings, "engine": "reference"})
 
 
 @cache
@@ -53,13 +51,8 @@ def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", 
     starts = torch.randn(s, *case.latent_shape, generator=random)
     return (
         case.images(n), starts, [p.detach() for p in program.parameters], list(program.constants),
-        *native.encode(program), MODES.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
+        *native.encode(program), WEIGHTS.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
     )  # fmt: skip
-
-
-def _same(a: adgan_fast.SearchResult, b: adgan_fast.SearchResult) -> bool:
-    names = ("initial_losses", "losses", "latents", "reconstructions")
-    return all(torch.equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
 def features(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

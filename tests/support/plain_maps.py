@@ -11,6 +11,10 @@ from adgan_fast.kernels.maps.private import AdamRule
 
 from tests.support.random_maps import Layer
 
+ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)
+"""A large step, so that the change is about as large as the weights, and an error of it shows in y."""
+PRECISIONS = ["float32", "tf32", "bf16"]
+
 
 class PlainMap:
     """As adgan_fast.kernels.maps.private.PrivateMap; every result is in theta's dtype.

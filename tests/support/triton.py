@@ -19,13 +19,6 @@ from tests.support.layers import randomise
 ENGINE = next(engine for engine in TABLE if engine.name == "triton")
 
 
-def huber(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    return nn.functional.huber_loss(reconstruction, image, reduction="none", delta=0.4).flatten(1).sum(1)
-
-
-LOSSES = ("l2", "l1", "laplacian", huber)
-
-
 def tiny() -> Case:
     """A map of one input position and one of several, with all that is fused with a map."""
     layers = [nn.ConvTranspose2d(3, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.ConvTranspose2d(4, 3, 4, 2, 1), nn.Tanh()]

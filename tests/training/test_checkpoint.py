@@ -25,7 +25,7 @@ from adgan_fast.training import (
 )
 from tests.support.wgan import SMALL
 
-pytestmark = pytest.mark.usefixtures("sigint_heard")
+pytestmark = pytest.mark.usefixtures("sigint_heard", "one_thread")
 
 
 class Crash(BaseException):

@@ -18,7 +18,7 @@ from adgan_fast.training import (
 )
 from tests.support.wgan import PENALTY, SMALL
 
-pytestmark = pytest.mark.usefixtures("sigint_heard")
+pytestmark = pytest.mark.usefixtures("sigint_heard", "one_thread")
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:

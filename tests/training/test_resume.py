@@ -26,7 +26,7 @@ from adgan_fast.training import (
 )
 from tests.support.wgan import PENALTY, SMALL, assert_same
 
-pytestmark = pytest.mark.usefixtures("sigint_heard")
+pytestmark = pytest.mark.usefixtures("sigint_heard", "one_thread")
 
 
 @pytest.mark.parametrize("config", [SMALL, PENALTY], ids=["clip", "gp"])

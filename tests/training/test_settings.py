@@ -15,7 +15,7 @@ from adgan_fast.training import (
 )
 from tests.support.wgan import SMALL, assert_same
 
-pytestmark = pytest.mark.usefixtures("sigint_heard")
+pytestmark = pytest.mark.usefixtures("sigint_heard", "one_thread")
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,13 @@ from adgan_fast.core.losses import Loss
 from adgan_fast.core.own_loss import OwnLoss
 from adgan_fast.engine.native import engine as native
 from adgan_fast.testing import FLOAT32, violations
+from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES
 from tests.support.losses import Failing, squares
-from tests.support.native import MODES, Stop, _same, features, op_arguments, reference, run
+from tests.support.native import Stop, features, op_arguments, reference, run
+from tests.support.results import differences
 
-pytestmark = pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
+pytestmark = NEEDS_EXTENSION
 
 
 def slopes(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
@@ -33,7 +35,7 @@ def slopes(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", ["DCGAN of 16", "upsample and convolve"])
 def test_a_function_as_loss_agrees_and_has_the_same_bits_with_many_threads(name, weights):
     case = FAMILIES[name]
@@ -41,14 +43,14 @@ def test_a_function_as_loss_agrees_and_has_the_same_bits_with_many_threads(name,
     torch.set_num_threads(1)
     one = run(case, images, **settings)
     torch.set_num_threads(4)
-    assert _same(one, run(case, images, **settings))
+    assert not differences(one, run(case, images, **settings))
     assert not violations(one, reference(case, images, **settings), FLOAT32)
     alone = run(case, images[1:2], **settings)
     assert torch.equal(alone.losses, one.losses[1:2])
 
 
 @pytest.mark.parametrize("steps", [0, 1, 4])
-@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_function_is_called_once_for_each_pass_and_asked_for_a_gradient_where_the_search_goes_on(weights, steps):
     calls: list[bool] = []
 
@@ -75,7 +77,7 @@ def test_a_function_that_takes_gradients_itself():
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_a_function_raises_reaches_the_caller_unchanged_and_soon(weights, threads):
     torch.set_num_threads(threads)
@@ -101,7 +103,7 @@ def test_a_function_may_keep_what_it_is_given():
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
     """Also where the caller has switched gradients off: a setting of the calling thread, which is one of them."""
     threads, names = 3, set()
@@ -146,7 +148,7 @@ def test_threads_do_not_share_an_image_where_the_loss_is_a_function():
 
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("n", [1, 20])  # fewer images than threads, and more
-@pytest.mark.parametrize("weights", MODES)
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_operator_ends_where_a_function_fails(weights, n):
     torch.set_num_threads(3)
     calls = 0

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from adgan_fast import ops
 from adgan_fast.engine.native import engine as native
+from tests.support.engines import NEEDS_EXTENSION
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case
 from tests.support.native import features, run
 
-pytestmark = pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
+pytestmark = NEEDS_EXTENSION
 
 
 def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped():

@@ -12,7 +12,8 @@ from adgan_fast.engine.triton import lift as triton_lift
 from adgan_fast.engine.triton import search as triton_search
 from adgan_fast.testing import FLOAT32, REDUCED, improvement, violations
 from tests.support.families import FAMILIES
-from tests.support.triton import LOSSES, TINY, assert_agrees, reference, search
+from tests.support.losses import LOSSES
+from tests.support.triton import TINY, assert_agrees, reference, search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

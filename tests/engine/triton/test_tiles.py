@@ -16,7 +16,10 @@ from adgan_fast.core.job import Job
 from adgan_fast.engine.triton import engine as triton
 from adgan_fast.engine.triton import graph as triton_graph
 from adgan_fast.engine.triton import search as triton_search
-from tests.support.triton import ENGINE, TINY, assert_agrees, huber, lowered, search
+from tests.support.jobs import make_job
+from tests.support.losses import huber
+from tests.support.triton import ENGINE, TINY, assert_agrees, lowered, search
+from tests.support.uninitialised import filled_with_nan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -65,13 +68,9 @@ def test_a_later_and_smaller_block_is_searched_in_the_same_buffers(
 @pytest.mark.parametrize("weights", ["per_seed", "frozen"])
 @pytest.mark.usefixtures("all_maps")
 def test_nothing_is_read_before_it_is_written(device: torch.device, weights: str) -> None:
-    """PyTorch fills what it has not initialised with NaN while it is asked to be deterministic."""
     want = search(TINY, device, weights=weights)
-    torch.use_deterministic_algorithms(True, warn_only=True)  # cuBLAS would refuse, for want of a setting
-    try:
+    with filled_with_nan(warn_only=True):  # cuBLAS would refuse, for want of a setting
         found = search(TINY, device, weights=weights)
-    finally:
-        torch.use_deterministic_algorithms(False)
     assert torch.equal(found.losses, want.losses)
     assert torch.equal(found.reconstructions, want.reconstructions)
 
@@ -121,19 +120,6 @@ def test_nothing_is_kept_when_a_search_is_over(device: torch.device) -> None:
     assert ENGINE._kept is None
 
 
-def make_job(device: str = "cpu", n_seed: int = 3, **settings) -> Job:
-    config = adgan_fast.SearchConfig(n_seed=n_seed, engine="triton", **settings)
-    starts = adgan_fast.core.starts.Starts(
-        "shared", seed=0, prior="normal", n_seed=n_seed, latent_shape=TINY.latent_shape, n_images=1,
-        device=torch.device("cpu"), dtype=torch.float32,
-    )  # fmt: skip
-    program = lowered(TINY)
-    return Job(
-        TINY.module, program, "", config, adgan_fast.core.losses.Loss(config.loss), starts, torch.zeros(2, 3, 1, 1),
-        TINY.latent_shape, TINY.image_shape, torch.device(device), torch.float32,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("weights", "n_seed", "n", "chunk", "even"),
     [
@@ -146,7 +132,9 @@ def make_job(device: str = "cpu", n_seed: int = 3, **settings) -> Job:
     ],
 )
 def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, chunk: int, even: int) -> None:
-    job = dataclasses.replace(make_job(n_seed=n_seed, weights=weights), chunk=chunk)
+    job = dataclasses.replace(
+        make_job(TINY, lowered(TINY), engine="triton", n_seed=n_seed, weights=weights), chunk=chunk
+    )
     assert triton.even_chunk(job, n) == even
 
 
