@@ -20,8 +20,8 @@ std::vector<T> read_list() {
   return list;
 }
 
-// f(name, program) for each on standard input, as adgan_fast/engine/native/engine.py encodes them: a name, the number of whole
-// numbers and these, the number of real ones and these.
+// f(name, program) for each on standard input, as adgan_fast/engine/native/engine.py encodes them: a name, the number of
+// whole numbers and these, the number of real ones and these.
 template <typename F>
 void each_program(const F& f) {
   for (std::string name; std::getline(std::cin >> std::ws, name);) {
