@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..look import first_line
 from ..program import Program
 from . import batched
 from .job import Block, Gradients, Job
@@ -37,10 +38,13 @@ LEAST_CAPABILITY = (8, 0)  # of an NVIDIA GPU: TF32
 
 
 class Triton:
+    """graphs: whether launches are recorded in CUDA graphs and replayed. Losses are the same bits either way."""
+
     name = "triton"
     exact = True
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: bool = True) -> None:
+        self.graphs = graphs
         self._kept: _Kept | None = None
 
     def why_not(self) -> str | None:
@@ -103,7 +107,7 @@ class Triton:
         load_kernels(job.device)
         if self._kept is None or self._kept.job() is not job:
             self._kept = None  # its memory first
-            self._kept = _Kept(weakref.ref(job, self._forget), Runner(job, len(block.images)))
+            self._kept = _Kept(weakref.ref(job, self._forget), Runner(job, len(block.images), self.graphs))
         try:
             self._kept.runner.run(job, block)
         except BaseException:
@@ -141,10 +145,11 @@ class Runner:
 
     So there is one set of buffers, and one of graphs, and the other tiles of a run are no matter for a pair's bits. The
     first tile is launched as it is, which compiles kernels and readies libraries; graphs are recorded when a second one
-    comes. All work is on a stream of its own, since the default one cannot be recorded.
+    comes. What cannot be recorded is launched for every tile, and a log line says why. All work is on a stream of its
+    own, since the default one cannot be recorded.
     """
 
-    def __init__(self, job: Job, n: int):
+    def __init__(self, job: Job, n: int, graphs: bool = True):
         """n: images of the first block, which is the largest."""
         from .triton_search import Search
 
@@ -152,7 +157,9 @@ class Runner:
         largest = runs_of_tiles(job, n, self._chunk)[0][0]
         self._stream = _stream(job.device) if job.device.type == "cuda" else None
         why_not = ""
-        if not job.loss.builtin:
+        if not graphs:
+            why_not = "they are switched off"
+        elif not job.loss.builtin:
             why_not = f"the loss {job.loss.name!r} is a function of your own"
         elif job.config.steps > MOST_RECORDED:
             why_not = f"{job.config.steps} steps are more than {MOST_RECORDED}"
@@ -187,10 +194,18 @@ class Runner:
         fill(mine.transpose(0, 1), starts.transpose(0, 1))
         fill(self._search.starts, mine)
 
-    def _recorded(self) -> Graphed:
+    def _recorded(self) -> Search | Graphed:
+        """The search as graphs, or itself where it cannot be recorded."""
         from .triton_graph import Graphed
 
-        return Graphed(self._search)
+        try:
+            return Graphed(self._search)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("engine 'triton' goes on without CUDA graphs: %s", first_line(error))
+            self._graphs = False
+            return self._search
 
     def _put(self, block: Block, tile: Tile, found: Found) -> None:
         rows, columns = tile.shape
