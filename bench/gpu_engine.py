@@ -14,8 +14,8 @@ import torch
 
 import adgan_fast
 from adgan_fast.config import WEIGHTS, SearchConfig
-from adgan_fast.engines import named
-from adgan_fast.engines.triton import Triton
+from adgan_fast.engine import named
+from adgan_fast.engine.triton.engine import Triton
 
 from . import cases, gate, memory
 from .contenders import Contender, Losses, contenders
@@ -182,7 +182,7 @@ def _speed(part: Part, case: cases.Case) -> None:
 
 def _chunk_images(case: cases.Case) -> int:
     """Images of a chunk, about."""
-    from adgan_fast.engines.triton import CHUNK
+    from adgan_fast.engine.triton.engine import CHUNK
 
     weights = case.config.weights
     chunk = case.config.chunk or CHUNK[weights]

@@ -20,7 +20,7 @@ std::vector<T> read_list() {
   return list;
 }
 
-// f(name, program) for each on standard input, as adgan_fast/engines/native.py encodes them: a name, the number of whole
+// f(name, program) for each on standard input, as adgan_fast/engine/native/engine.py encodes them: a name, the number of whole
 // numbers and these, the number of real ones and these.
 template <typename F>
 void each_program(const F& f) {
