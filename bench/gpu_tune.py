@@ -211,7 +211,7 @@ def _measure(
     x, gy = setting.tensors(pairs)
     calls: dict[str, Work] = {
         "product": lambda: mine.input_grad(gy[1], 2),
-        "shared": lambda: mine.shared_forward(x[0]),
+        "shared": lambda: torch.cat([mine.shared_forward(x[0]).flatten(), mine.shared_input_grad(gy[0]).flatten()]),
     }
     step = min(3, setting.steps)  # of the middle: as long a history as the average
     call = calls.get(kernel, lambda: mine.forward(x[step], step + 1))
