@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from pages import PAGES, ROOT, name, prose
+
+from tests.support.pages import PAGES, ROOT, name, prose
 
 LINK = re.compile(r"!?\[[^\[\]]*\]\(<?([^()\s<>]+)>?\)|(?:href|src)=\"([^\"]+)\"")
 FILES = {name(page): page for page in PAGES}

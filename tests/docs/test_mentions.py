@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
-from pages import PAGES, ROOT, name
+
+from tests.support.pages import PAGES, ROOT, name
 
 SUFFIXES = ("py", "cpp", "h", "inl", "md", "jsonl", "toml")
 MENTION = re.compile(rf"`([\w./-]+\.(?:{'|'.join(SUFFIXES)}))(?:: (\w+))?`")

@@ -6,7 +6,7 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from pages import ROOT, code_blocks
+from tests.support.pages import ROOT, code_blocks
 
 WHOLE = ("adgan_fast", "kernels", "csrc")
 """Folders of which every module has a line."""

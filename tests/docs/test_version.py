@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from pages import ROOT
-
 from adgan_fast import __version__
+from tests.support.pages import ROOT
 
 
 def test_the_citation_and_the_changelog_name_this_version():
