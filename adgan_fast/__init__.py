@@ -2,7 +2,7 @@
 
 from .api import score, search
 from .config import SearchConfig
-from .engines import EngineInfo, engines
+from .engine import EngineInfo, engines
 from .result import SearchResult, Status
 
 __version__ = "0.1.0"

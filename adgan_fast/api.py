@@ -10,17 +10,20 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import checks, plan, random_state, validate, verify, workers
+from . import validate, verify
 from .config import SearchConfig
-from .engines import Block, Engine, Job, choose, result_shapes
-from .latent_shape import latent_shape
-from .losses import Loss
-from .lowering import lower
-from .precision import arithmetic, permitted
-from .program import Unlowered
+from .core import plan, random_state, workers
+from .core.job import Block, Engine, Job, result_shapes
+from .core.losses import Loss
+from .core.precision import arithmetic, permitted
+from .core.starts import Starts, draw
+from .engine import choose
+from .generator import checks
+from .generator.latent_shape import latent_shape
+from .generator.program import Unlowered
+from .generator.rules import lower
+from .generator.working_copy import Generator, home_of, working_copy
 from .result import SearchResult, Status
-from .starts import Starts, draw
-from .working_copy import Generator, home_of, working_copy
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 

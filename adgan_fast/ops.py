@@ -232,7 +232,7 @@ def native_search(
         images: (N, C, H, W), float32 and contiguous on the CPU, as all other tensors.
         starts: (S, *latent), the same for every image, or (N, S, *latent).
         parameters, constants: as the program names them.
-        code, numbers: the program, as `adgan_fast.engines.native.encode` writes it.
+        code, numbers: the program, as `adgan_fast.engine.native.engine.encode` writes it.
         weights: 0 per_seed, 1 per_sample, 2 frozen.
         loss: 0 l2, 1 l1, 2 laplacian, 3 own_loss.
         steps: k.
@@ -244,7 +244,7 @@ def native_search(
             threads that search, without Python's lock (a ctypes callback takes it): void (const float*
             reconstruction, const float* image, float* gradient, float* value, int* done), all [H][W][C]. The gradient
             is not asked for where it is null. Where it leaves done at 0 the search ends with an error. 0 for the other
-            losses. `adgan_fast.engines.own_loss` makes one.
+            losses. `adgan_fast.core.own_loss` makes one.
         isa: instruction set, by its place in `INSTRUCTION_SETS`; -1: the best of this processor. Others are for tests.
         stop: the address of a C int; once that is not 0 the search ends soon, with an error. 0: nothing stops it.
 

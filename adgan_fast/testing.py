@@ -21,11 +21,11 @@ from torch import nn
 
 from . import validate
 from .config import LossFunction, SearchConfig
-from .look import RAISED
-from .precision import permitted
+from .core.precision import permitted
+from .core.starts import Starts
+from .generator.look import RAISED
+from .generator.working_copy import Generator, home_of, working_copy
 from .result import SearchResult
-from .starts import Starts
-from .working_copy import Generator, home_of, working_copy
 
 __all__ = [
     "FLOAT32", "FLOAT64", "PLAIN", "REDUCED", "SIGN", "Bound", "Check", "Errors", "Losses", "bound_of", "check_engine",

@@ -16,12 +16,13 @@ from typing import Any
 
 import torch
 
-from . import plan
-from .engines import Block, Engine, Gradients, Job, Reference
-from .look import first_line, sums
-from .losses import Loss
-from .precision import arithmetic
-from .starts import Starts, draw
+from .core import plan
+from .core.job import Block, Engine, Gradients, Job
+from .core.losses import Loss
+from .core.precision import arithmetic
+from .core.starts import Starts, draw
+from .engine.reference import Reference
+from .generator.look import first_line, sums
 from .testing import PLAIN, Losses, errors, improvement, in_dtype, in_float64, violations
 
 log = logging.getLogger("adgan_fast")

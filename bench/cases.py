@@ -18,8 +18,8 @@ from torch.nn import functional as F
 
 from adgan_fast import data
 from adgan_fast.config import SearchConfig
+from adgan_fast.core.starts import draw
 from adgan_fast.models import DCGANGenerator
-from adgan_fast.starts import draw
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 """Where real images may lie: shared/data beside the repository."""

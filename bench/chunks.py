@@ -1,7 +1,7 @@
 """Where the CPU chunk of `grouped` and `eager` comes from: ``python -m bench.chunks``.
 
 CPU milliseconds a pair on one thread, for generators of growing size at 1, 2, 4, … pairs computed at once. The rule
-(`engines/tiles.py: on_cpu`, and CACHE in each engine) is read off this table.
+(`core/tiles.py: on_cpu`, and CACHE in each engine) is read off this table.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from unittest import mock
 import torch
 
 import adgan_fast
-from adgan_fast.engines import eager, grouped
+from adgan_fast.engine import eager, grouped
 from adgan_fast.models import DCGANGenerator
 
 GENERATORS = ((8, 32, 16), (28, 64, 8), (32, 64, 16), (32, 256, 32), (32, 256, 64))  # image size, latent, width

@@ -14,7 +14,7 @@ import torch
 
 import adgan_fast
 from adgan_fast.config import PRECISIONS, SearchConfig
-from adgan_fast.precision import arithmetic
+from adgan_fast.core.precision import arithmetic
 
 from . import cases
 from .gpu import ROOT, environment

@@ -160,7 +160,7 @@ def _speed(part: Part, case: cases.Case) -> None:
 
 def _chunk_images(case: cases.Case) -> int:
     """Images of a chunk, about."""
-    from adgan_fast.engines.triton import CHUNK
+    from adgan_fast.engine.triton.engine import CHUNK
 
     weights = case.config.weights
     chunk = case.config.chunk or CHUNK[weights]

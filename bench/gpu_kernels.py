@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from adgan_fast.kernels.epilogue import Affine, affine_act, affine_act_grad
 from adgan_fast.kernels.loss import pixel_loss
-from adgan_fast.kernels.map_choices import FUSED_ROWS, class_size
-from adgan_fast.kernels.maps import Maps
-from adgan_fast.kernels.private_map import AdamRule, Form, PrivateMap
+from adgan_fast.kernels.maps.choices import FUSED_ROWS, class_size
+from adgan_fast.kernels.maps.general import Maps
+from adgan_fast.kernels.maps.private import AdamRule, Form, PrivateMap
 
 from adgan_fast import ops
 from adgan_fast.config import SearchConfig
-from adgan_fast.engines.kernels import load_kernels
-from adgan_fast.engines.triton_maps import Chain, lift, private_map
-from adgan_fast.lowering import lower
+from adgan_fast.core.precision import arithmetic
+from adgan_fast.engine.loading import load_kernels
+from adgan_fast.engine.triton.lift import Chain, lift, private_map
+from adgan_fast.generator.program import Program
+from adgan_fast.generator.rules import lower
 from adgan_fast.models import DCGANGenerator
-from adgan_fast.precision import arithmetic
-from adgan_fast.program import Program
 
 from . import cases, gpu_model
 from .gpu_clock import Work

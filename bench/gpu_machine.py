@@ -10,7 +10,7 @@ import subprocess
 
 import torch
 
-from adgan_fast.precision import arithmetic
+from adgan_fast.core.precision import arithmetic
 
 from .gpu_part import Part
 

@@ -15,16 +15,16 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
-from adgan_fast.kernels import map_choices
-from adgan_fast.kernels.geometry import Geometry
-from adgan_fast.kernels.precision import Precision
-from adgan_fast.kernels.private_map import Form
-from adgan_fast.kernels.vector import VectorMap
+from adgan_fast.kernels.maps import choices as map_choices
+from adgan_fast.kernels.maps.geometry import Geometry
+from adgan_fast.kernels.maps.precision import Precision
+from adgan_fast.kernels.maps.private import Form
+from adgan_fast.kernels.maps.vector import VectorMap
 
 from adgan_fast.config import PRECISIONS, SearchConfig
-from adgan_fast.engines.triton_maps import Chain, lift, private_map
-from adgan_fast.lowering import lower
-from adgan_fast.program import Program
+from adgan_fast.engine.triton.lift import Chain, lift, private_map
+from adgan_fast.generator.program import Program
+from adgan_fast.generator.rules import lower
 
 from . import cases
 from .report import markdown

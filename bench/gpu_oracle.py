@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from adgan_fast.kernels.geometry import Geometry
-from adgan_fast.kernels.private_map import AdamRule
+from adgan_fast.kernels.maps.geometry import Geometry
+from adgan_fast.kernels.maps.private import AdamRule
 
 
 class Oracle:
-    """As kernels/private_map.py's PrivateMap; float64 on theta's device, whole weights, gradients and moments."""
+    """As kernels/maps/private.py's PrivateMap; float64 on theta's device, whole weights, gradients and moments."""
 
     def __init__(self, geometry: Geometry, theta: torch.Tensor, *, pairs: int, adam: AdamRule) -> None:
         self.geometry, self.adam = geometry, adam

@@ -1,6 +1,6 @@
 """Part "tune": the tiles of each layer's kernels, into kernels/configs/<gpu>.json.
 
-A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/map_choices.py reads them: no
+A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/maps/choices.py reads them: no
 choice of precision or form, so that it cannot change what is computed beyond the order of a sum. Each layer's kernel is
 tuned in a process of its own, one setting of the tiles after the other, from the default: processes compile side by
 side and time in turn. Tiles whose result is not that of the default ones are passed over, and so are those that do not
@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 import triton
-from adgan_fast.kernels import map_choices
-from adgan_fast.kernels.map_choices import FUSED_ROWS, Tiles, class_size, default_tiles, geometry_key
-from adgan_fast.kernels.maps import Maps
+from adgan_fast.kernels.maps import choices as map_choices
+from adgan_fast.kernels.maps.choices import FUSED_ROWS, Tiles, class_size, default_tiles, geometry_key
+from adgan_fast.kernels.maps.general import Maps
 from triton.runtime.errors import PTXASError
 
-from adgan_fast.engines.triton_maps import private_map
-from adgan_fast.precision import arithmetic
+from adgan_fast.core.precision import arithmetic
+from adgan_fast.engine.triton.lift import private_map
 
 from .gpu import ROOT
 from .gpu_clock import Work
@@ -77,7 +77,7 @@ class Found:
 
 
 def config_name(gpu: str) -> str:
-    """The file's name, as kernels/map_choices.py looks for it."""
+    """The file's name, as kernels/maps/choices.py looks for it."""
     return re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json"
 
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 import adgan_fast
 from adgan_fast import SearchConfig, data
 from adgan_fast.config import PRECISIONS
-from adgan_fast.starts import draw
+from adgan_fast.core.starts import draw
 from adgan_fast.testing import Losses
 from adgan_fast.training import WGANConfig, load_generator, train
 

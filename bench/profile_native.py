@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from adgan_fast import ops
-from adgan_fast.engines import native
-from adgan_fast.lowering import lower
+from adgan_fast.engine.native import engine as native
+from adgan_fast.generator.rules import lower
 from adgan_fast.models import DCGANGenerator
 
 from .rows import cores

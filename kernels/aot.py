@@ -37,9 +37,9 @@ FAMILIES = (
     "adam",
     "epilogue",
     "loss",
-    "maps",
-    "vector",
-)  # modules beside this one, each with a function cases() -> Iterator[Case]
+    "maps.general",
+    "maps.vector",
+)  # modules below this package, each with a function cases() -> Iterator[Case]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent))  # as pytest has it
 from fuzz_generators import Drawn, Shape, draw
 
 import adgan_fast
-from adgan_fast import SearchResult, api, starts, testing, validate
-from adgan_fast.lowering import lower
-from adgan_fast.program import Program, Unlowered
+from adgan_fast import SearchResult, api, testing, validate
+from adgan_fast.core import starts
+from adgan_fast.generator.program import Program, Unlowered
+from adgan_fast.generator.rules import lower
 
 ENGINES = ("native", "grouped", "eager")
 SET_ASIDE = 10.0

@@ -18,9 +18,9 @@ from generators import FAMILIES, Function, Residual, randomise
 from torch import nn
 
 import adgan_fast
-from adgan_fast import plan
-from adgan_fast.engines.eager import Eager
-from adgan_fast.engines.grouped import Grouped
+from adgan_fast.core import plan
+from adgan_fast.engine.eager import Eager
+from adgan_fast.engine.grouped import Grouped
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,7 +72,7 @@ def test_overrides_take_precedence_over_the_config():
 def test_a_more_anomalous_image_scores_higher():
     module = CASE.double().eval()
     with torch.no_grad():
-        usual = module(adgan_fast.starts.draw(77, None, 1, CASE.latent_shape, "normal"))
+        usual = module(adgan_fast.core.starts.draw(77, None, 1, CASE.latent_shape, "normal"))
     scores = adgan_fast.score(module, torch.cat([usual, -usual.sign()]).clamp(-1, 1), n_seed=4)
     assert scores[1] > scores[0]
 

@@ -124,13 +124,13 @@ def test_a_checkout_needs_no_installation(tmp_path: Path) -> None:
     """With what `pip install -e` left behind taken away, the kernels are found by PYTHONPATH alone."""
     code = (
         "import sys; sys.meta_path = [f for f in sys.meta_path if 'editable' not in repr(f).lower()]; "
-        "import adgan_fast.kernels.geometry as g; print(g.__file__)"
+        "import adgan_fast.kernels.maps.geometry as g; print(g.__file__)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=gpu.environment("cpu"), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == ROOT / "kernels" / "geometry.py"
+    assert Path(done.stdout.strip()) == ROOT / "kernels" / "maps" / "geometry.py"
     alone = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=alone, capture_output=True).returncode
 
@@ -140,7 +140,7 @@ def test_a_checkout_needs_no_installation(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def program() -> Any:
-    from adgan_fast.lowering import lower
+    from adgan_fast.generator.rules import lower
     from adgan_fast.models import DCGANGenerator
 
     return lower(DCGANGenerator(32, 1, 256, 64).eval(), (256,))
@@ -156,8 +156,8 @@ def test_the_model_gives_the_designs_bytes_a_parameter(program: Any) -> None:
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 def test_the_models_state_is_what_each_form_moves(program: Any, precision: str) -> None:
-    """Of Δ 3b(k - 1) a weight, of stored moments 4c(k - 1) more, as kernels/maps.py and vector.py say."""
-    from adgan_fast.engines.triton_maps import lift
+    """Of Δ 3b(k - 1) a weight, of stored moments 4c(k - 1) more, as kernels/maps/general.py and vector.py say."""
+    from adgan_fast.engine.triton.lift import lift
     from bench import gpu_model
 
     vector, wide, narrow = (chain.geometry for chain in lift(program)[1])
@@ -193,7 +193,7 @@ def test_the_table_of_an_empty_run_says_so() -> None:
 
 
 def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from adgan_fast.kernels import map_choices
+    from adgan_fast.kernels.maps import choices as map_choices
 
     from bench import gpu_tune
 
@@ -201,7 +201,7 @@ def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch
     assert file.name == "nvidia-h200-sxm.json"
     gpu_tune.write(file, {"change bf16 a": {"rows": 64, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
     gpu_tune.write(file, {"change bf16 b": {"rows": 16, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
-    monkeypatch.setattr(map_choices, "__file__", str(tmp_path / "map_choices.py"))
+    monkeypatch.setattr(map_choices, "__file__", str(tmp_path / "maps" / "choices.py"))
     map_choices._config.cache_clear()
     try:
         found = map_choices._config("NVIDIA H200 (SXM)")

@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from adgan_fast import cgroups
+from adgan_fast.core import cgroups
 
 G = 2**30
 

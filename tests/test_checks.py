@@ -52,14 +52,14 @@ def search(gen, engine="auto", images=IMAGES, **settings) -> SearchResult:
 
 
 def starts_of(*latent: int) -> torch.Tensor:
-    return adgan_fast.starts.draw(3, None, 3, latent, "normal").float()
+    return adgan_fast.core.starts.draw(3, None, 3, latent, "normal").float()
 
 
 def assert_right(gen, engine, images=IMAGES, latent_shape=(6,), latents=True, **settings) -> None:
     """By the rule of agreement, and its latents where rounding moves none; refused by a fast engine it may be."""
     settings = {"starts": starts_of(*latent_shape), "latent_shape": latent_shape, **settings}
     plain = search(gen, "reference", images, **settings)
-    double = adgan_fast.working_copy.working_copy(gen, dtype=torch.float64)
+    double = adgan_fast.generator.working_copy.working_copy(gen, dtype=torch.float64)
     wanted = search(double, "reference", images.double(), **{**settings, "starts": settings["starts"].double()})
     try:
         found = search(gen, engine, images, **settings)
@@ -91,7 +91,7 @@ SPATIAL = {
 def test_a_latent_of_channels_and_positions_is_read_as_the_generator_reads_it(family, engine, weights):
     gen = randomise(SPATIAL[family](), 1)
     assert_right(gen, engine, latent_shape=(4, 4, 4), weights=weights)
-    own = adgan_fast.starts.draw(5, None, 6, (4, 4, 4), "normal").float().view(2, 3, 4, 4, 4)
+    own = adgan_fast.core.starts.draw(5, None, 6, (4, 4, 4), "normal").float().view(2, 3, 4, 4, 4)
     assert_right(gen, engine, latent_shape=(4, 4, 4), weights=weights, starts=own)
 
 
@@ -249,7 +249,7 @@ def test_a_generator_through_which_no_gradient_reaches_its_latent_is_refused(eng
 @engines
 def test_a_net_that_is_dead_at_the_first_latents_is_searched(engine, weights):
     gen = made(lambda s, z: s.o(F.relu(s.l(z))), o=nn.Linear(48, 48))
-    first = adgan_fast.starts.draw(0, None, 2, (6,), "normal").float()
+    first = adgan_fast.core.starts.draw(0, None, 2, (6,), "normal").float()
     with torch.no_grad():
         gen.l.bias.copy_(-0.01 - F.linear(first, gen.l.weight).max(0).values)
         assert torch.equal(*gen(first))
@@ -430,12 +430,12 @@ def test_a_convolution_by_a_buffer(op, engine, weights):
 
 
 def test_an_error_inside_a_rule_means_not_lowered_and_why(monkeypatch):
-    from adgan_fast import lowering
+    from adgan_fast.generator import rules
 
     def broken(at, *arguments):
         raise ZeroDivisionError("on purpose")
 
-    monkeypatch.setitem(lowering._RULES, "aten.tanh.default", broken)
+    monkeypatch.setitem(rules._RULES, "aten.tanh.default", broken)
     gen = made(lambda s, z: torch.tanh(s.l(z)))
     assert search(gen).engine == "eager"
     with pytest.raises(ValueError, match=r"aten\.tanh\.default is not understood \(ZeroDivisionError: on purpose\)"):
@@ -510,7 +510,7 @@ def test_a_fork_while_another_thread_scores_can_score(engine, threads):
     case = FAMILIES["DCGAN of 16"]
     images = case.images(2)
     wanted = adgan_fast.score(case.module, images, engine=engine, n_seed=2)
-    switches = adgan_fast.precision._settings()
+    switches = adgan_fast.core.precision._settings()
     stop = threading.Event()
 
     def others() -> None:
@@ -520,11 +520,11 @@ def test_a_fork_while_another_thread_scores_can_score(engine, threads):
     thread = threading.Thread(target=others)
     thread.start()
     try:
-        while not adgan_fast.precision._asked:
+        while not adgan_fast.core.precision._asked:
             time.sleep(0.001)
         child = os.fork()
         if child == 0:
-            good = adgan_fast.precision._settings() == switches
+            good = adgan_fast.core.precision._settings() == switches
             same = torch.equal(adgan_fast.score(case.module, images, engine=engine, n_seed=2), wanted)
             os._exit(0 if good and same else 1)
         until = time.monotonic() + 60
@@ -614,12 +614,12 @@ DRAWS = {
 @pytest.mark.parametrize("seed", range(6))
 def test_a_draw_is_seen_even_where_it_makes_no_difference_at_first(kind, seed):
     gen = randomise(RandomClass(DRAWS[kind]), 0)
-    adgan_fast.random_state.seed(seed)
-    before = adgan_fast.random_state.state(torch.device("cpu"))
+    adgan_fast.core.random_state.seed(seed)
+    before = adgan_fast.core.random_state.state(torch.device("cpu"))
     for engine in ("auto", "reference"):
         with pytest.raises(ValueError, match="is random: it draws random numbers in forward"):
             search(gen, engine)
-    assert adgan_fast.random_state.state(torch.device("cpu")) == before
+    assert adgan_fast.core.random_state.state(torch.device("cpu")) == before
 
 
 def reseeded(s, z):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import adgan_fast
 from adgan_fast.cli import app, main
-from adgan_fast.engines import grouped
+from adgan_fast.engine import grouped
 from adgan_fast.models import DCGANGenerator
 from adgan_fast.training import save_generator
 

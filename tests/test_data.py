@@ -33,7 +33,7 @@ from adgan_fast.data import (
     read_idx,
     to_model_range,
 )
-from adgan_fast.images import grid, save_grid
+from adgan_fast.data.images import grid, save_grid
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

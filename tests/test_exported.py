@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import adgan_fast
-from adgan_fast.exported import load_exported
+from adgan_fast.generator.exported import load_exported
 from adgan_fast.models import DCGANGenerator
 from adgan_fast.training import WGANConfig, save_generator, train
 

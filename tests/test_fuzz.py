@@ -10,7 +10,7 @@ import torch
 from fuzz import Case, Oracle, Report, case_of, check, search, wrong_with
 
 import adgan_fast
-from adgan_fast.engines import triton_maps
+from adgan_fast.engine.triton import lift as triton_lift
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +40,7 @@ def small(case: Case) -> Case:
 @pytest.mark.parametrize("seed", TRITON)
 def test_triton_agrees_with_the_reference(seed: int, device: torch.device, monkeypatch: pytest.MonkeyPatch):
     for least in ("LEAST_OUTPUTS", "LEAST_WEIGHTS"):  # every map is large enough
-        monkeypatch.setattr(triton_maps, least, 1)
+        monkeypatch.setattr(triton_lift, least, 1)
     case = small(case_of(seed))
     wrong = wrong_with(search(case, "triton", device=device), case, Oracle(case))
     assert not wrong, f"{'; '.join(wrong)}\n{case}"

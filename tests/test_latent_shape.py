@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import adgan_fast
-from adgan_fast.latent_shape import latent_shape
+from adgan_fast.generator.latent_shape import latent_shape
 
 
 def found(module: nn.Module, *image_shape: int) -> tuple[int, ...]:

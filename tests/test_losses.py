@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adgan_fast.losses import BY_NAME, Loss, l1, l2, laplacian
+from adgan_fast.core.losses import BY_NAME, Loss, l1, l2, laplacian
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

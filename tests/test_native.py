@@ -23,10 +23,10 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchConfig, ops
-from adgan_fast.engines import native
-from adgan_fast.engines.own_loss import OwnLoss
-from adgan_fast.losses import Loss
-from adgan_fast.lowering import lower
+from adgan_fast.core.losses import Loss
+from adgan_fast.core.own_loss import OwnLoss
+from adgan_fast.engine.native import engine as native
+from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, REDUCED, errors, violations
 
 MODES = ("per_seed", "per_sample", "frozen")
@@ -575,7 +575,7 @@ def test_a_layer_it_does_not_know_is_named():
 
 
 def test_every_lowered_op_is_known():
-    batched = importlib.import_module("adgan_fast.engines.batched")
+    batched = importlib.import_module("adgan_fast.engine.batched")
     assert set(batched._RUN) == set(native.OPS)
 
 

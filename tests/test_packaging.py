@@ -220,6 +220,24 @@ def test_a_flag_that_means_nothing_is_refused(tree, no_torch):
     assert "ADGAN_FAST_BUILD_EXT must be unset, 0 or 1, got 'yes'" in done.stderr
 
 
+NOT_HIDDEN = """
+import pkgutil, adgan_fast, adgan_fast.data
+for package in (adgan_fast, adgan_fast.data):
+    found = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    print(sorted(found & set(package.__all__)), len(found))
+import adgan_fast.engine.native.engine, adgan_fast.engine.triton.engine as triton
+print(callable(adgan_fast.engines), triton.Triton.__module__)
+"""
+
+
+def test_no_public_name_is_also_the_name_of_a_module(tmp_path):
+    """Else whichever is bound last hides the other: `import adgan_fast.<name>.<module> as m` would fail."""
+    lines = run([sys.executable, "-c", NOT_HIDDEN], tmp_path).stdout.splitlines()
+    assert [line.split("]")[0] + "]" for line in lines[:2]] == ["[]", "[]"], lines
+    assert all(int(line.split()[-1]) >= 9 for line in lines[:2])  # modules were found at all
+    assert lines[2] == "True adgan_fast.engine.triton.engine"
+
+
 IMPORT_ALONE = """
 import sys, torch
 before = set(sys.modules)

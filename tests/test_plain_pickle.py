@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from adgan_fast.plain_pickle import read_plain_pickle
+from adgan_fast.data.plain_pickle import read_plain_pickle
 
 
 @settings(max_examples=60, deadline=None)
@@ -112,7 +112,7 @@ def test_numpys_stand_ins_open_no_way_round() -> None:
         b"cnumpy\nndarray\n)R.",  # a call of the class itself
         b"cnumpy\ndtype\n(S'u1'\ntR(I3\nS'x'\nNNNI-1\nI-1\nI0\ntb.",  # a byte order that is none
         b"c_codecs\nencode\n(Vabc\nVzlib\ntR.",  # another codec
-        b"cadgan_fast.plain_pickle\nos\n.",
+        b"cadgan_fast.data.plain_pickle\nos\n.",
         b"cnumpy\ncore.multiarray._reconstruct\n.",
         b"P0\n.",  # a persistent id
         b"cnumpy.core.multiarray\n_reconstruct\n)R(dS'__class__'\nNsb.",  # attributes in place of a state

@@ -18,10 +18,11 @@ import torch
 from generators import FAMILIES
 
 import adgan_fast
-from adgan_fast import cgroups, ops, plan
-from adgan_fast.engines import Job
-from adgan_fast.losses import Loss
-from adgan_fast.starts import Starts
+from adgan_fast import ops
+from adgan_fast.core import cgroups, plan
+from adgan_fast.core.job import Job
+from adgan_fast.core.losses import Loss
+from adgan_fast.core.starts import Starts
 
 pytestmark = pytest.mark.usefixtures("threads", "one_thread")
 
@@ -128,7 +129,7 @@ import ctypes, json, sys
 from pathlib import Path
 import torch
 import adgan_fast
-from adgan_fast import plan
+from adgan_fast.core import plan
 from adgan_fast.models import DCGANGenerator
 
 torch.set_num_threads(1)

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional as F
 
 import adgan_fast
-from adgan_fast.engines import batched
-from adgan_fast.lowering import lower
-from adgan_fast.program import Program, Unlowered
+from adgan_fast.engine import batched
+from adgan_fast.generator.program import Program, Unlowered
+from adgan_fast.generator.rules import lower
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

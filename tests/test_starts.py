@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adgan_fast
-from adgan_fast.starts import Starts, draw, inverse_normal, philox, uniforms
+from adgan_fast.core.starts import Starts, draw, inverse_normal, philox, uniforms
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import testing
-from adgan_fast.engines import grouped
+from adgan_fast.engine import grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, REDUCED, Bound, Losses, check_engine, errors, improvement, violations
 
 pytestmark = pytest.mark.usefixtures("one_thread")

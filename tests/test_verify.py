@@ -12,7 +12,8 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import ops, verify
-from adgan_fast.engines import TABLE, batched, eager, native
+from adgan_fast.engine import TABLE, batched, eager
+from adgan_fast.engine.native import engine as native
 from adgan_fast.models import DCGANGenerator
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,7 +149,7 @@ def test_auto_takes_the_next_engine_and_says_so(monkeypatch, caplog):
 
 def test_the_triton_engine_is_checked_too(device, monkeypatch):
     pytest.importorskip("triton", reason="Triton is not installed")
-    from adgan_fast.engines import triton_search
+    from adgan_fast.engine.triton import search as triton_search
 
     case = Case(randomise(nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2))), 0), (3,), (1, 2, 2))
     settings = {"latent_shape": (3,), "n_seed": 1, "steps": 2, "device": device, "weights": "per_sample"}

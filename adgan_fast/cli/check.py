@@ -12,8 +12,8 @@ import typer
 
 from .. import SearchConfig, engines, testing
 from ..config import LOSSES, PRECISIONS, WEIGHTS
+from ..generator.working_copy import working_copy
 from ..testing import FIGURES, Bound, Check, bound_of
-from ..working_copy import working_copy
 from . import given
 from .given import Mistake
 from .table import columns

@@ -12,11 +12,11 @@ import torch
 import typer
 from torch import nn
 
-from ..latent_shape import said
-from ..look import described
+from ..core.starts import draw
+from ..generator.latent_shape import said
+from ..generator.look import described
+from ..generator.working_copy import Generator, home_of
 from ..models import DCGANGenerator
-from ..starts import draw
-from ..working_copy import Generator, home_of
 
 KEY = 0x1A6E5
 """Of the random images."""

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from .. import __version__, engines, ops, plan
+from .. import __version__, engines, ops
+from ..core import plan
 from .table import columns
 
 

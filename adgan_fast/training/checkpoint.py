@@ -22,7 +22,7 @@ from safetensors.torch import save as to_bytes
 from torch import nn
 
 from .. import files, models
-from ..ambient import neutral
+from ..core.ambient import neutral
 
 FORMAT = "adgan_fast"
 VERSION = 1

@@ -30,12 +30,12 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .. import validate
-from ..ambient import neutral
+from ..core.ambient import neutral
+from ..core.precision import arithmetic
+from ..data.images import save_grid
 from ..given import is_number, positive, whole
-from ..images import save_grid
 from ..models import DCGANCritic, DCGANGenerator
 from ..models.dcgan import IMAGE_SIZES, NORMS
-from ..precision import arithmetic
 from .checkpoint import (
     CheckpointError,
     has_checkpoint,

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from generators import FAMILIES, Case, dcgan
 
-from adgan_fast.engines import native
-from adgan_fast.lowering import lower
+from adgan_fast.engine.native import engine as native
+from adgan_fast.generator.rules import lower
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import adgan_fast
 from adgan_fast import SearchResult
-from adgan_fast.engines import eager, grouped
+from adgan_fast.engine import eager, grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, improvement, violations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,7 +93,7 @@ def assume_alive(case: Case, **settings) -> None:
     """Leave out a generator whose image hardly depends on the latent, as where all ReLUs are shut."""
     module, seed = case.double().eval(), settings.get("seed", 0)
     with torch.no_grad():
-        made = module(adgan_fast.starts.draw(seed, None, 4, case.latent_shape, "normal")).flatten(1)
+        made = module(adgan_fast.core.starts.draw(seed, None, 4, case.latent_shape, "normal")).flatten(1)
     assume(float((made[0] - made[1]).abs().max()) > 1e-4)  # the two that are tried before a search
     assume(float(made.std(0).max()) > 1e-3)
 

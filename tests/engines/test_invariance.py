@@ -122,7 +122,7 @@ def test_more_images_than_are_in_hand_at_once(engine, weights, monkeypatch):
     case = FAMILIES["DCGAN of 8"]
     images = case.images(7)
     want = search(case, images, engine, weights=weights, starts="independent", n_seed=2)
-    monkeypatch.setattr(adgan_fast.plan, "BLOCK_IMAGES", 3)
+    monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 3)
     assert_equal(search(case, images, engine, weights=weights, starts="independent", n_seed=2), want)
 
 

@@ -13,8 +13,8 @@ from generators import FAMILIES
 from torch import nn
 
 import adgan_fast
-from adgan_fast.engines.reference import search_image
-from adgan_fast.losses import l2
+from adgan_fast.core.losses import l2
+from adgan_fast.engine.reference import search_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -141,7 +141,7 @@ def test_without_a_step_the_loss_is_that_of_the_starts():
     x = case.images(2).double()
     found = adgan_fast.search(gen, x, engine="reference", steps=0, n_seed=3)
     assert torch.equal(found.losses, found.initial_losses)
-    starts = adgan_fast.starts.draw(0, None, 3, case.latent_shape, "normal")
+    starts = adgan_fast.core.starts.draw(0, None, 3, case.latent_shape, "normal")
     assert torch.equal(found.latents, starts.expand(2, *starts.shape))
     for j in range(3):
         assert torch.equal(found.losses[0, j], l2(gen(starts[j : j + 1]), x[:1])[0])
@@ -180,7 +180,7 @@ def test_a_gradient_of_exactly_zero_is_exactly_no_update():
 def test_the_best_reconstruction_is_that_of_the_lowest_final_loss_the_first_of_equals():
     case = FAMILIES["DCGAN of 8"]
     x = case.images(3)
-    starts = adgan_fast.starts.draw(1, None, 4, case.latent_shape, "normal")[[0, 1, 2, 1, 3]]
+    starts = adgan_fast.core.starts.draw(1, None, 4, case.latent_shape, "normal")[[0, 1, 2, 1, 3]]
     found = adgan_fast.search(case.module, x, engine="reference", starts=starts)
     assert torch.equal(found.losses[:, 1], found.losses[:, 3])
     assert torch.equal(l2(found.reconstructions, x), found.losses.min(1).values)

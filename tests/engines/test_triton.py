@@ -22,10 +22,15 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 import adgan_fast
 from adgan_fast import SearchResult
-from adgan_fast.engines import TABLE, Job, triton, triton_graph, triton_maps, triton_search
-from adgan_fast.lowering import lower
+from adgan_fast.core.job import Job
+from adgan_fast.engine import TABLE
+from adgan_fast.engine.triton import engine as triton
+from adgan_fast.engine.triton import graph as triton_graph
+from adgan_fast.engine.triton import lift as triton_lift
+from adgan_fast.engine.triton import search as triton_search
+from adgan_fast.generator.program import Program
+from adgan_fast.generator.rules import lower
 from adgan_fast.models import DCGANGenerator
-from adgan_fast.program import Program
 from adgan_fast.testing import FLOAT32, REDUCED, Bound, errors, improvement, violations
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -56,8 +61,8 @@ def lowered(case: Case) -> Program:
 @pytest.fixture
 def all_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every map is large enough."""
-    monkeypatch.setattr(triton_maps, "LEAST_OUTPUTS", 1)
-    monkeypatch.setattr(triton_maps, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(triton_lift, "LEAST_OUTPUTS", 1)
+    monkeypatch.setattr(triton_lift, "LEAST_WEIGHTS", 1)
 
 
 def search(
@@ -144,7 +149,7 @@ def test_a_large_share_of_the_weights_in_the_improvement_agrees_as_well(device: 
 @pytest.mark.parametrize("fault", ["no update", "one step late", "no gradient of the input"])
 @pytest.mark.usefixtures("all_maps")
 def test_a_broken_search_is_caught(device: torch.device, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    private = triton_maps.PrivateLayer
+    private = triton_lift.PrivateLayer
 
     class Broken(private):  # type: ignore[misc, valid-type]
         def __init__(self, *args) -> None:
@@ -200,7 +205,7 @@ def test_a_later_and_smaller_block_is_searched_in_the_same_buffers(
             super().__init__(*args)
             made.append(self.shape)
 
-    monkeypatch.setattr(adgan_fast.plan, "BLOCK_IMAGES", 2)
+    monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 2)
     monkeypatch.setattr(triton_search, "Search", Counted)
     assert_agrees(TINY, device, n=3, n_seed=1, steps=1, chunk=2)
     assert made == [(2, 1)]
@@ -329,7 +334,7 @@ def test_listing_the_engines_loads_no_triton() -> None:
 
 def test_the_large_maps_of_the_papers_generator_are_lifted_with_what_follows_them() -> None:
     program = lower(DCGANGenerator(32, 1, 256, 64).eval(), (256,))
-    left, chains = triton_maps.lift(program)
+    left, chains = triton_lift.lift(program)
     assert [chain.geometry.natural_shape for chain in chains] == [(256, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4)]
     assert [[layer.op for layer in chain.layers] for chain in chains] == [
         ["conv_transpose2d", "batch_norm", "relu"]
@@ -343,10 +348,10 @@ def test_the_large_maps_of_the_papers_generator_are_lifted_with_what_follows_the
 @pytest.mark.usefixtures("all_maps")
 def test_what_is_tied_or_computed_stays() -> None:
     case = FAMILIES["tied weights"]  # head's weight is read as it is and transposed, first and second share theirs
-    left, chains = triton_maps.lift(lowered(case))
+    left, chains = triton_lift.lift(lowered(case))
     assert not chains and left.layers == lowered(case).layers
     case = FAMILIES["learned constant input"]
-    left, chains = triton_maps.lift(lowered(case))
+    left, chains = triton_lift.lift(lowered(case))
     assert [[layer.op for layer in chain.layers] for chain in chains] == [
         ["linear", "leaky_relu"], ["linear"], ["conv2d", "tanh"],
     ]  # fmt: skip
@@ -355,7 +360,7 @@ def test_what_is_tied_or_computed_stays() -> None:
 @pytest.mark.usefixtures("all_maps")
 def test_a_chain_ends_where_its_value_is_read_by_others() -> None:
     case = FAMILIES["residual"]
-    _, chains = triton_maps.lift(lowered(case))
+    _, chains = triton_lift.lift(lowered(case))
     assert [[layer.op for layer in chain.layers][1:] for chain in chains] == [["batch_norm"], ["batch_norm"], ["tanh"]]
 
 
@@ -364,13 +369,13 @@ def test_a_chain_ends_where_its_value_is_read_by_others() -> None:
 
 def make_job(device: str = "cpu", n_seed: int = 3, **settings) -> Job:
     config = adgan_fast.SearchConfig(n_seed=n_seed, engine="triton", **settings)
-    starts = adgan_fast.starts.Starts(
+    starts = adgan_fast.core.starts.Starts(
         "shared", seed=0, prior="normal", n_seed=n_seed, latent_shape=TINY.latent_shape, n_images=1,
         device=torch.device("cpu"), dtype=torch.float32,
     )  # fmt: skip
     program = lowered(TINY)
     return Job(
-        TINY.module, program, "", config, adgan_fast.losses.Loss(config.loss), starts, torch.zeros(2, 3, 1, 1),
+        TINY.module, program, "", config, adgan_fast.core.losses.Loss(config.loss), starts, torch.zeros(2, 3, 1, 1),
         TINY.latent_shape, TINY.image_shape, torch.device(device), torch.float32,
     )  # fmt: skip
 
@@ -421,7 +426,7 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
     monkeypatch.setattr(triton_graph, "Graphed", Graphed)
     monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
-    monkeypatch.setattr(adgan_fast.plan, "BLOCK_IMAGES", 4)
+    monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 4)
     assert_agrees(TINY, device, n=6, n_seed=2, chunk=4, weights="frozen")
     assert calls == ["record", "first", "run", "first", "run"]  # 2 tiles of a block of 4 images, and 1 of another
     calls.clear()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from adgan_fast.kernels.geometry import Geometry
+from adgan_fast.kernels.maps.geometry import Geometry
 from hypothesis import strategies as st
 from torch.nn import functional as F
 

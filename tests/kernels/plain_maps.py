@@ -7,12 +7,12 @@ more than its shapes, and reads like Algorithm 1.
 from __future__ import annotations
 
 import torch
-from adgan_fast.kernels.private_map import AdamRule
+from adgan_fast.kernels.maps.private import AdamRule
 from layers import Layer
 
 
 class PlainMap:
-    """As adgan_fast.kernels.private_map.PrivateMap; every result is in theta's dtype.
+    """As adgan_fast.kernels.maps.private.PrivateMap; every result is in theta's dtype.
 
     Attributes:
         weight: (G, *natural), W of each pair.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from adgan_fast.kernels.geometry import Geometry
+from adgan_fast.kernels.maps.geometry import Geometry
 from hypothesis import given
 from hypothesis import strategies as st
 from layers import Layer, layers, linears, unpack

@@ -1,4 +1,4 @@
-"""The l2 and l1 kernels have the values and gradients of adgan_fast.losses.
+"""The l2 and l1 kernels have the values and gradients of adgan_fast.core.losses.
 
 ``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
 """
@@ -15,7 +15,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from adgan_fast.kernels import aot
 from adgan_fast.kernels import loss as kernels
 
-from adgan_fast import losses
+from adgan_fast.core import losses
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 EPS = torch.finfo(torch.float32).eps

@@ -19,10 +19,10 @@ from plain_maps import PlainMap
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import map_choices
-from adgan_fast.kernels.maps import Maps
-from adgan_fast.kernels.precision import round_to_tf32
-from adgan_fast.kernels.private_map import AdamRule
+from adgan_fast.kernels.maps import choices as map_choices
+from adgan_fast.kernels.maps.general import Maps
+from adgan_fast.kernels.maps.precision import round_to_tf32
+from adgan_fast.kernels.maps.private import AdamRule
 
 # A large step, so that the change is about as large as the weights, and an error of it shows in y.
 ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)

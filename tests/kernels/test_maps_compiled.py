@@ -9,9 +9,11 @@ import torch
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import aot, map_choices, maps  # noqa: E402
-from adgan_fast.kernels.geometry import Geometry  # noqa: E402
-from adgan_fast.kernels.private_map import AdamRule  # noqa: E402
+from adgan_fast.kernels import aot  # noqa: E402
+from adgan_fast.kernels.maps import choices as map_choices  # noqa: E402
+from adgan_fast.kernels.maps import general as maps  # noqa: E402
+from adgan_fast.kernels.maps.geometry import Geometry  # noqa: E402
+from adgan_fast.kernels.maps.private import AdamRule  # noqa: E402
 
 CASES = {case.name: case for case in maps.cases()}
 ADAM = AdamRule(5e-5, 0.5, 0.999, 1e-8)

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from adgan_fast.kernels.precision import PRECISIONS, Precision, delta_scale
-from adgan_fast.kernels.private_map import AdamRule
+from adgan_fast.kernels.maps.precision import PRECISIONS, Precision, delta_scale
+from adgan_fast.kernels.maps.private import AdamRule
 from hypothesis import given
 from hypothesis import strategies as st
 

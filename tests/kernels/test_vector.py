@@ -16,9 +16,9 @@ from plain_maps import PlainMap
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import vector
-from adgan_fast.kernels.private_map import AdamRule
-from adgan_fast.kernels.vector import VectorMap
+from adgan_fast.kernels.maps import vector
+from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.vector import VectorMap
 
 # A large step, so that the change is what counts in y.
 ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)

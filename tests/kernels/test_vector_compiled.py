@@ -9,9 +9,10 @@ import torch
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import aot, vector
-from adgan_fast.kernels.geometry import Geometry
-from adgan_fast.kernels.private_map import AdamRule
+from adgan_fast.kernels import aot
+from adgan_fast.kernels.maps import vector
+from adgan_fast.kernels.maps.geometry import Geometry
+from adgan_fast.kernels.maps.private import AdamRule
 
 CASES = {case.name: case for case in vector.cases()}
 

@@ -1,0 +1,254 @@
+"""A Program run over many samples at once, each group of samples with weights of its own.
+
+Every tensor has a leading dimension G, the groups that share weights; activations have a second one, B, the samples of
+a group: (G, B, *shape of a sample). So one forward serves the three ways of owning weights: ``per_seed`` has G pairs
+and B = 1, ``per_sample`` G images and B starts, ``frozen`` G = 1 and B samples. All is autograd's to differentiate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch.nn import functional as F
+
+from ..core.job import Gradients, Job
+from ..generator.program import Layer, Program
+
+Tensors = list[torch.Tensor | None]
+
+
+def forward(
+    program: Program,
+    latent: torch.Tensor,
+    parameters: Sequence[torch.Tensor | None],
+    constants: Sequence[torch.Tensor],
+    more: Mapping[str, Callable[..., torch.Tensor]] | None = None,
+) -> torch.Tensor:
+    """Reconstructions (G, B, C, H, W) of latents (G, B, *latent).
+
+    parameters: (G, *shape) each, as `program.parameters`, None for one that no layer reads; constants: as
+    `program.constants`, on the same device; more: functions (program, layer, *inputs) for ops that an engine has put
+    into the program in place of others.
+    """
+    functions = _RUN if more is None else _RUN | dict(more)
+    values: Tensors = [None] * len(program.values)
+    for i, value in enumerate(program.values):
+        if value.kind == "parameter":
+            values[i] = parameters[value.index]
+        elif value.kind == "constant":
+            values[i] = constants[value.index].unsqueeze(0)
+    values[program.latent] = latent
+    for layer in program.layers:
+        inputs = [None if i is None else values[i] for i in layer.inputs]
+        values[layer.output] = functions[layer.op](program, layer, *inputs)
+    result = values[program.output]
+    assert result is not None
+    return result
+
+
+def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+    """See Engine.gradients: of the job's program, by autograd."""
+    program = job.program
+    assert program is not None, "refuses() comes first"
+    learn = job.config.weights != "frozen"
+    groups, share = (2, 1) if job.config.weights == "per_seed" else (1, 2)  # two alike: what is batched is in use
+    latent = z.detach().expand(groups, share, *z.shape).clone().requires_grad_()
+    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(learn) for p in program.parameters]
+    made = forward(program, latent, weights, program.constants)
+    value = job.loss(made.flatten(0, 1), image.expand(2, *image.shape)).sum()
+    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
+    return Gradients(
+        made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] / share for dw in of_weights])
+    )
+
+
+def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
+    """Gradients of the program's parameters by the module's names of these (of a tied one: the first)."""
+    assert job.program is not None, "refuses() comes first"
+    names = {id(w): name for name, w in job.module.named_parameters()}
+    named = (names[id(job.module.get_parameter(name))] for name in job.program.names)
+    return {name: dw for name, dw in zip(named, of_weights, strict=False) if dw is not None}
+
+
+# -- layers with weights -------------------------------------------------------------------------------------------
+
+
+def _linear(
+    program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    rows = x.reshape(x.shape[0], -1, x.shape[-1])
+    out = torch.matmul(weight, rows.mT).mT  # this way round dW comes out contiguous
+    if bias is not None:
+        out = out + bias.unsqueeze(1)
+    return out.reshape(*x.shape[:-1], weight.shape[1])
+
+
+def _conv2d(
+    program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    attrs, groups = layer.attrs, layer.attrs["groups"]
+    g, b, c, h, w = x.shape
+    shape = {name: attrs[name] for name in ("stride", "padding", "dilation")}
+    if g > len(weight):  # a constant, which all groups share
+        out = F.conv2d(x.flatten(0, 1), weight[0], groups=groups, **shape)
+    elif b == 1:
+        columns = F.unfold(x[:, 0], weight.shape[3:], **shape)
+        columns = columns.view(g * groups, -1, columns.shape[-1])
+        kernel = weight.reshape(weight.shape[0] * groups, weight.shape[1] // groups, -1)
+        out = torch.bmm(kernel, columns)
+    elif g == 1:
+        out = F.conv2d(x[0], weight[0], groups=groups, **shape)
+    else:
+        merged = weight.reshape(-1, *weight.shape[2:])
+        out = F.conv2d(x.transpose(0, 1).reshape(b, g * c, h, w), merged, groups=g * groups, **shape)
+        out = out.view(b, g, weight.shape[1], *out.shape[2:]).transpose(0, 1)
+    return _add_bias(out.reshape(g, b, *program.values[layer.output].shape), bias)
+
+
+def _conv_transpose2d(
+    program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+) -> torch.Tensor:
+    attrs, groups = layer.attrs, layer.attrs["groups"]
+    g, b, c, h, w = x.shape
+    shape = {name: attrs[name] for name in ("stride", "padding", "dilation")}
+    out_shape = program.values[layer.output].shape
+    foldable = all(extra < stride for extra, stride in zip(attrs["output_padding"], attrs["stride"], strict=True))
+    if g > len(weight):  # a constant, which all groups share
+        out = F.conv_transpose2d(
+            x.flatten(0, 1), weight[0], groups=groups, output_padding=attrs["output_padding"], **shape
+        )
+    elif b == 1 and foldable:
+        kernel = weight.reshape(weight.shape[0] * groups, c // groups, -1)
+        columns = _Columns.apply(kernel, x.reshape(g * groups, c // groups, h * w))
+        out = F.fold(columns.view(g, -1, h * w), out_shape[1:], weight.shape[3:], **shape)
+    elif g == 1:
+        out = F.conv_transpose2d(x[0], weight[0], groups=groups, output_padding=attrs["output_padding"], **shape)
+    else:
+        merged = weight.reshape(-1, *weight.shape[2:])
+        out = F.conv_transpose2d(
+            x.transpose(0, 1).reshape(b, g * c, h, w),
+            merged, groups=g * groups, output_padding=attrs["output_padding"], **shape,
+        )  # fmt: skip
+        out = out.view(b, g, out_shape[0], *out_shape[1:]).transpose(0, 1)
+    return _add_bias(out.reshape(g, b, *out_shape), bias)
+
+
+class _Columns(torch.autograd.Function):
+    """Wᵀ x, with dW laid out as W is: autograd's own dW would come out transposed, and be copied before Adam."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(weight, x)
+        return torch.bmm(weight.mT, x)
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        weight, x = ctx.saved_tensors  # type: ignore[attr-defined]
+        need_weight, need_x = ctx.needs_input_grad  # type: ignore[attr-defined]
+        return torch.bmm(x, grad.mT) if need_weight else None, torch.bmm(weight, grad) if need_x else None
+
+
+def _add_bias(out: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    return out if bias is None else out + bias[:, None, :, None, None]
+
+
+def _batch_norm(
+    program: Program,
+    layer: Layer,
+    x: torch.Tensor,
+    weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    mean: torch.Tensor,
+    var: torch.Tensor,
+) -> torch.Tensor:
+    def channels(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.reshape(tensor.shape[0], 1, -1, *[1] * (x.dim() - 3))
+
+    scale = torch.rsqrt(var + layer.attrs["eps"])
+    out = (x - channels(mean)) * channels(scale if weight is None else scale * weight)
+    return out if bias is None else out + channels(bias)
+
+
+# -- the others ----------------------------------------------------------------------------------------------------
+
+
+def _reshape(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    value = program.values[layer.output]
+    return x.reshape(*x.shape[: 1 + value.batched], *value.shape)
+
+
+def _permute(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    lead = 1 + program.values[layer.output].batched
+    return x.permute(*range(lead), *(dim + lead for dim in layer.attrs["dims"]))
+
+
+def _upsample_nearest(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    high, wide = layer.attrs["scale"]
+    g, b, c, h, w = x.shape
+    spread = x[..., :, None, :, None].expand(g, b, c, h, high, w, wide)
+    return spread.reshape(g, b, c, h * high, w * wide)
+
+
+def _pixel_shuffle(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
+    return F.pixel_shuffle(x, layer.attrs["factor"])
+
+
+def _binary(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def run(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        value = program.values[layer.output]
+        rank = len(value.shape) + value.batched
+        first, second = (
+            _aligned(x, rank, program.values[i].batched)
+            for x, i in zip((a, b), layer.inputs, strict=True)
+            if i is not None
+        )
+        return function(first, second, layer.attrs)
+
+    return run
+
+
+def _aligned(x: torch.Tensor, rank: int, batched: bool) -> torch.Tensor:
+    """(G, *shape) with as many dimensions behind G as the result has, as broadcasting adds them."""
+    return x if batched else x.reshape(x.shape[0], *[1] * (rank - x.dim() + 1), *x.shape[1:])
+
+
+def _activation(function: Callable[..., torch.Tensor], *names: str) -> Callable[..., torch.Tensor]:
+    return lambda program, layer, x: function(x, *(layer.attrs[name] for name in names))
+
+
+_RUN: dict[str, Callable[..., torch.Tensor]] = {
+    "linear": _linear,
+    "conv2d": _conv2d,
+    "conv_transpose2d": _conv_transpose2d,
+    "batch_norm": _batch_norm,
+    "relu": _activation(torch.relu),
+    "tanh": _activation(torch.tanh),
+    "sigmoid": _activation(torch.sigmoid),
+    "silu": _activation(F.silu),
+    "leaky_relu": _activation(F.leaky_relu, "slope"),
+    "elu": _activation(torch.ops.aten.elu.default, "alpha", "scale", "input_scale"),
+    "softplus": _activation(F.softplus, "beta", "threshold"),
+    "scale_shift": _activation(lambda x, scale, shift: x * scale + shift, "scale", "shift"),
+    "add": _binary(lambda a, b, attrs: torch.add(a, b, alpha=attrs["alpha"])),
+    "mul": _binary(lambda a, b, attrs: a * b),
+    "div": _binary(lambda a, b, attrs: a / b),
+    "reshape": _reshape,
+    "permute": _permute,
+    "upsample_nearest": _upsample_nearest,
+    "pixel_shuffle": _pixel_shuffle,
+}
+
+
+def widest(program: Program) -> int:
+    """Numbers in the largest temporary of one sample: an activation, or the columns of a convolution."""
+    most = max((math.prod(value.shape) for value in program.values if value.batched), default=0)
+    for layer in program.layers:
+        if layer.op in ("conv2d", "conv_transpose2d"):
+            x, weight = (program.values[i].shape for i in layer.inputs[:2] if i is not None)
+            output = program.values[layer.output].shape
+            taps = math.prod(weight[2:])
+            inner, positions = (x[0], output[1:]) if layer.op == "conv2d" else (output[0], x[1:])
+            most = max(most, inner * taps * math.prod(positions))
+    return most

@@ -1,0 +1,1 @@
+"""The engine "native": the whole search in the C++ extension."""

@@ -1,0 +1,127 @@
+"""Algorithm 1 of the paper, one (image, start) pair at a time: the oracle that every other engine is held to.
+
+Plain PyTorch: autograd and ``torch.optim.Adam``, in the generator's own dtype (float32 or float64). It imports
+nothing fast, and no speed-up is ever made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import nn
+
+from ..config import SearchConfig
+from ..core.job import Block, Gradients, Job
+from ..core.workers import run_items
+from ..generator.working_copy import copied
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Outcome = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+def search_image(
+    g: nn.Module, x: torch.Tensor, starts: torch.Tensor, config: SearchConfig, loss: Loss
+) -> Iterator[Outcome]:
+    """Search one image `x` (C, H, W) from each of `starts` (S, *latent); `g` is in eval mode and is not changed.
+
+    Yields for each start, in order: its initial loss (), final loss (), final latent (*latent) and final
+    reconstruction (C, H, W).
+    """
+    if config.weights == "per_sample":
+        yield from _search(g, x, list(starts), config, loss)
+    else:
+        for z in starts:
+            yield from _search(g, x, [z], config, loss)
+
+
+def _search(
+    g: nn.Module, x: torch.Tensor, starts: list[torch.Tensor], config: SearchConfig, loss: Loss
+) -> Iterator[Outcome]:
+    """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
+    learn_weights = config.weights != "frozen"
+    g_w, named = _private(g, learn_weights)  # w ← θ
+    weights = list(named.values()) if learn_weights else []
+    latents = [z.clone().requires_grad_() for z in starts]  # z ← z_j
+    groups = [{"params": latents, "lr": config.lr_z}]
+    if weights:
+        groups.append({"params": weights, "lr": config.lr_weights})
+    adam = torch.optim.Adam(groups, betas=config.betas, eps=config.eps)
+
+    def loss_at(z: torch.Tensor) -> torch.Tensor:
+        return loss(_image(g_w, z), x.unsqueeze(0))[0]
+
+    initial = []
+    for step in range(config.steps):
+        adam.zero_grad()
+        for z in latents:
+            value = loss_at(z)  # ℓ(g_w(z), x)
+            value.backward(inputs=[z, *weights])  # into nothing else that a forward may hold
+            if step == 0:
+                initial.append(value.detach())
+        adam.step()  # z and w move together, by gradients taken at the same (z, w)
+    for j, z in enumerate(latents):
+        with torch.no_grad():  # left before the yield: a generator that is let go would leave it in some other thread
+            reconstruction = _image(g_w, z)
+            final = loss(reconstruction, x.unsqueeze(0))[0]
+        yield initial[j] if initial else final, final, z.detach(), reconstruction[0]
+
+
+def _private(g: nn.Module, learn: bool) -> tuple[nn.Module, dict[str, torch.Tensor]]:
+    """A copy of a generator, and its weights by name."""
+    g_w = copied(g)
+    weights: dict[str, torch.Tensor] = {name: w for name, w in g_w.named_parameters() if w.is_floating_point()}
+    for w in weights.values():
+        w.requires_grad_(learn)
+        w.grad = None
+    return g_w, weights
+
+
+def _image(g: nn.Module, z: torch.Tensor) -> torch.Tensor:
+    """The image (1, C, H, W) of a latent (*latent); of a copy, since a first layer may work in place."""
+    image: torch.Tensor = g(z.unsqueeze(0).clone())
+    return image
+
+
+class Reference:
+    """Algorithm 1 as an engine (see job.Engine)."""
+
+    name = "reference"
+    exact = True
+
+    def why_not(self) -> str | None:
+        return None
+
+    def refuses(self, job: Job) -> str | None:
+        return None
+
+    def default_chunk(self, job: Job) -> int:
+        return 1
+
+    def bytes_of_pair(self, job: Job) -> int:
+        """w, its gradient, m and v; what a forward keeps is small beside them."""
+        return 4 * sum(w.numel() * w.element_size() for w in job.module.parameters())
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients."""
+        learn = job.config.weights != "frozen"
+        g_w, weights = _private(job.module, learn)
+        weights = weights if learn else {}
+        z = z.clone().requires_grad_()
+        made = _image(g_w, z)
+        value = job.loss(made, image.unsqueeze(0))[0]
+        of_latent, *of_weights = torch.autograd.grad(value, [z, *weights.values()], allow_unused=True)
+        assert of_latent is not None, "checks.check_generator comes first"
+        found = {name: dw for name, dw in zip(weights, of_weights, strict=True) if dw is not None}
+        return Gradients(made.detach()[0], of_latent, found)
+
+    def run(self, job: Job, block: Block) -> None:
+        """See Engine.run; one pair at a time in each thread."""
+
+        def work(i: int) -> None:
+            starts = job.starts.of_images([block.first + i])[0]
+            pairs = search_image(job.module, block.images[i], starts, job.config, job.loss)
+            for j, (initial, final, z, reconstruction) in enumerate(pairs):
+                block.put(i, j, initial, final, z, reconstruction)
+
+        run_items(work, range(len(block.images)), job.device, job.lanes, block.cancel)

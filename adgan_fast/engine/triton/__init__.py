@@ -1,0 +1,1 @@
+"""The engine "triton": the search by the Triton kernels."""

@@ -1,0 +1,235 @@
+"""`triton`: the search by the Triton kernels of kernels/, on a GPU; under Triton's interpreter on the CPU, for tests.
+
+Triton is imported when a search begins, and not before. See search.py for what is computed, lift.py for
+the layers that have kernels of their own, and graph.py for CUDA graphs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import logging
+import os
+import weakref
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...core.job import Block, Gradients, Job
+from ...core.tiles import Tile, runs_of_tiles
+from ...generator.program import Program
+from .. import batched
+from ..loading import load_kernels
+
+if TYPE_CHECKING:
+    from .graph import Graphed
+    from .search import Found, Search
+
+log = logging.getLogger("adgan_fast")
+
+CHUNK = {"per_seed": 1024, "per_sample": 16, "frozen": 4096}
+"""Pairs (images for per_sample) in work at once on a GPU: a guess at what fills one, not measured. SearchConfig.chunk
+takes precedence."""
+MOST_RECORDED = 256  # steps in a CUDA graph: kernels/adam.py keeps tables for so many at least
+LEAST_CAPABILITY = (8, 0)  # of an NVIDIA GPU: TF32
+
+
+class Triton:
+    name = "triton"
+    exact = True
+
+    def __init__(self) -> None:
+        self._kept: _Kept | None = None
+
+    def why_not(self) -> str | None:
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed; pip install 'adgan-fast[triton]'"
+        if not interpreting() and not torch.cuda.is_available():
+            return (
+                "there is no CUDA device; it takes a GPU and a PyTorch built for it (TRITON_INTERPRET=1 in the "
+                "environment runs the kernels on the CPU, slowly, for tests)"
+            )
+        return None
+
+    def refuses(self, job: Job) -> str | None:
+        if interpreting():
+            if job.device.type != "cpu":
+                return f"TRITON_INTERPRET=1 is set, which is for tensors on the CPU, not on {job.device}"
+            if job.config.engine != self.name:
+                return (
+                    "TRITON_INTERPRET=1 is set, and interpreted kernels are slow: they run only when asked for by name"
+                )
+        elif job.device.type != "cuda":
+            return f"it runs on a CUDA device, not on {job.device}"
+        elif torch.version.hip is None and torch.cuda.get_device_capability(job.device) < LEAST_CAPABILITY:
+            return f"{torch.cuda.get_device_name(job.device)} is older than compute capability 8.0"
+        if job.dtype != torch.float32:
+            return f"it computes in float32, not in {job.dtype}"
+        return job.unlowered or None
+
+    def bytes_of_pair(self, job: Job) -> int:
+        """The maps' own buffers; values, moments and two gradients of small parameters; activations and columns.
+
+        As for grouped, with the dense activations of the first pass beside those of the step at work.
+        """
+        from .lift import private_map
+        from .search import lifted
+
+        program, config = _program(job), job.config
+        _, chains = lifted(program, config)
+        private = sum(
+            private_map(chain.geometry).bytes_of_pair(chain.geometry, config.steps, config.precision)
+            for chain in chains
+        )
+        small = program.parameter_count - sum(program.parameters[chain.parameter].numel() for chain in chains)
+        owners = 0 if config.weights == "frozen" else 5 * small
+        rows = job.n_seed if config.weights == "per_sample" else 1
+        return private + 4 * (owners + rows * (4 * program.activation_count + 3 * batched.widest(program)))
+
+    def default_chunk(self, job: Job) -> int:
+        """See CHUNK; under the interpreter the config's own, as on a GPU."""
+        if job.device.type == "cpu":
+            return job.config.chunk or (1 if job.config.weights == "per_sample" else job.n_seed)
+        return CHUNK[job.config.weights]
+
+    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
+        """See Engine.gradients: the program's. The kernels keep none of theirs; whole pairs show what those do."""
+        return batched.gradients(job, image, z)
+
+    def run(self, job: Job, block: Block) -> None:
+        """See Engine.run. Buffers and graphs stay for the next block of the same job, and go with the job."""
+        load_kernels(job.device)
+        if self._kept is None or self._kept.job() is not job:
+            self._kept = None  # its memory first
+            self._kept = _Kept(weakref.ref(job, self._forget), Runner(job, len(block.images)))
+        try:
+            self._kept.runner.run(job, block)
+        except BaseException:
+            self._kept = None  # memory for a smaller chunk
+            raise
+
+    def _forget(self, job: weakref.ref[Job]) -> None:
+        if self._kept is not None and self._kept.job is job:
+            self._kept = None
+
+
+class _Kept:
+    def __init__(self, job: weakref.ref[Job], runner: Runner):
+        self.job, self.runner = job, runner
+
+
+def interpreting() -> bool:
+    """Whether Triton's kernels run under its interpreter: decided by the environment when Triton is imported."""
+    return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+@functools.cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all searches: libraries and the allocator keep memory for each stream."""
+    return torch.cuda.Stream(device)
+
+
+def _program(job: Job) -> Program:
+    assert job.program is not None, "refuses() comes first"
+    return job.program
+
+
+class Runner:
+    """The search of a job's blocks, tile by tile and all in one shape: a smaller tile is filled up with copies.
+
+    So there is one set of buffers, and one of graphs, and the other tiles of a run are no matter for a pair's bits. The
+    first tile is launched as it is, which compiles kernels and readies libraries; graphs are recorded when a second one
+    comes. All work is on a stream of its own, since the default one cannot be recorded.
+    """
+
+    def __init__(self, job: Job, n: int):
+        """n: images of the first block, which is the largest."""
+        from .search import Search
+
+        self._chunk = even_chunk(job, n)
+        largest = runs_of_tiles(job, n, self._chunk)[0][0]
+        self._stream = _stream(job.device) if job.device.type == "cuda" else None
+        why_not = ""
+        if not job.loss.builtin:
+            why_not = f"the loss {job.loss.name!r} is a function of your own"
+        elif job.config.steps > MOST_RECORDED:
+            why_not = f"{job.config.steps} steps are more than {MOST_RECORDED}"
+        self._graphs = self._stream is not None and not why_not
+        if self._stream is not None and why_not:
+            log.info("engine 'triton' without CUDA graphs: %s", why_not)
+        with self._on_stream():
+            self._search = Search(_program(job), job.loss, job.config, job.device, largest.shape)
+        self._work: Search | Graphed = self._search
+        self._warm = False
+
+    def run(self, job: Job, block: Block) -> None:
+        """Search a block and put the results into it."""
+        with self._on_stream():
+            for tiles in runs_of_tiles(job, len(block.images), self._chunk):
+                self._starts(job, block, tiles[0])
+                started = False
+                for tile in tiles:
+                    if self._graphs and self._warm and self._work is self._search:
+                        self._work, started = self._recorded(), False
+                    if not started:
+                        self._work.first()
+                        started = True
+                    fill(self._search.images, block.images[tile.first : tile.last])
+                    self._put(block, tile, self._work.run())
+                    self._warm = True
+
+    def _starts(self, job: Job, block: Block, tile: Tile) -> None:
+        """The starts of a tile into their buffer."""
+        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
+        mine = self._search.starts[: len(starts)]
+        fill(mine.transpose(0, 1), starts.transpose(0, 1))
+        fill(self._search.starts, mine)
+
+    def _recorded(self) -> Graphed:
+        from .graph import Graphed
+
+        return Graphed(self._search)
+
+    def _put(self, block: Block, tile: Tile, found: Found) -> None:
+        rows, columns = tile.shape
+        initial, final, latents, reconstructions = (
+            part.unflatten(0, self._search.shape)[:rows, :columns] for part in found
+        )
+        block.put(tile.first, tile.start, initial, final, latents, reconstructions, tile.shape)
+
+    @contextlib.contextmanager
+    def _on_stream(self) -> Iterator[None]:
+        """Work on the own stream, after what was launched before; when all is done, go on.
+
+        So no graph is at work when it is let go, and the wait is one a block.
+        """
+        if self._stream is None:
+            yield
+            return
+        self._stream.wait_stream(torch.cuda.current_stream(self._stream.device))
+        try:
+            with torch.cuda.stream(self._stream):
+                yield
+        finally:
+            self._stream.synchronize()
+
+
+def even_chunk(job: Job, n: int) -> int:
+    """At most job.chunk pairs (images for per_sample), so that the tiles of n images come out as equal as can be."""
+
+    def even(total: int, most: int) -> int:
+        return -(-total // -(-total // most))
+
+    if job.config.weights == "per_sample":
+        return even(n, job.chunk)
+    if job.chunk < job.n_seed:
+        return even(job.n_seed, job.chunk)
+    return even(n, job.chunk // job.n_seed) * job.n_seed
+
+
+def fill(buffer: torch.Tensor, rows: torch.Tensor) -> None:
+    """Put rows into the head of a buffer, and copies of the last one into the rest."""
+    buffer[: len(rows)] = rows
+    buffer[len(rows) :] = rows[-1:]

@@ -1,0 +1,63 @@
+"""CUDA graphs of a Search: its launches are recorded once and replayed for every tile after.
+
+The first pass and the search of a tile are two graphs, since a run of tiles with the same starts needs the first pass
+only once. Autograd's graph of the first pass outlives its recording: the second recording goes backward through it, on
+the same stream, as `torch.cuda.make_graphed_callables` does.
+
+One buffer is enough for images. A block of them is on the device already, and to bring a tile's into place is a copy of
+some hundred kilobytes there: microseconds, against the milliseconds of its search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from .search import Found, Search
+
+Result = TypeVar("Result")
+
+
+class Graphed:
+    """A Search that has run once, by replay. To be used on the stream that `search` ran on, and no other."""
+
+    def __init__(self, search: Search):
+        stream = torch.cuda.current_stream(search.images.device)
+        self._first, self._made = capture(search.first, stream)
+        self._run, self._found = capture(search.run, stream)
+
+    def first(self) -> torch.Tensor:
+        """See Search.first."""
+        self._first.replay()
+        return self._made
+
+    def run(self) -> Found:
+        """See Search.run; the result is good until the next call."""
+        self._run.replay()
+        return self._found
+
+
+def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Result]:
+    """Record what `work` launches, and what it returns: tensors that each replay fills anew.
+
+    `work` must have run on the stream before: what is compiled or initialised at a first call cannot be recorded.
+
+    Raises:
+        torch.OutOfMemoryError: as outside of a recording.
+        RuntimeError: something in `work` cannot be recorded.
+    """
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # It waits for the device, and gives cached memory back. Other threads may use the device meanwhile.
+        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            found = work()
+    except RuntimeError as error:
+        # To end a recording that was broken off is an error too, which would hide the first.
+        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error.__context__, torch.OutOfMemoryError):
+            raise
+        message = str(error.__context__)
+    else:
+        return graph, found
+    raise torch.OutOfMemoryError(message)  # anew: the traceback of the first would keep the buffers alive

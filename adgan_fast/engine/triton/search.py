@@ -1,0 +1,136 @@
+"""Algorithm 1 for tiles of one shape, in buffers that stay where they are: so a CUDA graph of it can be replayed.
+
+What is computed is what grouped.py computes. For weights="per_seed" the large maps run on the Triton kernels, which
+store the change of the weights alone (lift.py); all else, and the whole of "per_sample" and "frozen", is
+batched.py's, with ordinary leaves and one fused Adam launch a step.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+
+from ... import ops
+from ...config import SearchConfig
+from ...core.losses import Loss
+from ...generator.program import Layer, Program
+from ...kernels.loss import LOSSES, pixel_loss
+from ...kernels.maps.private import AdamRule
+from .. import batched
+from .lift import Chain, PrivateLayer, lift
+
+
+class Found(NamedTuple):
+    """Of the pairs of a tile, images first: losses (I·S,), latents (I·S, *latent), reconstructions (I·S, C, H, W)."""
+
+    initial: torch.Tensor
+    final: torch.Tensor
+    latents: torch.Tensor
+    reconstructions: torch.Tensor
+
+
+class Search:
+    """The search of I images × S starts, on the device of the program's parameters.
+
+    Fill `starts` (I, S, *latent) and call `first`; fill `images` (I, C, H, W) and call `run`. After one `first` any
+    number of images can be run. No call waits for the device or depends on a value there.
+    """
+
+    def __init__(
+        self, program: Program, loss: Loss, config: SearchConfig, device: torch.device, shape: tuple[int, int]
+    ):
+        self.config, self.loss, self.shape = config, loss, shape
+        self.program, chains = lifted(program, config)
+        images, starts = shape
+        owners, rows = {
+            "per_seed": (images * starts, 1),
+            "per_sample": (images, starts),
+            "frozen": (1, images * starts),
+        }[config.weights]
+        self.images = torch.empty(images, *program.image_shape, dtype=torch.float32, device=device)
+        self.starts = self.images.new_empty(images, starts, *program.latent_shape)
+        self._latents = self.starts.view(owners, rows, *program.latent_shape)
+        self._private = [self._layer(chain, program, owners) for chain in chains]
+        self._step = 1  # the one whose forward pass runs; see `_chain`
+
+        theta = [p.detach().contiguous() for p in program.parameters]
+        self._shared = [p.expand(owners, *p.shape) for p in theta]
+        away = {chain.parameter for chain in chains}
+        self._learned = [] if config.weights == "frozen" else [i for i in range(len(theta)) if i not in away]
+        self._old = [self._latents, *(theta[i] for i in self._learned)]
+        self._lrs = [config.lr_z] + [config.lr_weights] * len(self._learned)
+        # Values, moments and gradients at addresses that do not change: a replayed graph reads them, and the fused
+        # step's table of pointers names them.
+        kept = 4 if config.steps > 0 else 0
+        first = [self._latents, *(self._shared[i] for i in self._learned)]
+        self._state = [[leaf.new_empty(leaf.shape) for leaf in first] for _ in range(kept)]
+        self._leaves = [leaf.detach().requires_grad_(config.steps > 0) for leaf in first]
+
+    def _layer(self, chain: Chain, program: Program, pairs: int) -> PrivateLayer:
+        config = self.config
+        adam = AdamRule(config.lr_weights, *config.betas, config.eps)
+        return PrivateLayer(chain, program, pairs, config.steps, adam, config.precision)
+
+    def first(self) -> torch.Tensor:
+        """The reconstructions of `starts` by θ₀, with autograd's graph for every `run` that follows."""
+        self._first = self._forward(1, self._leaves)
+        return self._first
+
+    def run(self) -> Found:
+        """Search `images` from `starts`."""
+        config, steps = self.config, self.config.steps
+        leaves, reconstruction = self._leaves, self._first
+        initial: torch.Tensor | None = None
+        for step in range(1, steps + 1):
+            value, slope = self._loss_and_slope(reconstruction)
+            initial = value if initial is None else initial
+            values, moments, squares, kept = self._state
+            grads = torch.autograd.grad(reconstruction, leaves, slope, retain_graph=step == 1)
+            torch._foreach_copy_(kept, list(grads))
+            del grads, slope  # their memory serves the next ones
+            old = self._old if step == 1 else []
+            ops.adam_step_(
+                values, moments, squares, kept, old, self._lrs, *config.betas, config.eps, step, step == steps
+            )
+            leaves = [leaf.detach().requires_grad_(step < steps) for leaf in values]
+            reconstruction = self._forward(step + 1, leaves)
+        final = self._loss(reconstruction.detach())
+        return Found(
+            final if initial is None else initial, final, leaves[0].detach().flatten(0, 1),
+            reconstruction.detach().flatten(0, 1),
+        )  # fmt: skip
+
+    def _forward(self, step: int, leaves: list[torch.Tensor]) -> torch.Tensor:
+        parameters = list(self._shared)
+        for i, leaf in zip(self._learned, leaves[1:], strict=True):
+            parameters[i] = leaf
+        self._step = step
+        return batched.forward(self.program, leaves[0], parameters, self.program.constants, {"private": self._chain})
+
+    def _chain(self, program: Program, layer: Layer, *inputs: torch.Tensor | None) -> torch.Tensor:
+        return self._private[layer.attrs["chain"]].run(self._step, *inputs)
+
+    def _loss(self, reconstruction: torch.Tensor) -> torch.Tensor:
+        """(G, B, C, H, W) to (I·S,)."""
+        rows = reconstruction.flatten(0, 1)
+        if self.loss.builtin and self.loss.name in LOSSES:
+            return pixel_loss(self.loss.name, rows, self.images, gradient=False)[0]
+        images, starts = self.shape
+        spread = self.images.unsqueeze(1).expand(images, starts, *self.images.shape[1:])
+        return self.loss(rows, spread.flatten(0, 1))
+
+    def _loss_and_slope(self, reconstruction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The losses (I·S,), and the gradient of each by its own reconstruction, shaped as `reconstruction`."""
+        made = reconstruction.detach()
+        if self.loss.builtin and self.loss.name in LOSSES:
+            value, slope = pixel_loss(self.loss.name, made.flatten(0, 1), self.images)
+            assert slope is not None
+            return value, slope.view_as(made)
+        value = self._loss(made.requires_grad_())
+        return value.detach(), torch.autograd.grad(value.sum(), made)[0]
+
+
+def lifted(program: Program, config: SearchConfig) -> tuple[Program, tuple[Chain, ...]]:
+    """The program as a search runs it, and the chains taken out of it: none where no pair owns weights."""
+    return lift(program) if config.weights == "per_seed" and config.steps > 0 else (program, ())
