@@ -350,7 +350,7 @@ Tensor native_profile(Tensor images, Tensor starts, Tensors parameters, Tensors 
 
 // Bytes of what all threads share, and of what each has for itself.
 std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vector<double> numbers,
-                                       std::int64_t weights, std::int64_t loss, std::int64_t steps, std::int64_t starts,
+                                       std::int64_t weights, std::int64_t loss, std::int64_t steps, std::int64_t n_seed,
                                        bool compact) {
   check_modes(weights, loss, steps);
   const adgan::Program program(code, numbers);
@@ -359,7 +359,7 @@ std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vect
   const adgan::SearchSettings settings{.weights = mode, .loss = static_cast<adgan::Loss>(loss), .steps = steps};
   const adgan::Search search(plan, settings, nullptr, nullptr, adgan::kernels());
   constexpr std::int64_t kFloat = sizeof(float);
-  return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, starts, 1)};
+  return {kFloat * shared_floats(plan), kFloat * arena_floats(plan, search, mode, n_seed, 1)};
 }
 
 std::int64_t native_isa() { return static_cast<std::int64_t>(adgan::best_isa()); }

@@ -1,4 +1,4 @@
-"""The custom operators: every implementation keeps the contract written in adgan_fast/ops.py."""
+"""The custom operators: every implementation keeps the contract written in adgan_fast/ops/adam.py."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def test_loading_the_extension_twice_gives_the_same_answer():
 
 @pytest.mark.parametrize("case", ["never tried", "failed", "damaged"])
 def test_an_extension_that_is_not_there_is_explained(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(ops, "__file__", str(tmp_path / "ops.py"))
+    monkeypatch.setattr(ops.extension, "PACKAGE", tmp_path)
     if case == "failed":
         (tmp_path / "_C.unbuilt.txt").write_text("no C++ compiler\n")
     if case == "damaged":

@@ -31,6 +31,8 @@ struct Parameter {
   const Packing* packing = nullptr;  // null: stored as it is
 };
 
+constexpr int kBatch = 16;  // samples in hand at a time where they share weights
+
 class Plan {
  public:
   // `compact`: what private weights move by, or their moments, in 16 bits (bfloat16) where it pays.

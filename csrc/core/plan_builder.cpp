@@ -8,8 +8,6 @@ namespace adgan {
 
 namespace {
 
-constexpr int kBatch = 16;  // samples in hand at a time where they share weights
-
 bool is_map(Op op) { return traits(op).family == Family::map; }
 bool is_norm(Op op) { return traits(op).family == Family::norm; }
 bool is_activation(Op op) { return traits(op).family == Family::activation; }

@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr std::int64_t kStarts = 19, kSteps = 2;  // more than pass at a time
+constexpr std::int64_t kStarts = adgan::kBatch + 3, kSteps = 2;  // more than pass at a time
 constexpr int kThreads = 3;
 
 void search(problem::Problem& given, const adgan::Team& team) {

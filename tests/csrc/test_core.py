@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from generators import FAMILIES, Case, dcgan
 
-from adgan_fast.engine.native import engine as native
+from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def compiler_for_aarch64() -> list[str] | None:
 
 def as_text(name: str, case: Case) -> str:
     """A generator as allocations.cpp reads it."""
-    code, numbers = native.encode(lower(case.module.eval(), case.latent_shape))
+    code, numbers = encode(lower(case.module.eval(), case.latent_shape))
     return "\n".join([name, *(" ".join(map(str, [len(row), *row])) for row in (code, numbers))])
 
 
