@@ -198,7 +198,7 @@ torch.library.define(  # of a loss, by the latent and each parameter, as the sea
     "int weights, int loss, int own_loss=0) -> Tensor[]",
 )
 
-torch.library.define(  # seconds by layer, for bench/profile_native.py
+torch.library.define(  # seconds by layer, for bench/studies/profile_native.py
     "adgan_fast::native_profile",
     "(Tensor images, Tensor starts, Tensor[] parameters, Tensor[] constants, int[] code, float[] numbers, "
     "int weights, int loss, int steps, float[] rates, bool compact=False) -> Tensor",

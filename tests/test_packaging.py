@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.paths import ROOT
+
 ABOUT = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", *ABOUT)
 FOLDERS = ("adgan_fast", "kernels", "csrc")

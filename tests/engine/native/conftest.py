@@ -1,0 +1,19 @@
+"""Each instruction set in turn."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from adgan_fast import ops
+from tests.support.native import HERE
+
+
+@pytest.fixture(params=ops.INSTRUCTION_SETS)
+def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The operator runs with the kernels of this instruction set."""
+    if request.param not in HERE:
+        pytest.skip(f"this processor has no {request.param}, only {', '.join(HERE)}")
+    monkeypatch.setattr(ops, "native_search", partial(ops.native_search, isa=HERE.index(request.param)))
+    return request.param
