@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from adgan_fast.engine.native import engine as native
+from adgan_fast.engine.native import encode
 from tests.support.engines import NEEDS_EXTENSION
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case
@@ -44,4 +44,4 @@ def test_a_layer_it_does_not_know_is_named():
 
 def test_every_lowered_op_is_known():
     batched = importlib.import_module("adgan_fast.engine.batched")
-    assert set(batched._RUN) == set(native.OPS)
+    assert set(batched._RUN) == set(encode.OPS)
