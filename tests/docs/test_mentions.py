@@ -11,7 +11,7 @@ from tests.support.pages import PAGES, ROOT, name
 SUFFIXES = ("py", "cpp", "h", "inl", "md", "jsonl", "toml")
 MENTION = re.compile(rf"`([\w./-]+\.(?:{'|'.join(SUFFIXES)}))(?:: (\w+))?`")
 FOLDERS = ("adgan_fast", "kernels", "csrc", "bench", "tests", "docs")
-COMMAND = re.compile(r"python -m ((?:adgan_fast|bench|tests)[\w.]*)")
+COMMAND = re.compile(r"python\s+-m\s+((?:adgan_fast|bench|tests)[\w.]*)")
 HISTORY = "CHANGELOG.md"  # names what was
 FILES = [
     *(path for path in ROOT.iterdir() if path.is_file()),
