@@ -59,7 +59,7 @@ $(INSTALLED): $(SOURCES) | $(BIN)/pip
 $(INSTALLED_STRICT): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
-	ADGAN_FAST_BUILD_EXT=1 CXXFLAGS="$(CXXFLAGS) -Werror" $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	ADGAN_FAST_BUILD_EXT=1 CFLAGS="$(CFLAGS) -Werror" $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
 	@touch $(INSTALLED) $@
 
 $(BIN)/pip:

@@ -11,8 +11,8 @@ ARITHMETIC = [
 
 SHIPPED = ["-O3", *LANGUAGE, *ARITHMETIC]
 
-# Errors where `make test` builds (CXXFLAGS=-Werror there); a user's build goes on, whatever the compiler says. -Wall
-# holds -Wswitch, which names what does not know a new layer.
+# Errors where `make test` builds: there CFLAGS holds -Werror, which torch hands to C++ too. A user's build goes on,
+# whatever a newer compiler says. -Wall holds -Wswitch, which names what does not know a new layer.
 WARNINGS = ["-Wall", "-Wextra", "-Wshadow", "-Wnon-virtual-dtor", "-Woverloaded-virtual"]
 
 TORCH = ["-DTORCH_TARGET_VERSION=0x020b000000000000"]  # the stable ABI of torch 2.11

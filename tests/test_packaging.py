@@ -193,6 +193,18 @@ def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag, in
     assert flag == "1" or not (package / "_C.abi3.so").exists()
 
 
+@pytest.mark.parametrize("flags", ["", "-Werror"])
+def test_a_warning_of_the_compiler_stops_the_build_of_make_alone(tree, tmp_path, flags):
+    """A user's build goes on, be it a strict one: a newer compiler may warn of what none warned of before."""
+    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
+        source.unlink()
+    (tree / "csrc/warns.cpp").write_text("static int unused;\n")
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT="1", CFLAGS=flags)
+    assert (done.returncode != 0) == (flags == "-Werror"), done.stdout + done.stderr
+    assert "-Werror" in run(["make", "-n", ".venv/.installed-strict"], tree).stdout
+
+
 def hidden_ninja(tmp_path):
     """A PATH on which the compiler is, and ninja is not."""
     folder = tmp_path / "bin"

@@ -149,7 +149,7 @@ static void rank1_steps(const Rank1Update& job) {
 }
 
 template <bool COMPACT>
-static void rank1_by_steps(const Rank1Update& job) {
+static void rank1_update_by_steps(const Rank1Update& job) {
   switch (job.steps) {
     case 1: return rank1_steps<1, COMPACT>(job);
     case 2: return rank1_steps<2, COMPACT>(job);
@@ -163,5 +163,5 @@ static void rank1_by_steps(const Rank1Update& job) {
 }
 
 static void rank1_update(const Rank1Update& job) {
-  return job.compact ? rank1_by_steps<true>(job) : rank1_by_steps<false>(job);
+  return job.compact ? rank1_update_by_steps<true>(job) : rank1_update_by_steps<false>(job);
 }
