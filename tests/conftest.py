@@ -30,9 +30,13 @@ settings.register_profile(
 settings.load_profile("fixed")
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `pytest -n auto`: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "alone: measures time or memory, or forks: wants the machine for itself")
-    config.addinivalue_line("markers", "long: takes minutes, of which a part is in the tests of every day")
     if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
         # Else each worker would have as many threads as there are cores. No bit of a result depends on it.
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))

@@ -303,6 +303,7 @@ def test_every_engine_has_gradients_to_show():
     assert all(callable(getattr(engine, "gradients", None)) for engine in TABLE)
 
 
+@pytest.mark.alone
 @NEEDS_EXTENSION
 def test_the_check_costs_little_for_the_papers_generator():
     """Under 0.3 s on two quiet cores (docs/numerics.md). Here seconds of one thread, which others slow down less."""

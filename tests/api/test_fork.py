@@ -14,7 +14,7 @@ import adgan_fast
 from tests.support.engines import FAST
 from tests.support.families import FAMILIES
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -16,7 +16,7 @@ from tests.support.engines import NEEDS_EXTENSION, ON_CPU
 from tests.support.families import FAMILIES
 from tests.support.losses import Failing, squares
 
-pytestmark = pytest.mark.usefixtures("threads", "sigint_heard")
+pytestmark = [pytest.mark.alone, pytest.mark.usefixtures("threads", "sigint_heard")]
 
 SOON = 2.0  # seconds
 CASE = FAMILIES["DCGAN of 28"]

@@ -55,6 +55,7 @@ def test_out_of_memory_on_a_cpu_halves_the_threads_says_so_and_goes_on(engine, e
     assert torch.equal(found.reconstructions, want.reconstructions)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("engine", [Grouped, Eager], ids=["grouped", "eager"])
 def test_no_more_threads_are_at_work_than_were_planned(engine, monkeypatch, threads):
     at_once, most, lock = 0, 0, threading.Lock()

@@ -29,6 +29,7 @@ def test_opcheck(weights):
     )
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_search_ends_where_it_is_told_to_stop(weights):
@@ -110,6 +111,7 @@ def test_a_garbled_program_is_refused_or_runs_but_never_crashes():
     assert became["refused"] >= 100 and became["run"] >= 5, became
 
 
+@pytest.mark.alone
 def test_the_gil_is_released():
     case = dcgan(32, 1, 64, 32)
     arguments, counted, done = op_arguments(case, n=4, s=8), 0, threading.Event()

@@ -101,6 +101,7 @@ def test_a_function_may_keep_what_it_is_given():
     assert all(torch.equal(r, copy) for r, copy in kept) and len({r.data_ptr() for r, _ in kept}) == len(kept)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("weights", WEIGHTS)
 def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
@@ -127,6 +128,7 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
     assert len(names) == threads
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("threads")
 def test_threads_do_not_share_an_image_where_the_loss_is_a_function():
     """One that failed in a thread of several would leave the others waiting."""
