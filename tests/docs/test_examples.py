@@ -14,6 +14,16 @@ from tests.support.pages import PAGES, ROOT, code_blocks, name
 WITH_EXAMPLES = [name(page) for page in PAGES if code_blocks(page, "python")]
 SHORTER = {"README.md": [("steps=400", "steps=10"), ("normal[100:150]", "normal[100:110]")]}
 """What is changed in a page's blocks so that they take seconds."""
+GIVEN = {
+    "docs/troubleshooting.md": """
+import adgan_fast
+from adgan_fast.models import DCGANGenerator
+
+generator = DCGANGenerator(image_size=8, channels=1, latent=4, width=4)
+images = generator(adgan_fast.core.starts.draw(1, None, 3, (4,), "normal").float()).detach()
+"""
+}
+"""What a page's blocks take for granted: a reader's own generator and images."""
 EXPECTED = re.compile(r"^print\(.*\)  # (?P<printed>.*)$", re.MULTILINE)
 
 
@@ -38,6 +48,7 @@ def test_the_examples_of_a_page_run_and_print_what_they_say(
     for old, _ in changes:
         assert any(old in text for _, text in blocks), f"{page} has no {old!r} any more"
     namespace: dict[str, object] = {"__name__": "example"}
+    exec(GIVEN.get(page, ""), namespace)
     for line, text in blocks:
         for old, new in changes:
             text = text.replace(old, new)
