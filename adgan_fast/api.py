@@ -13,11 +13,12 @@ from tqdm import tqdm
 from . import validate, verify
 from .config import SearchConfig
 from .core import plan, random_state, workers
-from .core.job import Block, Engine, Job, result_shapes
+from .core.engine import Engine
+from .core.job import Block, Job, result_shapes
 from .core.losses import Loss
 from .core.precision import arithmetic, permitted
 from .core.starts import Starts, draw
-from .engine import choose
+from .engine import choose, needs_program
 from .generator import checks
 from .generator.latent_shape import latent_shape
 from .generator.program import Unlowered
@@ -126,7 +127,7 @@ def _job(
     checks.check_loss(loss, seen.image)
     checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""
-    if config.engine not in ("reference", "eager"):
+    if needs_program(config):
         try:
             program = lower(module, shape)
         except Unlowered as error:

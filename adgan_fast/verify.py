@@ -17,7 +17,8 @@ from typing import Any
 import torch
 
 from .core import plan
-from .core.job import Block, Engine, Gradients, Job
+from .core.engine import Engine, Gradients
+from .core.job import Block, Job
 from .core.losses import Loss
 from .core.precision import arithmetic
 from .core.starts import Starts, draw

@@ -1,11 +1,10 @@
-"""What the api hands to an engine (`Job`, `Block`) and what an engine is (`Engine`)."""
+"""What the api hands to an engine: a `Job`, and its images block by block (`Block`)."""
 
 from __future__ import annotations
 
 import dataclasses
 import threading
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import nn
@@ -23,7 +22,8 @@ class Job:
 
     Attributes:
         module: the run's own copy of the generator: in eval mode, on `device`, in `dtype`; engines do not change it.
-        program: the generator's Program, or None where `unlowered` says why there is none.
+        program: the generator's Program; None where `unlowered` says why there is none, and where no engine that may be
+            asked needs one.
         starts: of every image.
         probes: two latents of the prior (2, *latent), to try things on.
         config, loss: as the user asked.
@@ -51,21 +51,11 @@ class Job:
     def n_seed(self) -> int:
         return self.starts.n_seed
 
-
-@dataclasses.dataclass(frozen=True)
-class Gradients:
-    """What an engine makes of one latent at the generator's own weights, and the gradients of the loss there.
-
-    Attributes:
-        image: the reconstruction (C, H, W).
-        of_latent: (*latent).
-        of_weights: by the parameter's name in the module, the gradient in its shape; a parameter that is not named has
-            none. Empty for weights="frozen".
-    """
-
-    image: torch.Tensor
-    of_latent: torch.Tensor
-    of_weights: dict[str, torch.Tensor]
+    @property
+    def lowered(self) -> Program:
+        """The program, for engines with `needs_program`: they run no job without one."""
+        assert self.program is not None, "the choice of an engine comes first"
+        return self.program
 
 
 def result_shapes(job: Job, everything: bool) -> dict[str, tuple[int, ...]]:
@@ -170,35 +160,3 @@ class Block:
         self._reconstructions[rows] = torch.where(better[:, None, None, None], chosen, self._reconstructions[rows])
         self._best[rows] = torch.where(better, best, old)
         self._best_start[rows] = torch.where(better, where_start, old_start)
-
-
-class Engine(Protocol):
-    """A way of running the search."""
-
-    name: str
-    exact: bool
-    """Whether precision="float32" is within the contract's float32 bound of the reference."""
-
-    def why_not(self) -> str | None:
-        """Why the engine cannot run on this machine at all, with the remedy; None if it can."""
-        ...
-
-    def refuses(self, job: Job) -> str | None:
-        """Why the engine cannot run this job, with the layer that prevents it; None if it can."""
-        ...
-
-    def bytes_of_pair(self, job: Job) -> int:
-        """Most bytes in use for each unit of `chunk`, while a chunk is computed."""
-        ...
-
-    def default_chunk(self, job: Job) -> int:
-        """The measured best chunk; on a CPU the only one, so that the chunk cannot change a bit of the result."""
-        ...
-
-    def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
-        """Output and gradients for an image (C, H, W) and a latent (*latent), by the means that `run` has."""
-        ...
-
-    def run(self, job: Job, block: Block) -> None:
-        """Search every (image, start) of the block, in chunks of `job.chunk`, and put the results into it."""
-        ...

@@ -9,7 +9,8 @@ import psutil
 import torch
 
 from . import cgroups
-from .job import Block, Engine, Job
+from .engine import Engine
+from .job import Block, Job
 
 log = logging.getLogger("adgan_fast")
 

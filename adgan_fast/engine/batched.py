@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch.nn import functional as F
 
-from ..core.job import Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Job
 from ..generator.program import Layer, Program
 
 Tensors = list[torch.Tensor | None]
@@ -50,8 +51,7 @@ def forward(
 
 def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
     """See Engine.gradients: of the job's program, by autograd."""
-    program = job.program
-    assert program is not None, "refuses() comes first"
+    program = job.lowered
     learn = job.config.weights != "frozen"
     groups, share = (2, 1) if job.config.weights == "per_seed" else (1, 2)  # two alike: what is batched is in use
     latent = z.detach().expand(groups, share, *z.shape).clone().requires_grad_()
@@ -66,9 +66,8 @@ def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
 
 def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
     """Gradients of the program's parameters by the module's names of these (of a tied one: the first)."""
-    assert job.program is not None, "refuses() comes first"
     names = {id(w): name for name, w in job.module.named_parameters()}
-    named = (names[id(job.module.get_parameter(name))] for name in job.program.names)
+    named = (names[id(job.module.get_parameter(name))] for name in job.lowered.names)
     return {name: dw for name, dw in zip(named, of_weights, strict=False) if dw is not None}
 
 

@@ -14,7 +14,8 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from .. import ops
-from ..core.job import Block, Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Block, Job
 from ..core.tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
 from ..core.workers import run_items
 from ..generator.look import first_line
@@ -29,6 +30,7 @@ Tensors = dict[str, torch.Tensor]
 class Eager:
     name = "eager"
     exact = True
+    needs_program = False
 
     def why_not(self) -> str | None:
         return None

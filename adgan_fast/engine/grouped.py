@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 
 from .. import ops
-from ..core.job import Block, Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Block, Job
 from ..core.tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
 from ..core.workers import run_items
 from ..generator.program import Program
@@ -29,16 +30,17 @@ CACHE = {"per_seed": 16 << 20, "per_sample": 16 << 20, "frozen": 128 << 20}
 class Grouped:
     name = "grouped"
     exact = True
+    needs_program = True
 
     def why_not(self) -> str | None:
         return None
 
     def refuses(self, job: Job) -> str | None:
-        return job.unlowered or None
+        return None
 
     def bytes_of_pair(self, job: Job) -> int:
         """θ, m, v and dW of each owner of weights; activations kept for the backward pass, and columns, of each row."""
-        program = _program(job)
+        program = job.lowered
         size = torch.empty((), dtype=job.dtype).element_size()
         owners = 0 if job.config.weights == "frozen" else 4 * program.parameter_count
         rows = job.n_seed if job.config.weights == "per_sample" else 1
@@ -62,18 +64,13 @@ class Grouped:
         run_items(lambda run: _search(job, block, run, spare), runs, job.device, job.lanes, block.cancel)
 
 
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
-
-
 def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:
     """Search tiles that have the same starts; those of one layout share the first forward."""
     first_pass: _Pass | None = None
     for tile in run:
         shape = layout(job, tile)
         if first_pass is None or first_pass.layout != shape:
-            first_pass = _Pass(job, _program(job), starts_of(job, block, tile))
+            first_pass = _Pass(job, job.lowered, starts_of(job, block, tile))
         try:
             state = spare[shape].pop()
         except IndexError:

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
-from ..core.job import Block, Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Block, Job
 from ..core.workers import run_items
 from ..generator.working_copy import copied
 
@@ -88,6 +89,7 @@ class Reference:
 
     name = "reference"
     exact = True
+    needs_program = False
 
     def why_not(self) -> str | None:
         return None

@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import adgan_fast
 from adgan_fast import SearchResult
 from adgan_fast.core.job import Job
-from adgan_fast.engine import TABLE
+from adgan_fast.engine import named
 from adgan_fast.engine.triton import engine as triton
 from adgan_fast.engine.triton import graph as triton_graph
 from adgan_fast.engine.triton import lift as triton_lift
@@ -35,7 +35,7 @@ from adgan_fast.testing import FLOAT32, REDUCED, Bound, errors, improvement, vio
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ENGINE = next(engine for engine in TABLE if engine.name == "triton")
+ENGINE = named("triton")
 
 
 def huber(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:

@@ -16,7 +16,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from ... import ops
-from ...core.job import Block, Cancelled, Gradients, Job
+from ...core.engine import Gradients
+from ...core.job import Block, Cancelled, Job
 from ...core.own_loss import OwnLoss
 from ...core.tiles import Tile
 from ...core.workers import run_items
@@ -42,6 +43,7 @@ CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 class Native:
     name = "native"
     exact = True
+    needs_program = True
 
     def why_not(self) -> str | None:
         return ops.load_extension()
@@ -51,9 +53,7 @@ class Native:
             return f"it runs on the CPU, not on {job.device}"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        if job.program is None:
-            return job.unlowered
-        return unknown(job.program)
+        return None if job.program is None else unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
         """What a thread holds, and θ₀ as the kernels want it (one for all threads).
@@ -62,7 +62,7 @@ class Native:
         """
         mode, loss, steps, _ = settings(job)
         shared, own = torch.ops.adgan_fast.native_bytes.default(
-            *encode(_program(job)), mode, loss, steps, job.n_seed, compact=job.config.precision == "bf16"
+            *encode(job.lowered), mode, loss, steps, job.n_seed, compact=job.config.precision == "bf16"
         )
         return shared + own
 
@@ -74,7 +74,7 @@ class Native:
         """See Engine.gradients."""
         own = None if job.loss.builtin else OwnLoss(job.loss, job.image_shape)
         address = own.address if own else 0
-        (parameters, constants), (code, numbers) = tensors_of(job), encode(_program(job))
+        (parameters, constants), (code, numbers) = tensors_of(job), encode(job.lowered)
         image, start = image.unsqueeze(0).contiguous(), z.unsqueeze(0).contiguous()
         mode, loss, _, rates = settings(job)
         given = (image, start, parameters, constants, code, numbers, mode, loss)
@@ -112,9 +112,9 @@ class _Call:
         self.stop = ctypes.c_int(0)
         self.most = max(1, CALL_BYTES // (4 * (_size(job.image_shape) + _size(job.latent_shape))))
         # Before any has been timed: half of CALL_SECONDS, at a slow machine's rate.
-        guess = CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))
+        guess = CALL_SECONDS * 2e10 / max(1, 6 * job.lowered.multiply_adds * (job.config.steps + 1))
         self.size = max(1, min(int(guess), self.most))
-        self._tensors, self._code = tensors_of(job), encode(_program(job))
+        self._tensors, self._code = tensors_of(job), encode(job.lowered)
 
     def search_all(self) -> None:
         """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work.
@@ -176,18 +176,13 @@ class _Call:
             self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs, self.most))
 
 
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
-
-
 def _size(shape: Sequence[int]) -> int:
     return int(torch.Size(shape).numel())
 
 
 def tensors_of(job: Job) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Parameters and constants of the program as the op takes them."""
-    program = _program(job)
+    program = job.lowered
     return [p.detach().contiguous() for p in program.parameters], [
         c.detach().to(torch.float32).contiguous() for c in program.constants
     ]

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...core.job import Block, Gradients, Job
+from ...core.engine import Gradients
+from ...core.job import Block, Job
 from ...core.tiles import Tile, runs_of_tiles
 from ...generator.look import first_line
-from ...generator.program import Program
 from .. import batched
 from ..loading import load_kernels
 
@@ -42,6 +42,7 @@ class Triton:
 
     name = "triton"
     exact = True
+    needs_program = True
 
     def __init__(self, graphs: bool = True) -> None:
         self.graphs = graphs
@@ -71,7 +72,7 @@ class Triton:
             return f"{torch.cuda.get_device_name(job.device)} is older than compute capability 8.0"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        return job.unlowered or None
+        return None
 
     def bytes_of_pair(self, job: Job) -> int:
         """The maps' own buffers; values, moments and two gradients of small parameters; activations and columns.
@@ -81,7 +82,7 @@ class Triton:
         from .lift import private_map
         from .search import lifted
 
-        program, config = _program(job), job.config
+        program, config = job.lowered, job.config
         _, chains = lifted(program, config)
         private = sum(
             private_map(chain.geometry).bytes_of_pair(chain.geometry, config.steps, config.precision)
@@ -135,11 +136,6 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
-
-
 class Runner:
     """The search of a job's blocks, tile by tile and all in one shape: a smaller tile is filled up with copies.
 
@@ -167,7 +163,7 @@ class Runner:
         if self._stream is not None and why_not:
             log.info("engine 'triton' without CUDA graphs: %s", why_not)
         with self._on_stream():
-            self._search = Search(_program(job), job.loss, job.config, job.device, largest.shape)
+            self._search = Search(job.lowered, job.loss, job.config, job.device, largest.shape)
         self._work: Search | Graphed = self._search
         self._warm = False
 
