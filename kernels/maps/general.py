@@ -77,7 +77,6 @@ class _Plan:
             "BLOCK_K": block(tiles.inner, geometry.inputs), "BLOCK_N": block(tiles.outer, geometry.outputs),
             "STEP": step if self.rebuild else min(step, 2),
             "REBUILD": self.rebuild, "LAST": step == self.steps, "GRADIENT": self.row.gradient,
-            "ROUNDED": self.row.rounded,
         }  # fmt: skip
         if self.fused:
             constants |= {"CLASSES": len(geometry.classes), "CHANGE": self.row.change}
