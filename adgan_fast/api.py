@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from . import validate, verify
 from .config import SearchConfig
-from .core import plan, random_state, workers
+from .core import ambient, plan, random_state, workers
 from .core.engine import Engine
 from .core.job import Block, Job, result_shapes
 from .core.losses import Loss
@@ -76,11 +76,11 @@ def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchCon
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    with workers.search_here(), torch.inference_mode(False), torch.enable_grad():
+    with workers.search_here(), ambient.recording():
         finite = validate.scan(given, config.strict)
         module = working_copy(gen, config.device)
         device, dtype = home_of(module)
-        with random_state.kept(device), torch.autocast(device.type, enabled=False):
+        with random_state.kept(device), ambient.recording(device):
             job = _job(gen, module, device, dtype, given, permitted(config))
             engine = choose(job, verify.verdict)
             found = {
@@ -117,10 +117,7 @@ def _job(
     """Check the generator against the images, draw the starts, capture the program."""
     image_shape = tuple(images.shape[1:])
     shape = config.latent_shape or latent_shape(module, image_shape, device, dtype)
-    starts = Starts(
-        config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=shape,
-        n_images=len(images), device=device, dtype=dtype,
-    )  # fmt: skip
+    starts = Starts(config, shape, n_images=len(images), device=device, dtype=dtype)
     learn = config.weights != "frozen"
     probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
     seen, loss = checks.check_generator(module, probes, image_shape, learn, gen), Loss(config.loss)

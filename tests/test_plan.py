@@ -44,11 +44,7 @@ class FakeEngine:
 def make_job(n_seed: int = 4, device: str = "cpu", **settings) -> Job:
     case = FAMILIES["DCGAN of 8"]
     config = adgan_fast.SearchConfig(n_seed=n_seed, **settings)
-    starts = Starts(
-        "shared", seed=0, prior="normal", n_seed=n_seed, latent_shape=case.latent_shape, n_images=1,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )  # fmt: skip
+    starts = Starts(config, case.latent_shape, n_images=1, device=torch.device("cpu"), dtype=torch.float32)
     probes = torch.zeros(2, *case.latent_shape)
     return Job(
         case.module, None, "", config, Loss("l2"), starts, probes, case.latent_shape, case.image_shape,

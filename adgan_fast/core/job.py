@@ -52,6 +52,16 @@ class Job:
         return self.starts.n_seed
 
     @property
+    def pairs_of_unit(self) -> int:
+        """Pairs in a unit of `chunk`: the starts of an image where they share weights, else one."""
+        return self.n_seed if self.config.weights == "per_sample" else 1
+
+    @property
+    def learns(self) -> bool:
+        """Whether weights move, not the latents alone."""
+        return self.config.weights != "frozen"
+
+    @property
     def lowered(self) -> Program:
         """The program, for engines with `needs_program`: they run no job without one."""
         assert self.program is not None, "the choice of an engine comes first"

@@ -45,7 +45,7 @@ def planned(engine: Engine, job: Job, n_images: int) -> Job:
         )
     if on_cpu:
         return dataclasses.replace(job, chunk=chunk, lanes=min(torch.get_num_threads(), free // max(1, least)))
-    units = n_images if job.config.weights == "per_sample" else n_images * job.n_seed
+    units = n_images * job.n_seed // job.pairs_of_unit
     return dataclasses.replace(job, chunk=min(chunk, free // max(1, each), units))
 
 

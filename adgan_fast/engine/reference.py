@@ -106,9 +106,8 @@ class Reference:
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """See Engine.gradients."""
-        learn = job.config.weights != "frozen"
-        g_w, weights = _private(job.module, learn)
-        weights = weights if learn else {}
+        g_w, weights = _private(job.module, job.learns)
+        weights = weights if job.learns else {}
         z = z.clone().requires_grad_()
         made = _image(g_w, z)
         value = job.loss(made, image.unsqueeze(0))[0]

@@ -370,9 +370,8 @@ def test_a_chain_ends_where_its_value_is_read_by_others() -> None:
 def make_job(device: str = "cpu", n_seed: int = 3, **settings) -> Job:
     config = adgan_fast.SearchConfig(n_seed=n_seed, engine="triton", **settings)
     starts = adgan_fast.core.starts.Starts(
-        "shared", seed=0, prior="normal", n_seed=n_seed, latent_shape=TINY.latent_shape, n_images=1,
-        device=torch.device("cpu"), dtype=torch.float32,
-    )  # fmt: skip
+        config, TINY.latent_shape, n_images=1, device=torch.device("cpu"), dtype=torch.float32
+    )
     program = lowered(TINY)
     return Job(
         TINY.module, program, "", config, adgan_fast.core.losses.Loss(config.loss), starts, torch.zeros(2, 3, 1, 1),

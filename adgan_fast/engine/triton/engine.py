@@ -89,9 +89,8 @@ class Triton:
             for chain in chains
         )
         small = program.parameter_count - sum(program.parameters[chain.parameter].numel() for chain in chains)
-        owners = 0 if config.weights == "frozen" else 5 * small
-        rows = job.n_seed if config.weights == "per_sample" else 1
-        return private + 4 * (owners + rows * (4 * program.activation_count + 3 * batched.widest(program)))
+        owned = 5 * small if job.learns else 0
+        return private + 4 * (owned + job.pairs_of_unit * (4 * program.activation_count + 3 * batched.widest(program)))
 
     def default_chunk(self, job: Job) -> int:
         """See CHUNK; under the interpreter the config's own, as on a GPU."""
