@@ -13,8 +13,9 @@ from tqdm import tqdm
 from . import validate, verify
 from .config import SearchConfig
 from .core import ambient, plan, random_state, workers
+from .core.block import Block
 from .core.engine import Engine
-from .core.job import Block, Job, result_shapes
+from .core.job import Job, Plan, result_shapes
 from .core.losses import Loss
 from .core.precision import arithmetic, permitted
 from .core.starts import Starts, draw
@@ -88,7 +89,7 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
                 for name, shape in result_shapes(job, everything).items()
             }
             if len(given):
-                _search(engine, plan.planned(engine, job, len(given)), given, found)
+                _search(engine, job, plan.planned(engine, job, len(given)), given, found)
     diverged = finite & ~torch.isfinite(found["scores"])
     if lost := int(diverged.sum()):
         warnings.warn(
@@ -134,7 +135,7 @@ def _job(
     )  # fmt: skip
 
 
-def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
+def _search(engine: Engine, job: Job, planned: Plan, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
     """Search block after block, so that working memory does not grow with the number of images."""
     bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
     with bar, arithmetic(job.config.precision):
@@ -143,6 +144,6 @@ def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, tor
             block = Block(
                 job, validate.to_range(images[rows].to(job.device), job.dtype), first, list(found), bar.update
             )
-            job = plan.run(engine, job, block)
+            planned = plan.run(engine, job, planned, block)
             for name, tensor in found.items():
                 tensor[rows] = block.results[name]

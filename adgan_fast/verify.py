@@ -17,8 +17,9 @@ from typing import Any
 import torch
 
 from .core import plan
+from .core.block import Block
 from .core.engine import Engine, Gradients
-from .core.job import Block, Job
+from .core.job import Job
 from .core.losses import Loss
 from .core.precision import arithmetic
 from .core.starts import Starts, draw
@@ -216,10 +217,9 @@ def _with_starts(job: Job, starts: torch.Tensor) -> Job:
 
 def _searched(engine: Engine, job: Job, images: torch.Tensor) -> Losses:
     """Losses of a small job: one block, with nothing kept of it but these."""
-    job = plan.planned(engine, job, len(images))
     block = Block(job, images, 0, ["losses"], lambda pairs: None)
     with arithmetic(job.config.precision):
-        plan.run(engine, job, block)
+        plan.run(engine, job, plan.planned(engine, job, len(images)), block)
     return Losses(block.results["initial_losses"], block.results["losses"])
 
 

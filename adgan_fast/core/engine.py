@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from .job import Block, Job
+from .block import Block
+from .job import Job, Plan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +57,10 @@ class Engine(Protocol):
         """Output and gradients for an image (C, H, W) and a latent (*latent), by the means that `run` has."""
         ...
 
-    def run(self, job: Job, block: Block) -> None:
-        """Search every (image, start) of the block, in chunks of `job.chunk`, and put the results into it."""
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
+        """Search every (image, start) of the block, in chunks and lanes as planned.
+
+        The block hands out the images and starts of a tile and takes what was found for it, tiles in any order. An
+        out-of-memory error may be raised at any time: the block then begins anew, by half the plan.
+        """
         ...

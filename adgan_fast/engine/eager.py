@@ -13,9 +13,10 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from ..core.block import Block
 from ..core.engine import Gradients
-from ..core.job import Block, Job
-from ..core.tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
+from ..core.job import Job, Plan
+from ..core.tiles import Tile, layout, on_cpu, runs_of_tiles
 from ..core.workers import run_items
 from ..generator.look import first_line
 from ..generator.working_copy import copied
@@ -71,12 +72,12 @@ class Eager:
             return on_cpu(job, self.bytes_of_pair(job), CACHE)
         return 1 if job.config.weights == "per_sample" else 64
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
-        tiles = [tile for run in runs_of_tiles(job, len(block.images), job.chunk) for tile in run]
+        tiles = [tile for run in runs_of_tiles(job, len(block), plan.chunk) for tile in run]
         modules: SimpleQueue[_Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
-        for _ in range(job.lanes):
+        for _ in range(plan.lanes):
             modules.put(_Module(job))
 
         def work(tile: Tile) -> None:
@@ -86,7 +87,7 @@ class Eager:
             finally:
                 modules.put(module)
 
-        run_items(work, tiles, job.device, job.lanes, block.cancel)
+        run_items(work, tiles, job.device, plan.lanes, block.cancel)
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """See Engine.gradients: of two samples alike, so that what is vectorised is in use."""
@@ -178,17 +179,16 @@ def _weights(module: nn.Module) -> Tensors:
 
 
 def _search(job: Job, module: _Module, block: Block, tile: Tile) -> None:
-    shape, x, z = layout(job.config.weights, *tile.shape), images_of(job, block, tile), starts_of(job, block, tile)
-    names = module.learned
+    x, z, names = block.grouped_images(tile), block.grouped_starts(tile), module.learned
 
     def gradient(leaves: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
         (dw, dz), losses = module.gradient(dict(zip(names, leaves[1:], strict=True)), leaves[0], x)
         return [dz.contiguous(), *(dw[name].contiguous() for name in names)], losses
 
-    leaves = [z, *module.expanded(shape[0]).values()]
+    leaves = [z, *module.expanded(len(z)).values()]
     initial = [z, *(module.theta[name].contiguous() for name in names)]
     first, (z, *weights) = descend(job.config, gradient, leaves, initial, State.like(leaves))
     reconstructions = module.images(dict(zip(names, weights, strict=True)), z)
     with torch.no_grad():
         final = job.loss(reconstructions.flatten(0, 1), x.flatten(0, 1))
-    block.put(tile.first, tile.start, final if first is None else first, final, z, reconstructions, tile.shape)
+    block.put(tile, final if first is None else first, final, z, reconstructions)

@@ -12,9 +12,10 @@ from collections import defaultdict
 
 import torch
 
+from ..core.block import Block
 from ..core.engine import Gradients
-from ..core.job import Block, Job
-from ..core.tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
+from ..core.job import Job, Plan
+from ..core.tiles import Tile, layout, on_cpu, runs_of_tiles
 from ..core.workers import run_items
 from . import batched
 from .descent import State, descend
@@ -53,12 +54,12 @@ class Grouped:
         """See Engine.gradients."""
         return batched.gradients(job, image, z)
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
         spare: Spare = defaultdict(list)
-        runs = runs_of_tiles(job, len(block.images), job.chunk)
-        run_items(lambda run: _search(job, block, run, spare), runs, job.device, job.lanes, block.cancel)
+        runs = runs_of_tiles(job, len(block), plan.chunk)
+        run_items(lambda run: _search(job, block, run, spare), runs, job.device, plan.lanes, block.cancel)
 
 
 def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:
@@ -67,13 +68,12 @@ def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:
     for tile in run:
         shape = layout(job.config.weights, *tile.shape)
         if first_pass is None or first_pass.layout != shape:
-            first_pass = _Pass(job, starts_of(job, block, tile))
+            first_pass = _Pass(job, block.grouped_starts(tile))
         try:
             state = spare[shape].pop()
         except IndexError:
             state = State.like(first_pass.leaves)
-        initial, final, latents, reconstructions = first_pass.search(images_of(job, block, tile), state)
-        block.put(tile.first, tile.start, initial, final, latents, reconstructions, tile.shape)
+        block.put(tile, *first_pass.search(block.grouped_images(tile), state))
         spare[shape].append(state)
 
 

@@ -12,8 +12,10 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
+from ..core.block import Block
 from ..core.engine import Gradients
-from ..core.job import Block, Job
+from ..core.job import Job, Plan
+from ..core.tiles import Tile
 from ..core.workers import run_items
 from ..generator.working_copy import copied
 
@@ -116,13 +118,13 @@ class Reference:
         found = {name: dw for name, dw in zip(weights, of_weights, strict=True) if dw is not None}
         return Gradients(made.detach()[0], of_latent, found)
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run; one pair at a time in each thread."""
 
         def work(i: int) -> None:
-            starts = job.starts.of_images([block.first + i])[0]
-            pairs = search_image(job.module, block.images[i], starts, job.config, job.loss)
-            for j, (initial, final, z, reconstruction) in enumerate(pairs):
-                block.put(i, j, initial, final, z, reconstruction)
+            whole = Tile(i, i + 1, 0, job.n_seed)
+            image, starts = block.images_of(whole)[0], block.starts_of(whole)[0]
+            for j, outcome in enumerate(search_image(job.module, image, starts, job.config, job.loss)):
+                block.put(Tile(i, i + 1, j, j + 1), *outcome)
 
-        run_items(work, range(len(block.images)), job.device, job.lanes, block.cancel)
+        run_items(work, range(len(block)), job.device, plan.lanes, block.cancel)

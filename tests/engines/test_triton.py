@@ -7,7 +7,6 @@ and steps are small here, and every map is taken for large enough to have kernel
 from __future__ import annotations
 
 import copy
-import dataclasses
 import gc
 import logging
 import subprocess
@@ -391,8 +390,7 @@ def make_job(device: str = "cpu", n_seed: int = 3, **settings) -> Job:
     ],
 )
 def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, chunk: int, even: int) -> None:
-    job = dataclasses.replace(make_job(n_seed=n_seed, weights=weights), chunk=chunk)
-    assert triton.even_chunk(job, n) == even
+    assert triton.even_chunk(make_job(n_seed=n_seed, weights=weights), chunk, n) == even
 
 
 def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
@@ -419,8 +417,8 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
     made = triton.Runner.__init__
 
-    def with_graphs(self: triton.Runner, job: Job, n: int, graphs: bool) -> None:
-        made(self, job, n, graphs)
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
         self._graphs = True
 
     monkeypatch.setattr(triton_graph, "Graphed", Graphed)
@@ -446,8 +444,8 @@ def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
 
     made = triton.Runner.__init__
 
-    def with_graphs(self: triton.Runner, job: Job, n: int, graphs: bool) -> None:
-        made(self, job, n, graphs)
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
         self._graphs = True
 
     monkeypatch.setattr(triton_graph, "Graphed", fails)

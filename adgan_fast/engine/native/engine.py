@@ -16,8 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from ... import ops
+from ...core.block import Block, Cancelled
 from ...core.engine import Gradients
-from ...core.job import Block, Cancelled, Job
+from ...core.job import Job, Plan
 from ...core.own_loss import OwnLoss
 from ...core.tiles import Tile
 from ...core.workers import run_items
@@ -87,16 +88,16 @@ class Native:
             raise
         return Gradients(made[0, 0], of_latent[0], by_name(job, of_weights))
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         call = _Call(job, block)
         if job.loss.builtin:
-            return call.search_all()
+            return call.search_all(plan.lanes)
         # Each call has one thread; the loss is asked at every step whether to stop.
-        call.size = max(1, min(call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
+        call.size = max(1, min(call.size, len(block) * job.n_seed // (4 * plan.lanes)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
         with contextlib.suppress(Cancelled):
-            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, job.lanes, block.cancel)
+            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, plan.lanes, block.cancel)
         if own.error is not None:
             raise own.error
 
@@ -116,12 +117,11 @@ class _Call:
         self.size = max(1, min(int(guess), self.most))
         self._tensors, self._code = tensors_of(job), encode(job.lowered)
 
-    def search_all(self) -> None:
+    def search_all(self, lanes: int) -> None:
         """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work.
 
         With a built-in loss: one of the caller's has workers of its own.
         """
-        lanes = self.job.lanes
 
         def work() -> None:
             for tile in self.tiles(lanes):
@@ -136,7 +136,7 @@ class _Call:
 
     def tiles(self, lanes: int) -> Iterator[Tile]:
         """Some starts, and all images of the block for these: their first pass is shared. By `size` as it then is."""
-        n, n_seed, start = len(self.block.images), self.job.n_seed, 0
+        n, n_seed, start = len(self.block), self.job.n_seed, 0
         while start < n_seed:
             # Each call lays θ₀ out anew: with few images, many starts make it worth while.
             many = max(lanes, self.size // n // lanes * lanes)
@@ -155,13 +155,13 @@ class _Call:
     def search(self, tile: Tile, lanes: int, own: OwnLoss | None = None) -> None:
         """Search a tile on so many threads, and put the results into the block. Cancelled where the loss failed."""
         job, block, (parameters, constants), (code, numbers) = self.job, self.block, self._tensors, self._code
-        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
-        if job.starts.common is not None:
+        starts = block.starts_of(tile)
+        if block.shares_starts:
             starts = starts[0]
         before = time.monotonic()
         try:
             found = ops.native_search(
-                block.images[tile.first : tile.last].contiguous(), starts.contiguous(), parameters, constants,
+                block.images_of(tile).contiguous(), starts.contiguous(), parameters, constants,
                 code, numbers, *settings(job), lanes=lanes,
                 compact=job.config.precision == "bf16", own_loss=own.address if own else 0,
                 stop=ctypes.addressof(self.stop),
@@ -170,7 +170,7 @@ class _Call:
             if own is None or own.error is None:
                 raise
             raise Cancelled from None
-        block.put(tile.first, tile.start, *found, shape=tile.shape)
+        block.put(tile, *found)
         if own is None:
             pairs, seconds = tile.shape[0] * tile.shape[1], time.monotonic() - before
             self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs, self.most))
