@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import validate, verify
+from . import outcome, validate, verify
 from .config import SearchConfig
 from .core import ambient, plan, random_state, workers
 from .core.block import Block
@@ -25,7 +24,7 @@ from .generator.latent_shape import latent_shape
 from .generator.program import Unlowered
 from .generator.rules import lower
 from .generator.working_copy import Generator, home_of, working_copy
-from .result import SearchResult, Status
+from .result import SearchResult
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 
@@ -88,22 +87,16 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                 for name, shape in result_shapes(job, everything).items()
             }
+            lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
             if len(given):
-                _search(engine, job, plan.planned(engine, job, len(given)), given, found)
-    diverged = finite & ~torch.isfinite(found["scores"])
-    if lost := int(diverged.sum()):
-        warnings.warn(
-            f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} or the loss returned "
-            "such values on the way, or the learning rates let the search diverge",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+                _search(engine, job, plan.planned(engine, job, len(given)), given, found, lost)
+    status = outcome.statuses(finite, found["scores"])
+    outcome.warn_of_diverged(status, lost, type(module).__name__, job)
     if not bool(finite.all()):
         for tensor in found.values():
             tensor[~finite] = float("nan")
     if everything:
-        found["status"] = torch.where(finite, torch.where(diverged, Status.diverged, Status.ok), Status.not_finite)
-        found["status"] = found["status"].to(torch.int8)
+        found["status"] = status
     return engine.name, found
 
 
@@ -135,8 +128,18 @@ def _job(
     )  # fmt: skip
 
 
-def _search(engine: Engine, job: Job, planned: Plan, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
-    """Search block after block, so that working memory does not grow with the number of images."""
+def _search(
+    engine: Engine,
+    job: Job,
+    planned: Plan,
+    images: torch.Tensor,
+    found: dict[str, torch.Tensor],
+    lost: torch.Tensor,
+) -> None:
+    """Fill `found`, and `lost` (N, 2): see outcome.first_lost.
+
+    Block after block, so that working memory does not grow with the number of images.
+    """
     bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
     with bar, arithmetic(job.config.precision):
         for first in range(0, len(images), plan.BLOCK_IMAGES):
@@ -145,5 +148,7 @@ def _search(engine: Engine, job: Job, planned: Plan, images: torch.Tensor, found
                 job, validate.to_range(images[rows].to(job.device), job.dtype), first, list(found), bar.update
             )
             planned = plan.run(engine, job, planned, block)
+            results = block.results
             for name, tensor in found.items():
-                tensor[rows] = block.results[name]
+                tensor[rows] = results[name]
+            lost[rows] = outcome.first_lost(results["initial_losses"], results["losses"])
