@@ -2,7 +2,7 @@
 #   make test    every test, and make lint; the C++ extension must build. Continuous integration runs this and sanitize
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
-#   make lint    ruff and mypy alone
+#   make lint    ruff, mypy and clang-format alone
 #   make sanitize  the op tests over a build with the address and undefined-behaviour sanitizers
 #   make clean   removes what the others made
 # PYTHON=... names another interpreter.
@@ -11,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What an installed tree was made from: a change to any of it installs (and compiles) again.
-SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f -not -path '*/__pycache__/*')
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_STRICT := $(VENV)/.installed-strict
@@ -32,6 +32,7 @@ lint: $(INSTALLED_STRICT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 sanitize: $(INSTALLED_STRICT)
 	$(BIN)/python tests/csrc/sanitize.py
@@ -43,11 +44,11 @@ $(INSTALLED): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) --no-build-isolation -e ".[demo]"
 	@touch $@
 
-# Where the extension was left out by the rule above, this one compiles it or fails.
+# Where the extension was left out by the rule above, this one compiles it or fails; a warning is an error.
 $(INSTALLED_STRICT): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
-	ADGAN_FAST_BUILD_EXT=1 $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	ADGAN_FAST_BUILD_EXT=1 CXXFLAGS="$(CXXFLAGS) -Werror" $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
 	@touch $(INSTALLED) $@
 
 $(BIN)/pip:

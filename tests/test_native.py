@@ -8,10 +8,12 @@ import importlib
 import itertools
 import logging
 import math
+import re
 import threading
 import time
 from collections import Counter
 from functools import cache, partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -23,14 +25,16 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchConfig, ops
+from adgan_fast.config import LOSSES
+from adgan_fast.config import WEIGHTS as MODES
 from adgan_fast.core.losses import Loss
-from adgan_fast.core.own_loss import OwnLoss
+from adgan_fast.engine.native import encode
 from adgan_fast.engine.native import engine as native
+from adgan_fast.engine.native.callback import OwnLoss
 from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, REDUCED, errors, violations
 
-MODES = ("per_seed", "per_sample", "frozen")
-LOSSES = ("l2", "l1", "laplacian")
+PLAN = Path(__file__).parents[1] / "csrc/core/plan.h"
 
 pytestmark = pytest.mark.skipif(ops.load_extension() is not None, reason=str(ops.load_extension()))
 
@@ -44,7 +48,12 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The operator runs with the kernels of this instruction set."""
     if request.param not in HERE:
         pytest.skip(f"this processor has no {request.param}, only {', '.join(HERE)}")
-    monkeypatch.setattr(ops, "native_search", partial(ops.native_search, isa=HERE.index(request.param)))
+    right, place = ops.native_search, HERE.index(request.param)
+
+    def search(*arguments, **more):
+        return right(*ops.SearchArguments(*arguments, **more)._replace(isa=place))
+
+    monkeypatch.setattr(ops, "native_search", search)
     return request.param
 
 
@@ -80,7 +89,7 @@ def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", 
     starts = torch.randn(s, *case.latent_shape, generator=random)
     return (
         case.images(n), starts, [p.detach() for p in program.parameters], list(program.constants),
-        *native.encode(program), MODES.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
+        *encode.encode(program), MODES.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
     )  # fmt: skip
 
 
@@ -252,7 +261,8 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
 def test_threads_that_share_an_image_change_no_bit(name, loss):
     """With one copy of the weights for its starts, more of these than pass at a time, and never a number left over."""
     case = FAMILIES[name] if name in FAMILIES else dcgan(32, 3, 20, 16)
-    arguments = op_arguments(case, n=1, s=native.BATCH + 3, weights="per_sample", loss=loss)
+    batch = re.search(r"kBatch = (\d+)", PLAN.read_text())
+    arguments = op_arguments(case, n=1, s=int(batch[1]) + 3, weights="per_sample", loss=loss)
     torch.set_num_threads(1)
     alone = ops.native_search(*arguments)
     for threads in (2, 3, 5):
@@ -494,7 +504,7 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
     own = OwnLoss(Loss(loss), case.image_shape)
     arguments = list(op_arguments(case, n=12, s=4, weights=weights))
     expected = ops.native_search(*arguments)
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     for around in (torch.no_grad, torch.inference_mode, contextlib.nullcontext):
         with around():
             found = ops.native_search(*arguments, own_loss=own.address, poison=True)
@@ -517,7 +527,7 @@ def test_threads_do_not_share_an_image_where_the_loss_is_a_function():
 
     case = FAMILIES["DCGAN of 8"]
     own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=1, s=20, weights="per_sample"))
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     ops.native_search(*arguments, own_loss=own.address)
     assert own.error is None and len(names) == 1
 
@@ -538,7 +548,7 @@ def test_the_operator_ends_where_a_function_fails(weights, n):
     own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=n, s=20, weights=weights))
     with pytest.raises(RuntimeError, match="own_loss is the address"):
         ops.native_search(*arguments, own_loss=own.address)
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     with pytest.raises(RuntimeError, match="own_loss is the address"):
         ops.native_search(*arguments)
     with pytest.raises(RuntimeError):
@@ -576,7 +586,7 @@ def test_a_layer_it_does_not_know_is_named():
 
 def test_every_lowered_op_is_known():
     batched = importlib.import_module("adgan_fast.engine.batched")
-    assert set(batched._RUN) == set(native.OPS)
+    assert set(batched._RUN) == set(encode.OPS)
 
 
 @pytest.mark.usefixtures("isa")

@@ -2,8 +2,8 @@
 
 `load_exported` gives a module with the program's parameters and buffers under their own names, so that the rest of the
 package (and `torch.func`, `torch.export`, `copy.deepcopy`, `.double()`) treats it as it treats any other generator. It
-differs from what `torch.export` itself gives back in three ways: no code of the file runs (see `pt2.py`); any
-batch size is accepted, whatever the size at the export was; dtype and device follow the latent.
+differs from what `torch.export` itself gives back in three ways: no code of the file runs (see `pt2.py`); any batch
+size is accepted, whatever the size at the export was; dtype and device follow the latent.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ _REMEDY = "Call gen.eval() before torch.export.export"
 def load_exported(source: str | os.PathLike[str] | torch.export.ExportedProgram) -> ExportedGenerator:
     """The generator (B, *latent) → (B, C, H, W) of an exported program or of the `.pt2` file that holds one.
 
-    A live program's tensors are copied, so that it stays as it was. Which files are supported is said in
-    `pt2.py`. The program runs a few times on random latents here, to find whether it takes any batch size (the
-    global random state is not touched).
+    A live program's tensors are copied, so that it stays as it was. Which files are supported is said in `pt2.py`. The
+    program runs a few times on random latents here, to find whether it takes any batch size (the global random state is
+    not touched).
 
     Raises ValueError, naming the file and the trouble, where the file is damaged, holds anything that could run code,
     or uses an operator that is not on the list; where the program takes more than one tensor or returns more than one;

@@ -2,8 +2,6 @@
 
 constexpr int kMostVectors = 8;  // outputs held in registers at once: more are done in turns
 
-#define ADGAN_UNROLL _Pragma("GCC unroll 16")
-
 static std::int64_t list_rows(const MapShape& shape, const float* x, int stride, int positions, bool all,
                               RowLists lists) {
   std::int64_t found = 0;
@@ -42,8 +40,8 @@ static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int
       int count = 0;
       for (int p = 0; p < total; p += L) {
         const int n = total - p < L ? total - p : L;
-        count += append(scratch + c * total + p, n, all, p, 1, lists.position + list + count,
-                        lists.value + list + count);
+        count +=
+            append(scratch + c * total + p, n, all, p, 1, lists.position + list + count, lists.value + list + count);
       }
       lists.count[first + c] = count;
       found += count;
@@ -54,11 +52,10 @@ static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int
 
 // -- forward -------------------------------------------------------------------------------------------------------
 
-// out[0 : NV vectors] += Σ value[i] · (row at offset[i]). Summed from zero: what is there already may be far larger, and a
-// sum of sums has half the error (of an image, in the paper's setting; docs/numerics.md).
+// out[0 : NV vectors] += Σ value[i] · (row at offset[i]). Summed from zero: what is there already may be far larger,
+// and a sum of sums has half the error (of an image, in the paper's setting; docs/numerics.md).
 template <int NV>
-static inline __attribute__((always_inline)) void add_rows(const float* rows, const int* offset, const float* value,
-                                                           int count, float* out) {
+ADGAN_INLINE void add_rows(const float* rows, const int* offset, const float* value, int count, float* out) {
   F sum_a[NV];
   ADGAN_UNROLL
   for (int v = 0; v < NV; ++v) sum_a[v] = zero();
@@ -89,26 +86,28 @@ static inline __attribute__((always_inline)) void add_rows(const float* rows, co
 }
 
 template <int NV>
-static void forward_vectors(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
-                            RowLists lists, int samples, int inputs_each, int outputs_each, float* out, int vector) {
+static void forward_vectors(const MapShape& shape, const float* weights, const Connection* connections,
+                            const int* first_connection, RowLists lists, int samples, int inputs_each, int outputs_each,
+                            float* out, int vector) {
   for (int b = 0; b < shape.blocks; ++b) {
     for (int t = 0; t < shape.taps; ++t) {
       const float* rows = weights + shape.row(b * shape.block, t) + vector * L;
-      // Between them the pairs fetch the next block's rows for this tap, before they are due.
+      // Between them the connections fetch the next block's rows for this tap, before they are due.
       const float* next = rows + static_cast<std::int64_t>(shape.block) * shape.stride;
-      const int joined = (first_pair[t + 1] - first_pair[t]) * samples;
+      const int joined = (first_connection[t + 1] - first_connection[t]) * samples;
       const int share = b + 1 < shape.blocks && joined > 0 ? (shape.block + joined - 1) / joined : 0;
       int fetched = 0;
       for (int s = 0; s < samples; ++s) {
-        for (int i = first_pair[t]; i < first_pair[t + 1]; ++i) {
+        for (int i = first_connection[t]; i < first_connection[t + 1]; ++i) {
           for (int end = fetched + share < shape.block ? fetched + share : shape.block; fetched < end; ++fetched) {
             ADGAN_UNROLL
             for (int v = 0; v < NV; ++v) {
               __builtin_prefetch(next + static_cast<std::int64_t>(fetched) * shape.stride + v * L, 0, 2);
             }
           }
-          const std::int64_t list = (static_cast<std::int64_t>(s) * inputs_each + pairs[i].input) * shape.blocks + b;
-          const std::int64_t to = static_cast<std::int64_t>(s) * outputs_each + pairs[i].output;
+          const std::int64_t list =
+              (static_cast<std::int64_t>(s) * inputs_each + connections[i].input) * shape.blocks + b;
+          const std::int64_t to = static_cast<std::int64_t>(s) * outputs_each + connections[i].output;
           add_rows<NV>(rows, lists.offset + list * shape.block, lists.value + list * shape.block, lists.count[list],
                        out + to * shape.ld + vector * L);
         }
@@ -118,99 +117,37 @@ static void forward_vectors(const MapShape& shape, const float* weights, const P
 }
 
 // CALL(NV) for NV vectors from `vector` on, until all outputs are done.
-#define ADGAN_BY_VECTORS(OUTPUTS, CALL)                                        \
-  for (int vector = 0; vector * L < (OUTPUTS); vector += kMostVectors) {       \
-    const int count = ((OUTPUTS)-vector * L + L - 1) / L;                      \
-    switch (count < kMostVectors ? count : kMostVectors) {                     \
-      case 1: CALL(1); break;                                                  \
-      case 2: CALL(2); break;                                                  \
-      case 3: CALL(3); break;                                                  \
-      case 4: CALL(4); break;                                                  \
-      case 5: CALL(5); break;                                                  \
-      case 6: CALL(6); break;                                                  \
-      case 7: CALL(7); break;                                                  \
-      default: CALL(8); break;                                                 \
-    }                                                                          \
+#define ADGAN_BY_VECTORS(OUTPUTS, CALL)                                  \
+  for (int vector = 0; vector * L < (OUTPUTS); vector += kMostVectors) { \
+    const int count = ((OUTPUTS) - vector * L + L - 1) / L;              \
+    switch (count < kMostVectors ? count : kMostVectors) {               \
+      case 1: CALL(1); break;                                            \
+      case 2: CALL(2); break;                                            \
+      case 3: CALL(3); break;                                            \
+      case 4: CALL(4); break;                                            \
+      case 5: CALL(5); break;                                            \
+      case 6: CALL(6); break;                                            \
+      case 7: CALL(7); break;                                            \
+      default: CALL(8); break;                                           \
+    }                                                                    \
   }
 
-static void map_forward(const MapShape& shape, const float* weights, const Pair* pairs, const int* first_pair,
-                        RowLists lists, int samples, int inputs_each, int outputs_each, float* out) {
-#define ADGAN_CALL(NV) \
-  forward_vectors<NV>(shape, weights, pairs, first_pair, lists, samples, inputs_each, outputs_each, out, vector)
+static void map_forward(const MapShape& shape, const float* weights, const Connection* connections,
+                        const int* first_connection, RowLists lists, int samples, int inputs_each, int outputs_each,
+                        float* out) {
+#define ADGAN_CALL(NV)                                                                                               \
+  forward_vectors<NV>(shape, weights, connections, first_connection, lists, samples, inputs_each, outputs_each, out, \
+                      vector)
   ADGAN_BY_VECTORS(shape.outputs, ADGAN_CALL)
 #undef ADGAN_CALL
-}
-
-// -- Adam ----------------------------------------------------------------------------------------------------------
-
-struct AdamVectors {
-  F beta1, beta2, scale, eps;
-  explicit AdamVectors(const AdamStep& step)
-      : beta1(set1(step.beta1)), beta2(set1(step.beta2)), scale(set1(step.scale)), eps(set1(step.eps)) {}
-};
-
-enum Phase { kFirst = 1, kLast = 2, kAccumulate = 4, kPacked = 8 };
-
-static inline __attribute__((always_inline)) F moved(F w, F m, F v, const AdamVectors& adam) {
-  return fnma(adam.scale, div(m, add(sqrt(v), adam.eps)), w);
-}
-
-// The first step: √V = |g|. (Not lr · sign(g): eps counts where g is small.)
-static inline __attribute__((always_inline)) F moved_first(F w, F g, const AdamVectors& adam) {
-  return fnma(adam.scale, div(g, add(abs(g), adam.eps)), w);
-}
-
-template <int PHASE>
-static inline __attribute__((always_inline)) void update(F g, const State& state, std::int64_t at,
-                                                         const AdamVectors& adam) {
-  F m = g, v = mul(g, g);
-  if constexpr (!(PHASE & kFirst)) {
-    const F first = load(state.first + at);
-    m = fma(adam.beta1, PHASE & kPacked ? high_of(first) : first, m);
-    v = fma(adam.beta2, PHASE & kPacked ? low_of(first) : load(state.second + at), v);
-  }
-  if constexpr (!(PHASE & kLast)) {
-    store(state.first + at, PHASE & kPacked ? pack(m, v) : m);
-    if constexpr (!(PHASE & kPacked)) store(state.second + at, v);
-  }
-  const F w = load(state.old + at);
-  store(state.value + at, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam));
-}
-
-template <int PHASE>
-static void adam_phase(const State& s, const float* gradient, std::int64_t n, const AdamStep& step) {
-  const AdamVectors adam(step);
-  each_vector(n, [&](std::int64_t i, int lanes) {
-    const F g = load_up_to(gradient + i, lanes);
-    F m = g, v = mul(g, g);
-    if constexpr (!(PHASE & kFirst)) {
-      m = fma(adam.beta1, load_up_to(s.first + i, lanes), m);
-      v = fma(adam.beta2, load_up_to(s.second + i, lanes), v);
-    }
-    if constexpr (!(PHASE & kLast)) {
-      store_up_to(s.first + i, m, lanes);
-      store_up_to(s.second + i, v, lanes);
-    }
-    const F w = load_up_to(s.old + i, lanes);
-    store_up_to(s.value + i, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam), lanes);
-  });
-}
-
-static void adam(const State& state, const float* gradient, std::int64_t n, const AdamStep& step) {
-  switch ((step.first ? kFirst : 0) | (step.last ? kLast : 0)) {
-    case 0: return adam_phase<0>(state, gradient, n, step);
-    case kFirst: return adam_phase<kFirst>(state, gradient, n, step);
-    case kLast: return adam_phase<kLast>(state, gradient, n, step);
-    default: return adam_phase<kFirst | kLast>(state, gradient, n, step);
-  }
 }
 
 // -- backward ------------------------------------------------------------------------------------------------------
 
 // gx of one channel at R positions: its weights against what the taps see of g.
 template <int R>
-static inline __attribute__((always_inline)) void dots(const MapShape& shape, const MapBackward& job,
-                                                       const float* weights, const int* position, float* gx) {
+ADGAN_INLINE void dots(const MapShape& shape, const MapBackward& job, const float* weights, const int* position,
+                       float* gx) {
   F sums[R];
   ADGAN_UNROLL
   for (int r = 0; r < R; ++r) sums[r] = zero();
@@ -253,8 +190,8 @@ constexpr int kMostPositions = 512;  // in one plain sum; more are summed in par
 
 // sums[0 : NV vectors] = Σ value[i] · (row of g at position[i]).
 template <int NV>
-static inline __attribute__((always_inline)) void sum_positions(const float* g, const int* row, const int* position,
-                                                                const float* value, int count, F* sums) {
+ADGAN_INLINE void sum_positions(const float* g, const int* row, const int* position, const float* value, int count,
+                                F* sums) {
   ADGAN_UNROLL
   for (int v = 0; v < NV; ++v) sums[v] = zero();
   for (int i = 0; i < count; ++i) {
@@ -267,8 +204,8 @@ static inline __attribute__((always_inline)) void sum_positions(const float* g, 
 
 // dW of one channel, tap by tap in registers, then Adam on the spot (or added to the gradient).
 template <int NV, int PHASE>
-static inline __attribute__((always_inline)) void weight_gradient(const MapShape& shape, const MapBackward& job,
-                                                                  int channel, int vector, const AdamVectors& adam) {
+ADGAN_INLINE void weight_gradient(const MapShape& shape, const MapBackward& job, int channel, int vector,
+                                  const AdamVectors& adam) {
   const std::int64_t list = static_cast<std::int64_t>(channel) * job.lists.stride;
   const int* position = job.lists.position + list;
   const float* value = job.lists.value + list;
@@ -297,8 +234,8 @@ static inline __attribute__((always_inline)) void weight_gradient(const MapShape
         const std::int64_t next = at + v * L + shape.stride;
         __builtin_prefetch(state.old + next, 0, 2);
         if constexpr (!(PHASE & kFirst)) {
-          __builtin_prefetch(state.first + next, 1, 2);
-          if constexpr (!(PHASE & kPacked)) __builtin_prefetch(state.second + next, 1, 2);
+          __builtin_prefetch(state.m + next, 1, 2);
+          if constexpr (!(PHASE & kCompact)) __builtin_prefetch(state.v + next, 1, 2);
         }
       }
     }
@@ -328,13 +265,13 @@ static void backward_phase(const MapShape& shape, const MapBackward& job) {
 
 static void map_backward(const MapShape& shape, const MapBackward& job) {
   if (job.gradient) return backward_phase<kAccumulate>(shape, job);
-  switch ((job.adam.first ? kFirst : 0) | (job.adam.last ? kLast : 0) | (job.packed ? kPacked : 0)) {
+  switch ((job.adam.first_step ? kFirst : 0) | (job.adam.last_step ? kLast : 0) | (job.compact ? kCompact : 0)) {
     case 0: return backward_phase<0>(shape, job);
     case kFirst: return backward_phase<kFirst>(shape, job);
     case kLast: return backward_phase<kLast>(shape, job);
-    case kPacked: return backward_phase<kPacked>(shape, job);
-    case kPacked | kFirst: return backward_phase<kPacked | kFirst>(shape, job);
-    case kPacked | kLast: return backward_phase<kPacked | kLast>(shape, job);
+    case kCompact: return backward_phase<kCompact>(shape, job);
+    case kCompact | kFirst: return backward_phase<kCompact | kFirst>(shape, job);
+    case kCompact | kLast: return backward_phase<kCompact | kLast>(shape, job);
     default: return backward_phase<kFirst | kLast>(shape, job);
   }
 }

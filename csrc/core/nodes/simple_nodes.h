@@ -4,7 +4,8 @@
 #include <memory>
 #include <vector>
 
-#include "plan.h"
+#include "core/layers.h"
+#include "core/nodes/node.h"
 
 namespace adgan {
 
@@ -29,19 +30,19 @@ struct NormPlaces {
   std::int64_t mean, inverse;  // fixed
   std::int64_t weight, bias;   // -1 where absent
   bool weight_fixed, bias_fixed;
-  SampleSums weight_sums, bias_sums;            // their gradients
-  std::int64_t prepared;                        // 2 · channels
+  SampleSums weight_sums, bias_sums;  // their gradients
+  std::int64_t prepared;              // 2 · channels
   int channels;
   int outer, inner;  // the value is [outer][channel][inner]
 };
 std::unique_ptr<Node> make_norm(const NormPlaces&);
 
-std::unique_ptr<Node> make_activation(Op op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
+std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
                                       std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size);
 
 // a + alpha b, a b or a / b. An operand's index of each output's element, or empty where it is the same.
 struct BinaryPlaces {
-  Op op;
+  ArithmeticOp op;
   float alpha;
   std::int64_t a, b, y, da, db, dy;  // da, db -1: not wanted
   bool add_da, add_db;

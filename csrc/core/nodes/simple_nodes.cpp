@@ -1,4 +1,4 @@
-#include "simple_nodes.h"
+#include "core/nodes/simple_nodes.h"
 
 #include <algorithm>
 #include <utility>
@@ -89,7 +89,7 @@ class Norm : public Node {
     for (int c = 0; c < at_.channels * at_.outer; ++c) {
       const double numbers[3] = {scale[c % at_.channels], shift[c % at_.channels], 0};
       const std::int64_t i = static_cast<std::int64_t>(c) * at_.inner;
-      run.kernels->activate(static_cast<int>(Op::scale_shift), numbers, x + i, y + i, at_.inner);
+      run.kernels->activate(ActivationOp::scale_shift, numbers, x + i, y + i, at_.inner);
     }
   }
 
@@ -102,7 +102,8 @@ class Norm : public Node {
     float* const dx = at_.dx < 0 ? run.scratch : run.grad + at_.dx;
     const bool add_dx = at_.dx >= 0 && at_.add_dx;
     if (at_.inner == 1) {
-      return run.kernels->norm_backward(x, dy, dx, add_dx, at_.outer, at_.channels, scale, mean, inverse, dgamma, dbeta);
+      return run.kernels->norm_backward(x, dy, dx, add_dx, at_.outer, at_.channels, scale, mean, inverse, dgamma,
+                                        dbeta);
     }
     for (int row = 0; row < at_.channels * at_.outer; ++row) {
       const int c = row % at_.channels;
@@ -129,9 +130,9 @@ class Norm : public Node {
 
 class Activation : public Node {
  public:
-  Activation(Op op, std::vector<double> numbers, std::int64_t x, std::int64_t y, std::int64_t dx, std::int64_t dy,
-             bool add_dx, std::int64_t size)
-      : op_(static_cast<int>(op)), numbers_(std::move(numbers)), x_(x), y_(y), dx_(dx), dy_(dy), add_dx_(add_dx), size_(size) {}
+  Activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y, std::int64_t dx,
+             std::int64_t dy, bool add_dx, std::int64_t size)
+      : op_(op), numbers_(std::move(numbers)), x_(x), y_(y), dx_(dx), dy_(dy), add_dx_(add_dx), size_(size) {}
 
   void forward(Run& run) const override {
     run.kernels->activate(op_, numbers_.data(), run.act + x_, run.act + y_, size_);
@@ -143,7 +144,7 @@ class Activation : public Node {
   }
 
  private:
-  const int op_;
+  const ActivationOp op_;
   const std::vector<double> numbers_;
   const std::int64_t x_, y_, dx_, dy_;
   const bool add_dx_;
@@ -157,13 +158,14 @@ class Binary : public Node {
   void forward(Run& run) const override {
     const float *const a = run.act + at_.a, *const b = run.act + at_.b;
     float* const y = run.act + at_.y;
-    each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) {
-      switch (at_.op) {
-        case Op::add: y[i] = a[ia] + at_.alpha * b[ib]; break;
-        case Op::mul: y[i] = a[ia] * b[ib]; break;
-        default: y[i] = a[ia] / b[ib];
-      }
-    });
+    switch (at_.op) {
+      case ArithmeticOp::add:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] + at_.alpha * b[ib]; });
+      case ArithmeticOp::mul:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] * b[ib]; });
+      case ArithmeticOp::div:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] / b[ib]; });
+    }
   }
 
   void backward(Run& run) const override {
@@ -172,24 +174,32 @@ class Binary : public Node {
     float* const db = at_.db < 0 ? nullptr : run.grad + at_.db;
     if (da && !at_.add_da) std::fill_n(da, at_.size_a, 0.0f);
     if (db && !at_.add_db) std::fill_n(db, at_.size_b, 0.0f);
-    if (da) {
-      sum_into(run, da, at_.size_a, true, [&](std::int64_t i, std::int64_t, std::int64_t ib) {
-        return at_.op == Op::add ? dy[i] : at_.op == Op::mul ? dy[i] * b[ib] : dy[i] / b[ib];
-      });
-    }
-    if (db) {
-      sum_into(run, db, at_.size_b, false, [&](std::int64_t i, std::int64_t ia, std::int64_t ib) {
-        return at_.op == Op::add   ? dy[i] * at_.alpha
-               : at_.op == Op::mul ? dy[i] * a[ia]
-                                   : -dy[i] * (a[ia] / b[ib]) / b[ib];
-      });
+    switch (at_.op) {
+      case ArithmeticOp::add:
+        sum_into(run, da, at_.size_a, true, [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i] * at_.alpha; });
+        return;
+      case ArithmeticOp::mul:
+        sum_into(run, da, at_.size_a, true,
+                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] * b[ib]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t ia, std::int64_t) { return dy[i] * a[ia]; });
+        return;
+      case ArithmeticOp::div:
+        sum_into(run, da, at_.size_a, true,
+                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] / b[ib]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t ia, std::int64_t ib) { return -dy[i] * (a[ia] / b[ib]) / b[ib]; });
+        return;
     }
   }
 
  private:
-  // Adds term(i, ia, ib) of each element of the output to the operand's element that it meets.
+  // Adds term(i, ia, ib) of each element of the output to the operand's element that it meets; nothing where d is null.
   template <typename Term>
   void sum_into(const Run& run, float* d, std::int64_t size, bool first, const Term& term) const {
+    if (!d) return;
     if (gathers_many(at_.size, size)) {
       double* const wide = wide_zeros(run, size);
       each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { wide[first ? ia : ib] += term(i, ia, ib); });
@@ -218,7 +228,7 @@ std::unique_ptr<Node> make_gather(std::vector<int> source, std::int64_t input_si
 
 std::unique_ptr<Node> make_norm(const NormPlaces& at) { return std::make_unique<Norm>(at); }
 
-std::unique_ptr<Node> make_activation(Op op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
+std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
                                       std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size) {
   return std::make_unique<Activation>(op, std::move(numbers), x, y, dx, dy, add_dx, size);
 }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from .losses import Loss
+from ...core.losses import Loss
 
 _FUNCTION = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 5)
 

@@ -1,6 +1,17 @@
-// Vectors of float for one instruction set: included inside that set's namespace and target region (see targets.h).
+// Vectors of float for one instruction set: included inside that set's namespace and target region (all.inl).
 //
-// F is a vector of L floats. Functions ending in _n touch the first n of them only (1 <= n <= L).
+// F is a vector of L floats, its lanes. Functions ending in _n touch the first n lanes only (1 <= n <= L).
+
+#define ADGAN_INLINE static inline __attribute__((always_inline))
+#define ADGAN_UNROLL _Pragma("GCC unroll 16")
+
+// The loop's iterations touch nothing of each other's; the pointers may still be equal (an in-place update), which is
+// why this is used and not __restrict.
+#if defined(__clang__)
+#define ADGAN_INDEPENDENT _Pragma("clang loop vectorize(assume_safety)")
+#else
+#define ADGAN_INDEPENDENT _Pragma("GCC ivdep")
+#endif
 
 #if defined(ADGAN_ISA_AVX512)
 
@@ -14,7 +25,6 @@ static inline F load(const float* p) { return _mm512_loadu_ps(p); }
 static inline void store(float* p, F x) { _mm512_storeu_ps(p, x); }
 static inline F load_n(const float* p, int n) { return _mm512_maskz_loadu_ps(mask_of(n), p); }
 static inline void store_n(float* p, F x, int n) { _mm512_mask_storeu_ps(p, mask_of(n), x); }
-static inline F keep_n(F x, int n) { return _mm512_maskz_mov_ps(mask_of(n), x); }
 static inline F add(F a, F b) { return _mm512_add_ps(a, b); }
 static inline F sub(F a, F b) { return _mm512_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm512_mul_ps(a, b); }
@@ -26,7 +36,9 @@ static inline F max(F a, F b) { return _mm512_max_ps(a, b); }
 static inline F min(F a, F b) { return _mm512_min_ps(a, b); }
 static inline F abs(F x) { return _mm512_abs_ps(x); }
 // x > y ? a : b
-static inline F if_greater(F x, F y, F a, F b) { return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), b, a); }
+static inline F if_greater(F x, F y, F a, F b) {
+  return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_GT_OQ), b, a);
+}
 static inline float sum(F x) {
   x = _mm512_add_ps(x, _mm512_permute_ps(x, 0x4e));
   x = _mm512_add_ps(x, _mm512_permute_ps(x, 0xb1));
@@ -43,7 +55,8 @@ static inline void sums_of_8(const F* x, float* sums) {
     const __m512d a = _mm512_castps_pd(pair[2 * i]), b = _mm512_castps_pd(pair[2 * i + 1]);
     four[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
   }
-  const F halves = _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));
+  const F halves =
+      _mm512_add_ps(_mm512_shuffle_f32x4(four[0], four[1], 0x44), _mm512_shuffle_f32x4(four[0], four[1], 0xee));
   const F all = _mm512_add_ps(halves, _mm512_shuffle_f32x4(halves, halves, 0xb1));
   _mm_storeu_ps(sums, _mm512_castps512_ps128(all));
   _mm_storeu_ps(sums + 4, _mm512_extractf32x4_ps(all, 2));
@@ -51,18 +64,20 @@ static inline void sums_of_8(const F* x, float* sums) {
 static inline F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // x 2^n, n whole
 static inline F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
-static inline bool all_zero(F x) { return _mm512_cmp_ps_mask(x, zero(), _CMP_NEQ_UQ) == 0; }
 // Two numbers in one lane, each rounded to its upper 16 bits (bfloat16).
-static inline F pack(F high, F low) {
+static inline F pack_bf16(F high, F low) {
   const __m512i half = _mm512_set1_epi32(0x8000);
-  const __m512i h = _mm512_add_epi32(_mm512_castps_si512(high), half), l = _mm512_add_epi32(_mm512_castps_si512(low), half);
+  const __m512i h = _mm512_add_epi32(_mm512_castps_si512(high), half);
+  const __m512i l = _mm512_add_epi32(_mm512_castps_si512(low), half);
   return _mm512_castsi512_ps(_mm512_or_si512(_mm512_and_si512(h, _mm512_set1_epi32(-65536)), _mm512_srli_epi32(l, 16)));
 }
-static inline F high_of(F x) { return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-65536))); }
+static inline F high_of(F x) {
+  return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(-65536)));
+}
 static inline F low_of(F x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
 
-// Appends the entries of x (n of them) that are not zero, or all of them, to a list: value, and index + step · its place.
-// May write up to L entries beyond the new end. Returns how many were added.
+// Appends the entries of x (n of them) that are not zero, or all of them, to a list: value, and index + step · its
+// place. May write up to L entries beyond the new end. Returns how many were added.
 static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
   const __m512 v = load_n(x, n);
   const __mmask16 keep = all ? mask_of(n) : static_cast<__mmask16>(_mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ));
@@ -87,7 +102,6 @@ static inline F load(const float* p) { return _mm256_loadu_ps(p); }
 static inline void store(float* p, F x) { _mm256_storeu_ps(p, x); }
 static inline F load_n(const float* p, int n) { return _mm256_maskload_ps(p, mask_of(n)); }
 static inline void store_n(float* p, F x, int n) { _mm256_maskstore_ps(p, mask_of(n), x); }
-static inline F keep_n(F x, int n) { return _mm256_and_ps(x, _mm256_castsi256_ps(mask_of(n))); }
 static inline F add(F a, F b) { return _mm256_add_ps(a, b); }
 static inline F sub(F a, F b) { return _mm256_sub_ps(a, b); }
 static inline F mul(F a, F b) { return _mm256_mul_ps(a, b); }
@@ -117,13 +131,15 @@ static inline F scale_by_power(F x, F n) {  // in two halves, so that 2^n may be
   x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
   return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
 }
-static inline bool all_zero(F x) { return _mm256_movemask_ps(_mm256_cmp_ps(x, zero(), _CMP_NEQ_UQ)) == 0; }
-static inline F pack(F high, F low) {
+static inline F pack_bf16(F high, F low) {
   const __m256i half = _mm256_set1_epi32(0x8000);
-  const __m256i h = _mm256_add_epi32(_mm256_castps_si256(high), half), l = _mm256_add_epi32(_mm256_castps_si256(low), half);
+  const __m256i h = _mm256_add_epi32(_mm256_castps_si256(high), half);
+  const __m256i l = _mm256_add_epi32(_mm256_castps_si256(low), half);
   return _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(h, _mm256_set1_epi32(-65536)), _mm256_srli_epi32(l, 16)));
 }
-static inline F high_of(F x) { return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-65536))); }
+static inline F high_of(F x) {
+  return _mm256_castsi256_ps(_mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(-65536)));
+}
 static inline F low_of(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
 
 static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
@@ -159,10 +175,6 @@ static inline F load_n(const float* p, int n) {
 static inline void store_n(float* p, F x, int n) {
   for (int i = 0; i < n; ++i) p[i] = x[i];
 }
-static inline F keep_n(F x, int n) {
-  for (int i = n; i < L; ++i) x[i] = 0.0f;
-  return x;
-}
 static inline F add(F a, F b) { return a + b; }
 static inline F sub(F a, F b) { return a - b; }
 static inline F mul(F a, F b) { return a * b; }
@@ -177,7 +189,9 @@ static inline F fnma(F a, F b, F c) { return c - a * b; }
 #if defined(__SSE2__)
 static inline F sqrt(F x) { return _mm_sqrt_ps(x); }
 #else
-static inline F sqrt(F x) { return F{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])}; }
+static inline F sqrt(F x) {
+  return F{__builtin_sqrtf(x[0]), __builtin_sqrtf(x[1]), __builtin_sqrtf(x[2]), __builtin_sqrtf(x[3])};
+}
 #endif
 #endif
 static inline F choose(I mask, F a, F b) { return (F)((mask & (I)a) | (~mask & (I)b)); }
@@ -198,8 +212,7 @@ static inline F scale_by_power(F x, F n) {
   x = x * (F)((half + 127) << 23);
   return x * (F)((rest + 127) << 23);
 }
-static inline bool all_zero(F x) { return x[0] == 0 && x[1] == 0 && x[2] == 0 && x[3] == 0; }
-static inline F pack(F high, F low) {
+static inline F pack_bf16(F high, F low) {
   return (F)((((U)high + 0x8000u) & 0xffff0000u) | (((U)low + 0x8000u) >> 16));
 }
 static inline F high_of(F x) { return (F)((U)x & 0xffff0000u); }
@@ -228,7 +241,8 @@ static inline F exp_near_one(F x) {
   return fma(p, mul(x, x), x);
 }
 
-// e^x to two units in the last place, clamped where float ends. NaN stays NaN: max and min give their second operand then.
+// e^x to two units in the last place, clamped where float ends. NaN stays NaN: max and min give their second operand
+// then.
 static inline F exp(F x) {
   x = min(set1(88.72f), max(set1(-104.0f), x));
   const F n = round(mul(x, set1(1.44269504f)));
@@ -238,9 +252,7 @@ static inline F exp(F x) {
 }
 
 // e^x - 1, where 1 would take the digits of a small x.
-static inline F expm1(F x) {
-  return if_greater(set1(0.34f), abs(x), exp_near_one(x), sub(exp(x), set1(1.0f)));
-}
+static inline F expm1(F x) { return if_greater(set1(0.34f), abs(x), exp_near_one(x), sub(exp(x), set1(1.0f))); }
 
 static inline F tanh(F x) {
   const F size = abs(x), square = mul(x, x);
@@ -257,8 +269,8 @@ static inline F tanh(F x) {
 
 static inline F sigmoid(F x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
 
-// A sum of many vectors. A float that has taken a million summands has lost four digits; so blocks of `kChain` are summed
-// plainly, and their sums with what rounding takes from them (Kahan 1965).
+// A sum of many vectors. A float that has taken a million summands has lost four digits; so blocks of `kChain` are
+// summed plainly, and their sums with what rounding takes from them (Kahan 1965).
 constexpr int kChain = 32;
 
 class LongSum {
@@ -285,7 +297,7 @@ class LongSum {
 
 // body(i, n) for the vectors of a range: n is L, or less for the last.
 template <typename Body>
-static inline __attribute__((always_inline)) void each_vector(std::int64_t count, const Body& body) {
+ADGAN_INLINE void each_vector(std::int64_t count, const Body& body) {
   std::int64_t i = 0;
   for (; i + L <= count; i += L) body(i, L);
   if (i < count) body(i, static_cast<int>(count - i));
@@ -293,12 +305,14 @@ static inline __attribute__((always_inline)) void each_vector(std::int64_t count
 
 // body(first, count) for blocks of kChain of a range.
 template <typename Body>
-static inline __attribute__((always_inline)) void each_block(std::int64_t count, const Body& body) {
-  for (std::int64_t first = 0; first < count; first += kChain) body(first, count - first < kChain ? count - first : kChain);
+ADGAN_INLINE void each_block(std::int64_t count, const Body& body) {
+  for (std::int64_t first = 0; first < count; first += kChain) {
+    body(first, count - first < kChain ? count - first : kChain);
+  }
 }
 
-static inline __attribute__((always_inline)) F load_up_to(const float* p, int n) { return n == L ? load(p) : load_n(p, n); }
-static inline __attribute__((always_inline)) void store_up_to(float* p, F x, int n) {
+ADGAN_INLINE F load_up_to(const float* p, int n) { return n == L ? load(p) : load_n(p, n); }
+ADGAN_INLINE void store_up_to(float* p, F x, int n) {
   if (n == L) {
     store(p, x);
   } else {

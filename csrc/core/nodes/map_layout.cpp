@@ -1,4 +1,4 @@
-#include "map_layout.h"
+#include "core/nodes/map_layout.h"
 
 #include <algorithm>
 
@@ -11,37 +11,35 @@ int whole(std::int64_t n) {
   return static_cast<int>(n);
 }
 
-constexpr int kPanel = 128;        // outputs of one piece: what a register block of the widest machine holds
-constexpr int kBlockFloats = 4096;  // of a block for one tap: half of a first-level cache of 32 KB
+constexpr int kPanel = 128;          // outputs of one piece: what a register block of the widest machine holds
+constexpr int kBlockFloats = 4096;   // of a block for one tap: half of a first-level cache of 32 KB
 constexpr int kBufferFloats = 4096;  // of the outputs of samples that pass together
-constexpr int kNarrow = 16;        // fewer output channels than this go by columns
+constexpr int kNarrow = 16;          // fewer output channels than this go by columns
 
-}  // namespace
-
-MapSpec MapSpec::of(const Layer& layer, const std::vector<Value>& values) {
-  const Shape &x = values[layer.inputs[0]].shape, &w = values[layer.inputs[1]].shape, &y = values[layer.output].shape;
+MapSpec linear_spec(const Layer& layer, const Shape& x, const Shape& w, const Shape& y) {
+  const bool transposed = layer.whole[0] != 0;
+  require(w.size() == 2 && !x.empty() && x.size() == y.size(), "a linear layer's shapes do not fit");
   MapSpec spec;
-  if (layer.op == Op::linear) {
-    const bool transposed = layer.whole[0] != 0;
-    require(w.size() == 2 && !x.empty() && x.size() == y.size(), "a linear layer's shapes do not fit");
-    spec.order = transposed ? Order::transposed_linear : Order::linear;
-    spec.inputs = whole(w[transposed ? 0 : 1]);
-    spec.outputs = whole(w[transposed ? 1 : 0]);
-    spec.groups = spec.taps = 1;
-    spec.input_positions = spec.output_positions = whole(product(x) / x.back());
-    require(x.back() == spec.inputs && y.back() == spec.outputs && product(y) / y.back() == spec.input_positions,
-            "a linear layer's shapes do not fit");
-    for (int p = 0; p < spec.input_positions; ++p) spec.pairs.push_back({p, p});
-    spec.first_pair = {0, spec.input_positions};
-    return spec;
-  }
+  spec.order = transposed ? MapSpec::Order::transposed_linear : MapSpec::Order::linear;
+  spec.inputs = whole(w[transposed ? 0 : 1]);
+  spec.outputs = whole(w[transposed ? 1 : 0]);
+  spec.groups = spec.taps = 1;
+  spec.input_positions = spec.output_positions = whole(product(x) / x.back());
+  require(x.back() == spec.inputs && y.back() == spec.outputs && product(y) / y.back() == spec.input_positions,
+          "a linear layer's shapes do not fit");
+  for (int p = 0; p < spec.input_positions; ++p) spec.connections.push_back({p, p});
+  spec.first_connection = {0, spec.input_positions};
+  return spec;
+}
+
+MapSpec convolution_spec(const Layer& layer, const Shape& x, const Shape& w, const Shape& y, bool transposed) {
   require(x.size() == 3 && w.size() == 4 && y.size() == 3, "a convolution's shapes do not fit");
-  const bool transposed = layer.op == Op::conv_transpose2d;
   const std::int64_t *stride = &layer.whole[0], *padding = stride + 2, *dilation = stride + 4, groups = stride[6];
   require(stride[0] > 0 && stride[1] > 0 && dilation[0] > 0 && dilation[1] > 0 && padding[0] >= 0 && padding[1] >= 0 &&
               groups > 0 && x[0] % groups == 0 && y[0] % groups == 0,
           "a convolution's settings are out of range");
-  spec.order = transposed ? Order::conv_transpose : Order::conv;
+  MapSpec spec;
+  spec.order = transposed ? MapSpec::Order::conv_transpose : MapSpec::Order::conv;
   spec.inputs = whole(x[0]);
   spec.outputs = whole(y[0]);
   spec.groups = whole(groups);
@@ -52,7 +50,7 @@ MapSpec MapSpec::of(const Layer& layer, const std::vector<Value>& values) {
   spec.output_positions = whole(y[1] * y[2]);
   for (std::int64_t i = 0; i < w[2]; ++i) {
     for (std::int64_t j = 0; j < w[3]; ++j) {
-      spec.first_pair.push_back(static_cast<int>(spec.pairs.size()));
+      spec.first_connection.push_back(static_cast<int>(spec.connections.size()));
       // The larger map's pixel is stride · (the smaller one's) + dilation · tap - padding.
       const Shape &small = transposed ? x : y, &large = transposed ? y : x;
       for (std::int64_t h = 0; h < small[1]; ++h) {
@@ -62,34 +60,48 @@ MapSpec MapSpec::of(const Layer& layer, const std::vector<Value>& values) {
           const std::int64_t left = v * stride[1] + j * dilation[1] - padding[1];
           if (left < 0 || left >= large[2]) continue;
           const int in_small = whole(h * small[2] + v), in_large = whole(top * large[2] + left);
-          spec.pairs.push_back(transposed ? Pair{in_small, in_large} : Pair{in_large, in_small});
+          spec.connections.push_back(transposed ? Connection{in_small, in_large} : Connection{in_large, in_small});
         }
       }
     }
   }
-  spec.first_pair.push_back(static_cast<int>(spec.pairs.size()));
+  spec.first_connection.push_back(static_cast<int>(spec.connections.size()));
   return spec;
 }
 
-std::int64_t MapSpec::natural(int group, int input, int tap, int output) const {
+}  // namespace
+
+MapSpec MapSpec::of(const Layer& layer, const std::vector<Value>& values) {
+  const Shape &x = values[layer.inputs[0]].shape, &w = values[layer.inputs[1]].shape, &y = values[layer.output].shape;
+  switch (static_cast<MapOp>(layer.op)) {
+    case MapOp::linear: return linear_spec(layer, x, w, y);
+    case MapOp::conv2d: return convolution_spec(layer, x, w, y, false);
+    case MapOp::conv_transpose2d: return convolution_spec(layer, x, w, y, true);
+  }
+  __builtin_unreachable();
+}
+
+std::int64_t MapSpec::index_in_module(int group, int input, int tap, int output) const {
   const std::int64_t group_inputs = inputs / groups, group_outputs = outputs / groups;
   switch (order) {
     case Order::linear: return output * group_inputs + input;
     case Order::transposed_linear: return input * group_outputs + output;
     case Order::conv: return ((group * group_outputs + output) * group_inputs + input) * taps + tap;
-    default: return ((group * group_inputs + input) * group_outputs + output) * taps + tap;
+    case Order::conv_transpose: return ((group * group_inputs + input) * group_outputs + output) * taps + tap;
   }
+  __builtin_unreachable();
 }
 
 namespace {
 
 // Taps in sets that share no output position.
 std::vector<std::vector<int>> sets_of_taps(const MapSpec& spec) {
-  std::vector<int> first_tap(static_cast<std::size_t>(spec.output_positions), -1), set(static_cast<std::size_t>(spec.taps));
+  std::vector<int> first_tap(static_cast<std::size_t>(spec.output_positions), -1),
+      set(static_cast<std::size_t>(spec.taps));
   for (int t = 0; t < spec.taps; ++t) set[t] = t;
   for (int t = 0; t < spec.taps; ++t) {
-    for (int i = spec.first_pair[t]; i < spec.first_pair[t + 1]; ++i) {
-      int& first = first_tap[spec.pairs[i].output];
+    for (int i = spec.first_connection[t]; i < spec.first_connection[t + 1]; ++i) {
+      int& first = first_tap[spec.connections[i].output];
       if (first < 0) first = t;
       const int from = set[t], to = set[first];
       if (from != to) std::replace(set.begin(), set.end(), std::max(from, to), std::min(from, to));
@@ -114,8 +126,8 @@ MapLayout::MapLayout(const MapSpec& given, bool as_rank1, int most) : spec(given
   columns = spec.taps > 1 && (outputs < kNarrow || spec.input_positions == 1);
   group_outputs = columns ? spec.taps * outputs : outputs;
   in_order = spec.input_positions == 1 && spec.groups == 1 && spec.output_positions == spec.taps &&
-             static_cast<int>(spec.pairs.size()) == spec.taps;
-  for (int t = 0; in_order && t < spec.taps; ++t) in_order = spec.pairs[t].output == t;
+             static_cast<int>(spec.connections.size()) == spec.taps;
+  for (int t = 0; in_order && t < spec.taps; ++t) in_order = spec.connections[t].output == t;
   if (columns) {
     add_pieces({});
   } else {
@@ -126,7 +138,7 @@ MapLayout::MapLayout(const MapSpec& given, bool as_rank1, int most) : spec(given
   }
   for (Piece& piece : pieces) set_output_rows(piece);
   std::vector<char> reached(static_cast<std::size_t>(spec.output_positions), 0);
-  for (const Pair& pair : spec.pairs) reached[pair.output] = 1;
+  for (const Connection& joined : spec.connections) reached[joined.output] = 1;
   covered = std::find(reached.begin(), reached.end(), 0) == reached.end();
 }
 
@@ -136,24 +148,24 @@ void MapLayout::add_pieces(const std::vector<int>& taps) {
   piece.taps = taps;
   std::vector<int> row_of(static_cast<std::size_t>(spec.output_positions), -1);
   for (int t : taps) {
-    piece.first_pair.push_back(static_cast<int>(piece.pairs.size()));
-    for (int i = spec.first_pair[t]; i < spec.first_pair[t + 1]; ++i) {
-      int& row = row_of[spec.pairs[i].output];
+    piece.first_connection.push_back(static_cast<int>(piece.connections.size()));
+    for (int i = spec.first_connection[t]; i < spec.first_connection[t + 1]; ++i) {
+      int& row = row_of[spec.connections[i].output];
       if (row < 0) {
         row = static_cast<int>(piece.positions.size());
-        piece.positions.push_back(spec.pairs[i].output);
+        piece.positions.push_back(spec.connections[i].output);
       }
-      piece.pairs.push_back({spec.pairs[i].input, row});
+      piece.connections.push_back({spec.connections[i].input, row});
     }
   }
   if (columns) {
-    piece.first_pair.push_back(0);
+    piece.first_connection.push_back(0);
     for (int p = 0; p < spec.input_positions; ++p) {
       piece.positions.push_back(p);
-      piece.pairs.push_back({p, p});
+      piece.connections.push_back({p, p});
     }
   }
-  piece.first_pair.push_back(static_cast<int>(piece.pairs.size()));
+  piece.first_connection.push_back(static_cast<int>(piece.connections.size()));
   const int panel = rank1 ? group_outputs : kPanel;
   MapShape& shape = piece.shape;
   shape.inputs = group_inputs;
@@ -161,7 +173,7 @@ void MapLayout::add_pieces(const std::vector<int>& taps) {
   shape.taps = columns ? 1 : static_cast<int>(taps.size());
   shape.stride = (shape.taps + (shape.taps > 1)) * shape.ld;
   shape.block = rank1 ? group_inputs : std::clamp(kBlockFloats / shape.ld, 1, group_inputs);
-  shape.blocks = (group_inputs + shape.block - 1) / shape.block;
+  shape.blocks = ceil_div(group_inputs, shape.block);
   shape.size = static_cast<std::int64_t>(group_inputs) * shape.stride;
   for (int group = 0; group < spec.groups; ++group) {
     for (int first = 0; first < group_outputs; first += panel) {
@@ -184,8 +196,8 @@ void MapLayout::set_output_rows(Piece& piece) const {
     for (int t = 0; t < piece.shape.taps; ++t) {
       int* const row = piece.output_row.data() + static_cast<std::size_t>(t) * all + s * each;
       std::fill_n(row, each, (first + piece.buffer_rows() - 1) * ld);
-      for (int i = piece.first_pair[t]; i < piece.first_pair[t + 1]; ++i) {
-        row[piece.pairs[i].input] = (first + piece.pairs[i].output) * ld;
+      for (int i = piece.first_connection[t]; i < piece.first_connection[t + 1]; ++i) {
+        row[piece.connections[i].input] = (first + piece.connections[i].output) * ld;
       }
     }
   }
@@ -211,19 +223,21 @@ void MapLayout::each_row(const F& f) const {
   }
 }
 
-void MapLayout::pack(const float* natural, float* packed) const {
+void MapLayout::pack(const float* unpacked, float* packed) const {
   std::fill(packed, packed + size_, 0.0f);
   each_row([&](std::int64_t to, int group, int input, int tap, int output, int count) {
-    const float* from = natural + spec.natural(group, input, tap, output);
-    const std::int64_t step = spec.natural(group, input, tap, output + 1) - spec.natural(group, input, tap, output);
+    const float* from = unpacked + spec.index_in_module(group, input, tap, output);
+    const std::int64_t step =
+        spec.index_in_module(group, input, tap, output + 1) - spec.index_in_module(group, input, tap, output);
     for (int n = 0; n < count; ++n) packed[to + n] = from[n * step];
   });
 }
 
-void MapLayout::add_unpacked(const float* packed, float* natural) const {
+void MapLayout::add_unpacked(const float* packed, float* unpacked) const {
   each_row([&](std::int64_t from, int group, int input, int tap, int output, int count) {
-    float* to = natural + spec.natural(group, input, tap, output);
-    const std::int64_t step = spec.natural(group, input, tap, output + 1) - spec.natural(group, input, tap, output);
+    float* to = unpacked + spec.index_in_module(group, input, tap, output);
+    const std::int64_t step =
+        spec.index_in_module(group, input, tap, output + 1) - spec.index_in_module(group, input, tap, output);
     for (int n = 0; n < count; ++n) to[n * step] += packed[from + n];
   });
 }

@@ -1,5 +1,6 @@
-// CPU kernels of the operators declared in adgan_fast/ops.py: checks, the split into blocks, registration. The maths is
-// in core/. Everything goes through torch's stable ABI, so one binary serves every torch from 2.11 on.
+// The operator adgan_fast::adam_step_ on the CPU (contract in adgan_fast/ops/adam.py): checks, the split into blocks,
+// registration. The maths is in core/. Everything goes through torch's stable ABI, so one binary serves every torch
+// from 2.11 on.
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -58,8 +59,8 @@ void check_shape(const Tensor& t, const char* name, std::size_t k, IntHeaderOnly
 void check_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tensors& exp_avg_sqs, const Tensors& grads,
                      const Tensors& initial, const std::vector<double>& lrs, const adgan::AdamRule& rule) {
   ADAM_CHECK(rule.step >= 1, "step must be 1 or more, got ", rule.step);
-  ADAM_CHECK(rule.beta1 >= 0 && rule.beta1 < 1 && rule.beta2 >= 0 && rule.beta2 < 1,
-             "betas must lie in [0, 1), got ", rule.beta1, " and ", rule.beta2);
+  ADAM_CHECK(rule.beta1 >= 0 && rule.beta1 < 1 && rule.beta2 >= 0 && rule.beta2 < 1, "betas must lie in [0, 1), got ",
+             rule.beta1, " and ", rule.beta2);
   ADAM_CHECK(rule.eps >= 0, "eps must not be negative, got ", rule.eps);
   ADAM_CHECK(initial.empty() || rule.step == 1, "initial is read at step 1 only; pass an empty list at step ",
              rule.step);
@@ -88,8 +89,7 @@ void check_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tenso
       const IntHeaderOnlyArrayRef sizes = p.sizes();
       const bool shared = initial[k].dim() != p.dim();
       check_like(initial[k], "initial", k, dtype);
-      check_shape(initial[k], "initial", k,
-                  shared ? IntHeaderOnlyArrayRef(sizes.data() + 1, sizes.size() - 1) : sizes);
+      check_shape(initial[k], "initial", k, shared ? IntHeaderOnlyArrayRef(sizes.data() + 1, sizes.size() - 1) : sizes);
     }
   }
 }

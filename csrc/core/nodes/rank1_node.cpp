@@ -1,4 +1,4 @@
-#include "rank1_node.h"
+#include "core/nodes/rank1_node.h"
 
 #include <algorithm>
 
@@ -90,12 +90,12 @@ class Rank1Node : public Node {
     }
     Rank1Update job{};
     job.ld = shape.ld;
-    job.history = run.step;
+    job.steps = run.step;
     job.old_slots = run.step == 1 ? 0 : *history.slots;
     job.slots = history.add(run.act + at_.x, dy, job.old_slots);
     job.adam = run.adam;
-    job.packed = at_.packed;
-    job.keep = run.keep_weights || !(at_.moves_latent && run.adam.last);
+    job.compact = at_.compact;
+    job.keep = run.keep_weights || !(at_.moves_latent && run.adam.last_step);
     for (int s = 0; s < run.step; ++s) job.g[s] = history.g(s);
     float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx;
     float* const y = run.next_act + at_.y;
@@ -111,19 +111,18 @@ class Rank1Node : public Node {
       const float* const theta = run.theta + at_.weights + static_cast<std::int64_t>(row) * shape.ld;
       job.rows = std::min(kRows, inputs - row);
       for (int s = 0; s < run.step; ++s) job.x[s] = history.x(s) + row;
-      job.change = run.change + at_.change + static_cast<std::int64_t>(at_.packed ? row / 2 : row) * shape.ld;
+      job.change = run.change + at_.change + static_cast<std::int64_t>(at_.compact ? row / 2 : row) * shape.ld;
       if (dx) {
         const float* const g = job.g[run.step - 1];
         run.kernels->rank1_backward(job.rows, outputs, shape.ld, theta, dy, dx + row, at_.add_dx);
-        if (at_.packed) {
-          run.kernels->rank1_backward_packed(job.rows, job.old_slots, shape.ld, job.change, g, dx + row);
+        if (at_.compact) {
+          run.kernels->rank1_backward_compact(job.rows, job.old_slots, shape.ld, job.change, g, dx + row);
         } else {
           run.kernels->rank1_backward(job.rows, job.old_slots, shape.ld, job.change, g, dx + row, true);
         }
       }
       if (at_.moves_latent) {
-        const State z{run.latent.old + row, run.latent.value + row, run.latent.first + row, run.latent.second + row};
-        run.kernels->adam(z, dx + row, job.rows, run.adam_latent);
+        run.kernels->adam(run.latent.at(row), dx + row, job.rows, run.adam_latent);
         job.next = run.latent.value + row;
         run.kernels->rank1_forward(job.rows, outputs, shape.ld, theta, job.next, y);
       }
@@ -153,8 +152,8 @@ class Rank1Node : public Node {
 
 std::int64_t rank1_history_size(const MapLayout& layout, std::int64_t steps) { return History::size(layout, steps); }
 
-std::int64_t rank1_change_size(const MapLayout& layout, bool packed) {
-  return static_cast<std::int64_t>(packed ? (layout.group_inputs + 1) / 2 : layout.group_inputs) *
+std::int64_t rank1_change_size(const MapLayout& layout, bool compact) {
+  return static_cast<std::int64_t>(compact ? ceil_div(layout.group_inputs, 2) : layout.group_inputs) *
          layout.pieces[0].shape.ld;
 }
 

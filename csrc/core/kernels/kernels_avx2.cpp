@@ -1,8 +1,7 @@
 // The kernels for avx2. The target holds for this region alone: what the headers above define stays plain.
-#include "kernels.h"
-#include "op.h"
-
 #include <cmath>
+
+#include "core/kernels/kernels.h"
 
 #if ADGAN_X86
 #include <immintrin.h>
@@ -16,11 +15,7 @@
 #endif
 
 namespace adgan::avx2 {
-#include "simd.inl"
-#include "maps.inl"
-#include "rank1.inl"
-#include "elementwise.inl"
-#include "table.inl"
+#include "core/kernels/all.inl"
 }  // namespace adgan::avx2
 
 #if defined(__clang__)

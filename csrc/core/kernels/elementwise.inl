@@ -24,10 +24,12 @@ static void add_to(const float* x, float* out, std::int64_t n) {
   });
 }
 
-static void affine_rows(const float* x, float* out, int positions, int channels, const float* scale, const float* shift) {
+static void affine_rows(const float* x, float* out, int positions, int channels, const float* scale,
+                        const float* shift) {
   for (int p = 0; p < positions; ++p, x += channels, out += channels) {
     each_vector(channels, [&](std::int64_t c, int lanes) {
-      store_up_to(out + c, fma(load_up_to(x + c, lanes), load_up_to(scale + c, lanes), load_up_to(shift + c, lanes)), lanes);
+      store_up_to(out + c, fma(load_up_to(x + c, lanes), load_up_to(scale + c, lanes), load_up_to(shift + c, lanes)),
+                  lanes);
     });
   }
 }
@@ -60,32 +62,30 @@ static inline float softplus(float x, float beta, float threshold) {
   return x * beta > threshold ? x : std::log1p(std::exp(x * beta)) / beta;
 }
 
-static void activate(int op, const double* numbers, const float* x, float* y, std::int64_t n) {
+static void activate(ActivationOp op, const double* numbers, const float* x, float* y, std::int64_t n) {
   const auto apply = [&](const auto& f) __attribute__((always_inline)) {
     each_vector(n, [&](std::int64_t i, int lanes) { store_up_to(y + i, f(load_up_to(x + i, lanes)), lanes); });
   };
   const F a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
   const F c = set1(static_cast<float>(numbers[2]));
-  switch (static_cast<Op>(op)) {
-    case Op::relu: return apply([&](F v) { return if_greater(zero(), v, zero(), v); });  // NaN stays NaN
-    case Op::leaky_relu: return apply([&](F v) { return if_greater(v, zero(), v, mul(v, a)); });
-    case Op::tanh: return apply([&](F v) { return tanh(v); });
-    case Op::sigmoid: return apply([&](F v) { return sigmoid(v); });
-    case Op::silu: return apply([&](F v) { return mul(v, sigmoid(v)); });
-    case Op::scale_shift: return apply([&](F v) { return add(mul(v, a), b); });
-    case Op::elu:  // alpha, scale, input scale
-      return apply([&](F v) {
-        return if_greater(v, zero(), mul(v, b), mul(mul(a, b), expm1(mul(v, c))));
-      });
-    default:
+  switch (op) {
+    case ActivationOp::relu: return apply([&](F v) { return if_greater(zero(), v, zero(), v); });  // NaN stays NaN
+    case ActivationOp::leaky_relu: return apply([&](F v) { return if_greater(v, zero(), v, mul(v, a)); });
+    case ActivationOp::tanh: return apply([&](F v) { return tanh(v); });
+    case ActivationOp::sigmoid: return apply([&](F v) { return sigmoid(v); });
+    case ActivationOp::silu: return apply([&](F v) { return mul(v, sigmoid(v)); });
+    case ActivationOp::scale_shift: return apply([&](F v) { return add(mul(v, a), b); });
+    case ActivationOp::elu:  // alpha, scale, input scale
+      return apply([&](F v) { return if_greater(v, zero(), mul(v, b), mul(mul(a, b), expm1(mul(v, c)))); });
+    case ActivationOp::softplus:
       for (std::int64_t i = 0; i < n; ++i) {
         y[i] = softplus(x[i], static_cast<float>(numbers[0]), static_cast<float>(numbers[1]));
       }
   }
 }
 
-static void activate_backward(int op, const double* numbers, const float* x, const float* y, const float* g, float* gx,
-                              bool add_to_gx, std::int64_t n) {
+static void activate_backward(ActivationOp op, const double* numbers, const float* x, const float* y, const float* g,
+                              float* gx, bool add_to_gx, std::int64_t n) {
   const auto apply = [&](const auto& f) __attribute__((always_inline)) {
     each_vector(n, [&](std::int64_t i, int lanes) {
       F to = f(i, lanes, load_up_to(g + i, lanes));
@@ -95,33 +95,34 @@ static void activate_backward(int op, const double* numbers, const float* x, con
   };
   const F one = set1(1.0f), a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
   const F c = set1(static_cast<float>(numbers[2]));
-  switch (static_cast<Op>(op)) {
-    case Op::relu:
+  switch (op) {
+    case ActivationOp::relu:
       return apply([&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(y + i, k), zero(), gi, zero()); });
-    case Op::leaky_relu:
-      return apply([&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(x + i, k), zero(), gi, mul(gi, a)); });
-    case Op::tanh:
+    case ActivationOp::leaky_relu:
+      return apply(
+          [&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(x + i, k), zero(), gi, mul(gi, a)); });
+    case ActivationOp::tanh:
       return apply([&](std::int64_t i, int k, F gi) {
         const F v = load_up_to(y + i, k);
         return mul(gi, fnma(v, v, one));
       });
-    case Op::sigmoid:
+    case ActivationOp::sigmoid:
       return apply([&](std::int64_t i, int k, F gi) {
         const F v = load_up_to(y + i, k);
         return mul(gi, mul(sub(one, v), v));
       });
-    case Op::silu:
+    case ActivationOp::silu:
       return apply([&](std::int64_t i, int k, F gi) {
         const F v = load_up_to(x + i, k), s = sigmoid(v);
         return mul(gi, mul(s, fma(v, sub(one, s), one)));
       });
-    case Op::scale_shift: return apply([&](std::int64_t, int, F gi) { return mul(gi, a); });
-    case Op::elu:
+    case ActivationOp::scale_shift: return apply([&](std::int64_t, int, F gi) { return mul(gi, a); });
+    case ActivationOp::elu:
       return apply([&](std::int64_t i, int k, F gi) {
         const F v = load_up_to(x + i, k);
         return mul(gi, if_greater(v, zero(), b, mul(mul(mul(a, b), c), exp(mul(v, c)))));
       });
-    default:  // softplus: beta, threshold
+    case ActivationOp::softplus:  // beta, threshold
       return apply([&](std::int64_t i, int k, F gi) {
         const F v = mul(load_up_to(x + i, k), a);
         return mul(gi, if_greater(v, b, one, sigmoid(v)));
@@ -131,7 +132,7 @@ static void activate_backward(int op, const double* numbers, const float* x, con
 
 // Σ term(i, lanes) over n numbers, each vector once. What a search gains may be a small part of it: few roundings.
 template <typename Term>
-static inline __attribute__((always_inline)) float sum_of(std::int64_t n, const Term& term) {
+ADGAN_INLINE float sum_of(std::int64_t n, const Term& term) {
   constexpr std::int64_t kBlock = 4 * L;
   LongSum total;
   for (std::int64_t first = 0; first < n; first += kBlock) {

@@ -1,4 +1,4 @@
-#include "map_node.h"
+#include "core/nodes/map_node.h"
 
 #include <algorithm>
 
@@ -6,9 +6,7 @@ namespace adgan {
 
 namespace {
 
-int up(int n, int by) { return (n + by - 1) / by; }
-
-constexpr int kShare = 16;  // channels, which are listed so many at a time: a thread takes a multiple of them
+constexpr int kShare = 16;  // channels are listed so many at a time: a thread takes a multiple of them
 
 // Lists and buffers in a node's scratch.
 struct Scratch {
@@ -54,7 +52,7 @@ class MapNode : public Node {
   void prepare(Run& run) const override {
     at_.bias_sums.clear(run);
     if (at_.source != MapPlaces::Source::prepared) return;
-    layout_.pack(run.state.old + at_.natural, run.prepared + at_.weights);
+    layout_.pack(run.state.old + at_.unpacked, run.prepared + at_.weights);
     if (run.gradient && at_.gradient >= 0) std::fill_n(run.prepared + at_.gradient, layout_.packed_size(), 0.0f);
   }
 
@@ -69,12 +67,13 @@ class MapNode : public Node {
                                at_.bias_of(run));
       });
     }
-    const int groups = up(run.samples, layout_.together), pieces = static_cast<int>(layout_.pieces.size());
-    const int parts = layout_.columns ? 1 : std::min(pieces, up(run.team->threads(), groups));  // columns meet in y
+    const int groups = ceil_div(run.samples, layout_.together), pieces = static_cast<int>(layout_.pieces.size());
+    const int parts =
+        layout_.columns ? 1 : std::min(pieces, ceil_div(run.team->threads(), groups));  // columns meet in y
     run.team->each(groups * parts, [&](int i, int thread) {
       const int first = i / parts * layout_.together, part = i % parts;
-      forward_some(run.of_sample(first, thread), std::min(layout_.together, run.samples - first),
-                   part * pieces / parts, (part + 1) * pieces / parts);
+      forward_some(run.of_sample(first, thread), std::min(layout_.together, run.samples - first), part * pieces / parts,
+                   (part + 1) * pieces / parts);
     });
   }
 
@@ -89,8 +88,8 @@ class MapNode : public Node {
     }
     if (at_.dx < 0 && !learns(run)) return;
     const int threads = run.team->threads(), inputs = layout_.group_inputs;
-    const int share = threads == 1 ? inputs : up(up(inputs, 2 * threads), kShare) * kShare;
-    run.team->each(up(inputs, share), [&](int i, int thread) {
+    const int share = threads == 1 ? inputs : ceil_div(ceil_div(inputs, 2 * threads), kShare) * kShare;
+    run.team->each(ceil_div(inputs, share), [&](int i, int thread) {
       const int channel = i * share, channels = std::min(share, inputs - channel);
       for (int first = 0; first < run.samples; first += layout_.together) {
         backward_some(run.of_sample(first, thread), std::min(layout_.together, run.samples - first), channel, channels);
@@ -101,7 +100,7 @@ class MapNode : public Node {
   void finish(Run& run) const override {
     at_.bias_sums.add_up(run);
     if (run.gradient && at_.source == MapPlaces::Source::prepared && at_.gradient >= 0) {
-      layout_.add_unpacked(run.prepared + at_.gradient, run.gradient + at_.natural_gradient);
+      layout_.add_unpacked(run.prepared + at_.gradient, run.gradient + at_.unpacked_gradient);
     }
   }
 
@@ -130,8 +129,9 @@ class MapNode : public Node {
         }
       }
       for (int s = 0; s < samples; ++s) fill_buffer(piece, bias, scratch.buffer + s * piece.buffer_size());
-      run.kernels->map_forward(piece.shape, source(run) + piece.offset, piece.pairs.data(), piece.first_pair.data(),
-                               scratch.rows, samples, spec.input_positions, piece.buffer_rows(), scratch.buffer);
+      run.kernels->map_forward(piece.shape, source(run) + piece.offset, piece.connections.data(),
+                               piece.first_connection.data(), scratch.rows, samples, spec.input_positions,
+                               piece.buffer_rows(), scratch.buffer);
       for (int s = 0; s < samples; ++s) put(piece, scratch.buffer + s * piece.buffer_size(), y + s * run.act_stride);
     }
   }
@@ -164,7 +164,7 @@ class MapNode : public Node {
       MapBackward job{};
       job.channels = channels;
       job.weights = source(run) + row;
-      job.packed = at_.packed;
+      job.compact = at_.compact;
       job.learn = learns(run);
       if (job.learn) {
         if (at_.source == MapPlaces::Source::prepared) {
@@ -172,8 +172,7 @@ class MapNode : public Node {
         } else if (at_.gradient >= 0) {
           job.gradient = run.gradient + at_.gradient + row;
         } else {
-          const std::int64_t at = at_.weights + row;
-          job.state = {run.state.old + at, run.state.value + at, run.state.first + at, run.state.second + at};
+          job.state = run.state.at(at_.weights + row);
         }
       }
       job.lists = scratch.by_channel;
@@ -205,8 +204,9 @@ class MapNode : public Node {
     switch (at_.source) {
       case MapPlaces::Source::state: return run.state.old + at_.weights;
       case MapPlaces::Source::prepared: return run.prepared + at_.weights;
-      default: return run.fixed + at_.weights;
+      case MapPlaces::Source::fixed: return run.fixed + at_.weights;
     }
+    __builtin_unreachable();
   }
 
   // A piece's outputs before any tap: the bias, or zero, and zero in the padding.
@@ -236,9 +236,9 @@ class MapNode : public Node {
       const int tap = (piece.first_output + n) / outputs, channel = (piece.first_output + n) % outputs;
       const int count = std::min(piece.shape.outputs - n, outputs - channel);
       const std::size_t first = static_cast<std::size_t>(piece.group) * outputs + channel;
-      for (int i = spec.first_pair[tap]; i < spec.first_pair[tap + 1]; ++i) {
-        f(static_cast<std::size_t>(spec.pairs[i].input) * piece.shape.ld + n,
-          static_cast<std::size_t>(spec.pairs[i].output) * spec.outputs + first, count);
+      for (int i = spec.first_connection[tap]; i < spec.first_connection[tap + 1]; ++i) {
+        f(static_cast<std::size_t>(spec.connections[i].input) * piece.shape.ld + n,
+          static_cast<std::size_t>(spec.connections[i].output) * spec.outputs + first, count);
       }
       n += count;
     }
@@ -251,9 +251,8 @@ class MapNode : public Node {
         for (int n = 0; n < count; ++n) y[to + n] += buffer[from + n];
       });
     } else {
-      each_output_row(piece, [&](std::size_t from, std::size_t to) {
-        std::copy_n(buffer + from, piece.shape.outputs, y + to);
-      });
+      each_output_row(
+          piece, [&](std::size_t from, std::size_t to) { std::copy_n(buffer + from, piece.shape.outputs, y + to); });
     }
   }
 
@@ -263,7 +262,8 @@ class MapNode : public Node {
       std::fill_n(buffer, piece.buffer_size(), 0.0f);
       each_column(piece, [&](std::size_t to, std::size_t from, int count) {
         int n = 0;
-        do buffer[to + n] = dy[from + n]; while (++n < count);
+        do buffer[to + n] = dy[from + n];
+        while (++n < count);
       });
       return;
     }

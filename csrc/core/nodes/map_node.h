@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "map_layout.h"
+#include "core/nodes/map_layout.h"
 
 namespace adgan {
 
@@ -13,13 +13,14 @@ struct MapPlaces {
   bool add_dx;
   bool gated;  // x is zero only where its gradient does not matter (behind a ReLU)
   enum class Source { state, prepared, fixed } source;
-  std::int64_t weights;    // in the source
-  std::int64_t gradient;   // in Run::gradient (state), or in Run::prepared (prepared); -1: updated in place
-  std::int64_t natural = 0, natural_gradient = 0;  // of prepared weights: where they come from, where the gradient goes
+  std::int64_t weights;   // in the source
+  std::int64_t gradient;  // in Run::gradient (state), or in Run::prepared (prepared); -1: updated in place
+  std::int64_t unpacked = 0,
+               unpacked_gradient = 0;  // of prepared weights: where they are from, where the gradient goes
   std::int64_t bias = -1;
   bool bias_fixed = false;
-  SampleSums bias_sums;  // its gradient
-  bool packed = false;        // the moments, or a rank-1 layer's change, in 16 bits
+  SampleSums bias_sums;                    // its gradient
+  bool compact = false;                    // the moments, or a rank-1 layer's change, in 16 bits
   std::int64_t history = -1, change = -1;  // of a rank-1 layer
   bool moves_latent = false;
 

@@ -1,11 +1,10 @@
-// Weight matrices that meet one row of input: y = x W. Their gradient is an outer product, so the moments are rebuilt
-// from the inputs and output gradients of the steps so far instead of being stored, and of w = θ₀ + Δ the change alone is
-// kept, for the columns that ever had a gradient.
+// Weight matrices that meet one row of input: y = x W. Their gradient is an outer product (rank 1), so moments are
+// rebuilt from the inputs and output gradients of the steps so far instead of being stored, and of w = θ₀ + Δ the
+// change alone is kept, for the columns that ever had a gradient.
 
 // R rows; what comes after them is fetched into the second-level cache.
 template <int R>
-static inline __attribute__((always_inline)) void rank1_forward_rows(int outputs, int ld, const float* w, const float* x,
-                                                                     float* out) {
+ADGAN_INLINE void rank1_forward_rows(int outputs, int ld, const float* w, const float* x, float* out) {
   F xs[R];
   ADGAN_UNROLL
   for (int r = 0; r < R; ++r) xs[r] = set1(x[r]);
@@ -22,14 +21,18 @@ static inline __attribute__((always_inline)) void rank1_forward_rows(int outputs
 
 static void rank1_forward(int inputs, int outputs, int ld, const float* weights, const float* x, float* out) {
   int k = 0;
-  for (; k + 8 <= inputs; k += 8) rank1_forward_rows<8>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
+  for (; k + 8 <= inputs; k += 8) {
+    rank1_forward_rows<8>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
+  }
   for (; k < inputs; ++k) rank1_forward_rows<1>(outputs, ld, weights + static_cast<std::int64_t>(k) * ld, x + k, out);
 }
 
 constexpr int kMostOutputs = 4096;  // in one plain sum; more are summed in parts, since rounding grows with the length
 
-static void rank1_backward(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx, bool add_to_gx) {
-  for (; outputs > kMostOutputs; outputs -= kMostOutputs, weights += kMostOutputs, g += kMostOutputs, add_to_gx = true) {
+static void rank1_backward(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx,
+                           bool add_to_gx) {
+  for (; outputs > kMostOutputs;
+       outputs -= kMostOutputs, weights += kMostOutputs, g += kMostOutputs, add_to_gx = true) {
     rank1_backward(inputs, kMostOutputs, ld, weights, g, gx, add_to_gx);
   }
   for (int k = 0; k < inputs; k += 4) {
@@ -53,10 +56,10 @@ static void rank1_backward(int inputs, int outputs, int ld, const float* weights
   }
 }
 
-// gx += Δ g, where Δ is packed.
-static void rank1_backward_packed(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx) {
+// gx += Δ g, where Δ is compact.
+static void rank1_backward_compact(int inputs, int outputs, int ld, const float* weights, const float* g, float* gx) {
   for (; outputs > kMostOutputs; outputs -= kMostOutputs, weights += kMostOutputs, g += kMostOutputs) {
-    rank1_backward_packed(inputs, kMostOutputs, ld, weights, g, gx);
+    rank1_backward_compact(inputs, kMostOutputs, ld, weights, g, gx);
   }
   for (int k = 0; k < inputs; k += 8) {
     const int rows = inputs - k < 8 ? inputs - k : 8;
@@ -85,10 +88,10 @@ static void rank1_backward_packed(int inputs, int outputs, int ld, const float* 
 }
 
 // R rows at T steps. M = Σ β₁^(T-1-s) x_s g_s and V = Σ β₂^(T-1-s) x_s² g_s², as Adam's recurrences give them.
-template <int R, int T, bool PACKED>
-static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& job, int row) {
+template <int R, int T, bool COMPACT>
+ADGAN_INLINE void rank1_rows(const Rank1Update& job, int row) {
   const AdamVectors adam(job.adam);
-  float* const change = job.change + static_cast<std::int64_t>(PACKED ? row / 2 : row) * job.ld;
+  float* const change = job.change + static_cast<std::int64_t>(COMPACT ? row / 2 : row) * job.ld;
   float* const out = job.out;
   const float* g_of[T];
   for (int s = 0; s < T; ++s) g_of[s] = job.g[s];
@@ -103,7 +106,7 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     }
     next[r] = set1(job.next ? job.next[row + r] : 0.0f);
   }
-  const std::int64_t ahead = static_cast<std::int64_t>(PACKED ? job.rows / 2 : job.rows) * job.ld;  // rows to come
+  const std::int64_t ahead = static_cast<std::int64_t>(COMPACT ? job.rows / 2 : job.rows) * job.ld;  // rows to come
   each_vector(job.slots, [&](std::int64_t n, int lanes) {
     F m[R], v[R];
     ADGAN_UNROLL
@@ -120,45 +123,45 @@ static inline __attribute__((always_inline)) void rank1_rows(const Rank1Update& 
     F delta[2] = {zero(), zero()};
     ADGAN_UNROLL
     for (int r = 0; r < R; ++r) {
-      float* const at = change + (PACKED ? 0 : r) * static_cast<std::int64_t>(job.ld) + n;
-      if (!PACKED || r == 0) {
+      float* const at = change + (COMPACT ? 0 : r) * static_cast<std::int64_t>(job.ld) + n;
+      if (!COMPACT || r == 0) {
         delta[r] = T == 1 || known <= 0 ? zero() : known >= L ? load(at) : load_n(at, known);
         if (T > 1) __builtin_prefetch(at + ahead, 0, 2);
       }
-      if (PACKED && r == 0) {
+      if (COMPACT && r == 0) {
         delta[1] = low_of(delta[0]);
         delta[0] = high_of(delta[0]);
       }
       delta[r] = T == 1 ? moved_first(delta[r], m[r], adam) : moved(delta[r], m[r], v[r], adam);
-      if (!PACKED && job.keep) store_up_to(at, delta[r], lanes);
+      if (!COMPACT && job.keep) store_up_to(at, delta[r], lanes);
       y = fma(next[r], delta[r], y);
     }
-    if (PACKED && job.keep) store_up_to(change + n, pack(delta[0], delta[1]), lanes);
+    if (COMPACT && job.keep) store_up_to(change + n, pack_bf16(delta[0], delta[1]), lanes);
     if (out) store_up_to(out + n, y, lanes);
   });
 }
 
-template <int T, bool PACKED>
+template <int T, bool COMPACT>
 static void rank1_steps(const Rank1Update& job) {
   int row = 0;
-  for (; row + 2 <= job.rows; row += 2) rank1_rows<2, T, PACKED>(job, row);
-  if (row < job.rows) rank1_rows<1, T, PACKED>(job, row);
+  for (; row + 2 <= job.rows; row += 2) rank1_rows<2, T, COMPACT>(job, row);
+  if (row < job.rows) rank1_rows<1, T, COMPACT>(job, row);
 }
 
-template <bool PACKED>
-static void rank1_history(const Rank1Update& job) {
-  switch (job.history) {
-    case 1: return rank1_steps<1, PACKED>(job);
-    case 2: return rank1_steps<2, PACKED>(job);
-    case 3: return rank1_steps<3, PACKED>(job);
-    case 4: return rank1_steps<4, PACKED>(job);
-    case 5: return rank1_steps<5, PACKED>(job);
-    case 6: return rank1_steps<6, PACKED>(job);
-    case 7: return rank1_steps<7, PACKED>(job);
-    default: return rank1_steps<8, PACKED>(job);
+template <bool COMPACT>
+static void rank1_by_steps(const Rank1Update& job) {
+  switch (job.steps) {
+    case 1: return rank1_steps<1, COMPACT>(job);
+    case 2: return rank1_steps<2, COMPACT>(job);
+    case 3: return rank1_steps<3, COMPACT>(job);
+    case 4: return rank1_steps<4, COMPACT>(job);
+    case 5: return rank1_steps<5, COMPACT>(job);
+    case 6: return rank1_steps<6, COMPACT>(job);
+    case 7: return rank1_steps<7, COMPACT>(job);
+    default: return rank1_steps<8, COMPACT>(job);
   }
 }
 
 static void rank1_update(const Rank1Update& job) {
-  return job.packed ? rank1_history<true>(job) : rank1_history<false>(job);
+  return job.compact ? rank1_by_steps<true>(job) : rank1_by_steps<false>(job);
 }

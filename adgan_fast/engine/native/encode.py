@@ -1,0 +1,146 @@
+"""A Program as the flat lists that csrc/core/program.cpp reads."""
+
+from __future__ import annotations
+
+import weakref
+from typing import NamedTuple, get_args
+
+from ...generator.program import Kind, Layer, Program
+
+KINDS = get_args(Kind)
+"""In the order of csrc/core/modes.h."""
+
+
+class Fields(NamedTuple):
+    """What a layer brings: how many inputs, and which attributes as whole and as real numbers.
+
+    whole: attributes, and how many numbers each is; None: any number.
+    """
+
+    inputs: int
+    whole: tuple[tuple[str, int | None], ...] = ()
+    real: tuple[str, ...] = ()
+
+
+_WINDOW = (("stride", 2), ("padding", 2), ("dilation", 2), ("groups", 1))
+
+LAYERS = {
+    "linear": Fields(3, (("transposed", 1),)),  # not the layer's own: see `encode`
+    "conv2d": Fields(3, _WINDOW),
+    "conv_transpose2d": Fields(3, _WINDOW),
+    "batch_norm": Fields(5, real=("eps",)),
+    "relu": Fields(1),
+    "leaky_relu": Fields(1, real=("slope",)),
+    "tanh": Fields(1),
+    "sigmoid": Fields(1),
+    "elu": Fields(1, real=("alpha", "scale", "input_scale")),
+    "softplus": Fields(1, real=("beta", "threshold")),
+    "silu": Fields(1),
+    "scale_shift": Fields(1, real=("scale", "shift")),
+    "add": Fields(2, real=("alpha",)),
+    "mul": Fields(2),
+    "div": Fields(2),
+    "reshape": Fields(1),
+    "permute": Fields(1, (("dims", None),)),
+    "upsample_nearest": Fields(1, (("scale", 2),)),
+    "pixel_shuffle": Fields(1, (("factor", 1),)),
+}
+"""The layers that C++ knows, in the order of csrc/core/layers.h."""
+
+OPS = tuple(LAYERS)
+
+
+def arity(op: str) -> tuple[int, int, int]:
+    """Inputs, whole numbers and real numbers of a layer; -1: any number."""
+    fields = LAYERS[op]
+    counts = [count for _, count in fields.whole]
+    return fields.inputs, -1 if None in counts else sum(n or 0 for n in counts), len(fields.real)
+
+
+class Encoded(NamedTuple):
+    """A program as two lists.
+
+    Attributes:
+        code: the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers,
+            and each as (op, output, number of inputs, *inputs, number of whole numbers, *them, number of real ones).
+            An absent input is -1.
+        numbers: the real ones in order.
+    """
+
+    code: list[int]
+    numbers: list[float]
+
+
+_encoded: dict[int, Encoded] = {}
+
+
+def encoded(program: Program) -> Encoded:
+    """`encode`, once for each program that lives."""
+    key = id(program)
+    if key not in _encoded:
+        _encoded[key] = encode(program)
+        weakref.finalize(program, _encoded.pop, key, None)
+    return _encoded[key]
+
+
+def encode(program: Program) -> Encoded:
+    """Encode a program of which nothing is `unknown`.
+
+    A linear layer whose weight is a stored matrix's transpose takes the matrix, and says so (`transposed`).
+    """
+    code, numbers = [len(program.values)], []
+    for value in program.values:
+        code += [KINDS.index(value.kind), value.index, len(value.shape), *value.shape]
+    code += [program.latent, program.output]
+    layers = [_encode(program, layer) for layer in program.layers]
+    used = {i for layer in layers for i in layer.inputs} | {program.output}
+    layers = [layer for layer in layers if layer.output in used]  # without transposes that their layers do themselves
+    code.append(len(layers))
+    for op, inputs, output, whole, real in layers:
+        code += [op, output, len(inputs), *inputs, len(whole), *whole, len(real)]
+        numbers += real
+    return Encoded(code, numbers)
+
+
+class _Layer(NamedTuple):
+    op: int
+    inputs: list[int]
+    output: int
+    whole: list[int]
+    real: list[float]
+
+
+def _encode(program: Program, layer: Layer) -> _Layer:
+    attrs, inputs = layer.attrs, [-1 if i is None else i for i in layer.inputs]
+    if layer.op == "linear":
+        source = _transposed(program, layer, inputs[1])
+        attrs = {"transposed": int(source is not None)}
+        inputs[1] = inputs[1] if source is None else source
+    whole: list[int] = []
+    for name, _ in LAYERS[layer.op].whole:
+        whole += attrs[name] if isinstance(attrs[name], (tuple, list)) else [attrs[name]]
+    real = [float(attrs[name]) for name in LAYERS[layer.op].real]
+    return _Layer(OPS.index(layer.op), inputs, layer.output, whole, real)
+
+
+def unknown(program: Program) -> str | None:
+    """What of a program the C++ code does not know, by the layer's name; None if it knows all."""
+    for layer in program.layers:
+        if layer.op not in LAYERS:
+            return f"layer {layer.name!r}: {layer.op} is not in the C++ engine"
+        if layer.op in ("linear", "conv2d", "conv_transpose2d", "batch_norm"):
+            for i in layer.inputs[1:3]:
+                if i is not None and program.values[i].kind == "weight" and _transposed(program, layer, i) is None:
+                    return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
+    return None
+
+
+def _transposed(program: Program, layer: Layer, weight: int) -> int | None:
+    """The stored matrix whose transpose a linear layer's weight is, if it is that."""
+    for maker in program.layers:
+        if maker.output == weight and layer.op == "linear" and layer.inputs[1] == weight:
+            source = maker.inputs[0]
+            assert source is not None
+            if maker.op == "permute" and maker.attrs["dims"] == (1, 0):
+                return source if program.values[source].kind in ("parameter", "constant") else None
+    return None
