@@ -112,6 +112,17 @@ class Learned(nn.Module):
         return x * (1.3 + self.gain) - self.image
 
 
+class Divided(nn.Module):
+    """Each channel divided by a learned number."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (3 + self.gain)
+
+
 class View(nn.Module):
     def __init__(self, *shape: int):
         super().__init__()
@@ -409,6 +420,10 @@ def families() -> dict[str, Case]:
             nn.Conv2d(3, 3, 3, padding=1, bias=False), Learned((3, 4, 6)), nn.Tanh(),
         ),
         Case(randomise(StyleLike(), 12), (4,), (3, 3, 3), "learned constant input"),
+        _sequential(
+            "division", 14, (5,), (2, 5, 5),
+            nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Divided(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3), nn.Tanh(),
+        ),
     ]  # fmt: skip
     return {case.made_of: case for case in found}
 

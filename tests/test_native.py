@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import importlib
 import itertools
 import logging
 import math
@@ -582,11 +581,6 @@ def test_a_layer_it_does_not_know_is_named():
     case = Case(ScaledWeight(), (4, 1, 1), (1, 3, 3))
     with pytest.raises(ValueError, match=r"layer '.*': its weight is computed from parameters"):
         run(case, case.images(1))
-
-
-def test_every_lowered_op_is_known():
-    batched = importlib.import_module("adgan_fast.engine.batched")
-    assert set(batched._RUN) == set(encode.OPS)
 
 
 @pytest.mark.usefixtures("isa")
