@@ -1,5 +1,7 @@
 # Each target sets up its own virtual environment in .venv, given python >= 3.10, a C++ compiler and make.
-#   make test    every test, and make lint; the C++ extension must build. Continuous integration runs this and sanitize
+#   make test    the tests of every day, and make lint; the C++ extension must build. Continuous integration runs this
+#                and sanitize
+#   make test-long  the tests that take minutes each, and thousands of fuzzed cases; CASES=... says how many
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
 #   make lint    ruff, mypy and clang-format alone
@@ -16,11 +18,20 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c co
 INSTALLED := $(VENV)/.installed
 INSTALLED_STRICT := $(VENV)/.installed-strict
 
-.PHONY: test demo bench lint sanitize clean
+.PHONY: test test-long demo bench lint sanitize clean
 .NOTPARALLEL:
 
+# Over all cores; then what wants the machine for itself: it measures, forks, or races threads.
+PYTEST := $(BIN)/python -m pytest -q --durations=25
+CASES ?= 3000
+
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST) -n auto --dist worksteal -m "not alone and not long"
+	$(PYTEST) -m "alone and not long"
+
+test-long: $(INSTALLED_STRICT)
+	$(PYTEST) -m long
+	$(BIN)/python -m tests.fuzz 0 $(CASES)
 
 demo: $(INSTALLED)
 	$(BIN)/python -m adgan_fast.demo --output demo-output

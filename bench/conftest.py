@@ -12,11 +12,11 @@ import torch
 
 from adgan_fast.config import PRECISIONS, WEIGHTS, SearchConfig
 
-from . import cases, report
-from .contenders import contenders
-from .race import Entry, race
-from .rows import Row, device_name, results_file, save
-from .selection import chosen, parameters
+from .race import cases, report
+from .race.contenders import contenders
+from .race.race import Entry, race
+from .race.rows import Row, device_name, results_file, save
+from .race.selection import chosen, parameters
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

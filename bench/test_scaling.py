@@ -9,10 +9,10 @@ import pytest
 
 import adgan_fast
 
-from . import rows, scaling
-from .contenders import contenders
-from .replay import CLOCK, replay
-from .selection import parameters
+from .race import rows, scaling
+from .race.contenders import contenders
+from .race.replay import CLOCK, replay
+from .race.selection import parameters
 
 
 @pytest.fixture(scope="session")

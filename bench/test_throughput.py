@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from .race import Entry
-from .replay import CLOCK, replay
+from .race.race import Entry
+from .race.replay import CLOCK, replay
 
 
 @pytest.mark.benchmark(timer=CLOCK)

@@ -1,15 +1,16 @@
-"""What the tests share. Helper modules beside this file (generators.py) are imported by name: pytest puts the folder of
-a conftest.py onto the import path."""
+"""Fixtures and hooks of the whole suite. What tests share beside them is in support/."""
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
-from interpreted import device, pytest_generate_tests, pytest_runtest_protocol
+
+from tests.support.interpreted import device, pytest_generate_tests, pytest_runtest_protocol
 
 __all__ = ["device", "pytest_generate_tests", "pytest_runtest_protocol"]  # fixture and hooks of the whole suite
 
@@ -27,6 +28,18 @@ settings.register_profile(
     "explore", settings.get_profile("fixed"), derandomize=False, phases=tuple(Phase), print_blob=True
 )
 settings.load_profile("fixed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Of `pytest -n auto`: the cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
+        # Else each worker would have as many threads as there are cores. No bit of a result depends on it.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
 
 
 @pytest.fixture

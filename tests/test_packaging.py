@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
-FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", "README.md")
+from tests.support.paths import ROOT
+
+ABOUT = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", *ABOUT)
 FOLDERS = ("adgan_fast", "kernels", "csrc")
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.unbuilt.txt")
 
@@ -89,7 +91,10 @@ def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert names == modules(tree) | data(tree)
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+        (license,) = (archive.read(name) for name in archive.namelist() if name.endswith("/licenses/LICENSE"))
     assert "Requires-Dist: torch>=2.11" in metadata
+    assert "License-Expression: MIT" in metadata
+    assert license == (tree / "LICENSE").read_bytes()
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "site")
     assert "was not built" in use(tmp_path / "site", tmp_path)
@@ -117,7 +122,7 @@ def test_sdist_holds_what_a_build_needs(tree, tmp_path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {p.relative_to(tree).as_posix() for folder in FOLDERS for p in (tree / folder).rglob("*") if p.is_file()}
     assert needed <= names
-    assert {"pyproject.toml", "setup.py", "constraints.txt", "adgan_fast/py.typed"} <= names
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "adgan_fast/py.typed", *ABOUT} <= names
 
 
 def test_without_a_compiler_the_package_works_and_says_why(tree, tmp_path):

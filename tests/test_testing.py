@@ -8,16 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from generators import FAMILIES
 from torch import nn
 
 import adgan_fast
 from adgan_fast import ops, testing
 from adgan_fast.testing import FLOAT32, FLOAT64, REDUCED, Bound, Losses, check_engine, errors, improvement, violations
+from tests.support.engines import ON_CPU
+from tests.support.losses import huber
+from tests.support.small import CASE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAN = float("nan")
-CASE = FAMILIES["DCGAN of 8"]
 
 
 def losses(initial: list[list[float]], final: list[list[float]]) -> Losses:
@@ -176,12 +177,6 @@ def test_reduced_precision_has_neither_a_rule_of_signs_nor_the_plain_loops_excus
 
 # -- check_engine --------------------------------------------------------------------------------------------------
 
-ENGINES = [e.name for e in adgan_fast.engines() if e.available and e.name != "triton"]
-
-
-def huber(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    return nn.functional.huber_loss(reconstruction, image, reduction="none", delta=0.4).flatten(1).sum(1)
-
 
 def single(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """A loss that knows float32 alone."""
@@ -189,11 +184,11 @@ def single(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     return (reconstruction - image).abs().flatten(1).sum(1)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 @pytest.mark.parametrize(
     "settings",
     [{}, {"loss": huber}, {"loss": single}, {"starts": "independent"}, {"weights": "per_sample"}, {"steps": 0}],
-    ids=str,
+    ids=["usual", "huber", "float32 alone", "independent", "per_sample", "no steps"],
 )
 def test_an_engine_passes(engine: str, settings: dict[str, Any]) -> None:
     found = check_engine(CASE.module, CASE.images(2), engine=engine, n_seed=2, **settings)
@@ -203,7 +198,7 @@ def test_an_engine_passes(engine: str, settings: dict[str, Any]) -> None:
         assert found.errors.rms > 0  # it was compared with what has another precision
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", ON_CPU)
 def test_bytes_are_compared_as_the_engine_had_them(engine: str) -> None:
     images = ((CASE.images(2).numpy() + 1) * 127.5).astype(np.uint8)[:, 0]
     assert images.shape == (2, 8, 8)
@@ -211,7 +206,7 @@ def test_bytes_are_compared_as_the_engine_had_them(engine: str) -> None:
     assert found.passed and found.errors.rms < 1e-4, str(found)
 
 
-@pytest.mark.parametrize("engine", [name for name in ENGINES if name != "native"])
+@pytest.mark.parametrize("engine", [name for name in ON_CPU if name != "native"])
 def test_a_float64_generator_is_held_to_the_bound_of_float64(engine: str) -> None:
     found = check_engine(CASE.double(), CASE.images(2), engine=engine, n_seed=2)
     assert found.passed and found.bound == FLOAT64 and found.errors.rms < 1e-7, str(found)

@@ -142,7 +142,7 @@ def native_gradients(given: SearchArguments) -> list[Tensor]:
 
 
 def native_profile(given: SearchArguments) -> Tensor:
-    """Seconds of `native_search` on one thread, for bench/profile_native.py.
+    """Seconds of `native_search` on one thread, for bench/studies/profile_native.py.
 
     Returns:
         (layers + 1, 2): forward and backward of each layer; in the last row what belongs to none, and the updates.

@@ -26,8 +26,8 @@ class Peer:
     Attributes:
         name: short name, used in tables and by ``--peers``.
         description: one line for the table of peers.
-        pairs: device type to the number of pairs searched together: the best found by ``python -m bench.sweep`` on a
-            CPU; the numbers for a GPU have not been swept.
+        pairs: device type to the number of pairs searched together: the best found by
+            ``python -m bench.studies.sweep`` on a CPU; the numbers for a GPU have not been swept.
         prepare: (generator, config, pairs) to a search of (x (G, C, H, W), z (G, R, *latent)); conversions and
             compilations that a user pays once belong here, or in the first call.
         refuse: (generator, config, starts (S, *latent)) to the reason why it cannot run, or None.

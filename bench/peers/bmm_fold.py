@@ -146,8 +146,8 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
     return search
 
 
-# Pairs at a time: 1: 2.4, 2: 4.2, 4: 4.4 s/image (OMP_NUM_THREADS=1 python -m bench.sweep bmm_fold 1 2 4; AMD EPYC,
-# Zen 4).
+# Pairs at a time: 1: 2.4, 2: 4.2, 4: 4.4 s/image (OMP_NUM_THREADS=1 python -m bench.studies.sweep bmm_fold 1 2 4; AMD
+# EPYC, Zen 4).
 PEER = Peer(
     "bmm_fold",
     "hand-written bmm + fold forward, unfold + bmm backward, torch's fused Adam; no autograd",

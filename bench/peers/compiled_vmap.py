@@ -67,7 +67,7 @@ def refuse(gen: nn.Module, config: SearchConfig, starts: torch.Tensor) -> str | 
 
 
 # Pairs at a time: one pair compiled beats any batch, since batched weights become convolutions of many groups: 1: 3.5,
-# 4: 6.8, 8: 7.8 s/image (python -m bench.sweep compiled_vmap 1 4 8; two threads, AMD EPYC, Zen 4).
+# 4: 6.8, 8: 7.8 s/image (python -m bench.studies.sweep compiled_vmap 1 4 8; two threads, AMD EPYC, Zen 4).
 PEER = Peer(
     "compiled_vmap",
     "torch.compile over vmap of grad, gradient and Adam step in one graph",

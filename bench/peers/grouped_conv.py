@@ -60,7 +60,8 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
 
 
 # Pairs at a time: one thread does best with 1 (1: 5.4, 2: 6.1, 4: 7.8, 8: 9.9 s/image; OMP_NUM_THREADS=1 python -m
-# bench.sweep grouped_conv 1 2 4 8; AMD EPYC, Zen 4), two threads with 4, which they share (4: 2.8, 64: 12.5; Zen 3).
+# bench.studies.sweep grouped_conv 1 2 4 8; AMD EPYC, Zen 4), two threads with 4, which they share (4: 2.8, 64: 12.5;
+# Zen 3).
 PEER = Peer(
     "grouped_conv",
     "pairs as groups of F.conv_transpose2d, autograd, torch's fused Adam",

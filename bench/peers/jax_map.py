@@ -21,7 +21,8 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
     return jax_search.prepare(gen, config, batched)
 
 
-# Pairs in one call, run one by one: 8: 2.9, 16: 2.9 s/image (python -m bench.sweep jax_map 8 16; AMD EPYC, Zen 4).
+# Pairs in one call, run one by one: 8: 2.9, 16: 2.9 s/image (python -m bench.studies.sweep jax_map 8 16; AMD EPYC, Zen
+# 4).
 PEER = Peer(
     "jax_map",
     "JAX: jit of lax.map of the whole search, one pair after the other (optional)",

@@ -40,7 +40,7 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
     return search
 
 
-# Pairs at a time: 1: 5.6, 2: 6.7, 4: 5.3, 8: 6.4, 16: 9.4 s/image (OMP_NUM_THREADS=1 python -m bench.sweep vmap
+# Pairs at a time: 1: 5.6, 2: 6.7, 4: 5.3, 8: 6.4, 16: 9.4 s/image (OMP_NUM_THREADS=1 python -m bench.studies.sweep vmap
 # 1 2 4 8 16; AMD EPYC, Zen 4).
 PEER = Peer(
     "vmap",

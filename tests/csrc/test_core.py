@@ -15,10 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from generators import FAMILIES, Case, dcgan
 
 from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
+from tests.support.families import FAMILIES, dcgan
+from tests.support.generators import Case
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"

@@ -7,7 +7,6 @@ import re
 
 import pytest
 import torch
-from generators import FAMILIES
 from torch import nn
 
 import adgan_fast
@@ -18,6 +17,7 @@ from adgan_fast.core.job import Job
 from adgan_fast.engine import register
 from adgan_fast.engine.reference import Reference
 from adgan_fast.testing import check_engine
+from tests.support.families import FAMILIES
 
 pytestmark = pytest.mark.usefixtures("one_thread", "table_of_its_own")
 CASE = FAMILIES["VAE decoder"]

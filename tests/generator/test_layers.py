@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from fuzz_generators import draw
-from generators import FAMILIES
 from torch import nn
 
 from adgan_fast.engine import batched
@@ -18,6 +16,8 @@ from adgan_fast.generator import rules
 from adgan_fast.generator.layers import LAYERS, Dims, LayerType, Size, check, layer_type
 from adgan_fast.generator.program import POSITIONS, Unlowered
 from adgan_fast.generator.rules import lower
+from tests.fuzz.generators import draw
+from tests.support.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 Table = Mapping[str, LayerType]
@@ -101,8 +101,8 @@ PLACES: dict[str, Callable[[Table], set[str]]] = {
     "adgan_fast/engine/batched.py": lambda table: set(table) - set(batched._RUN),
     "csrc/core/layers.h": lambda table: set(table) - of_cpp(),
     "adgan_fast/engine/native/encode.py": lambda table: set(table) - set(encode.OPS),
-    "tests/generators.py": lambda table: set(table) - set(of_families()),
-    "tests/fuzz_generators.py": lambda table: set(table) - set(of_fuzz()),
+    "tests/support/families.py": lambda table: set(table) - set(of_families()),
+    "tests/fuzz/generators.py": lambda table: set(table) - set(of_fuzz()),
     "adgan_fast/generator/program.py": lambda table: linear_maps(table) - set(POSITIONS),
     "adgan_fast/engine/triton/lift.py": lambda table: linear_maps(table) - texts("adgan_fast/engine/triton/lift.py"),
 }

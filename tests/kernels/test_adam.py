@@ -1,6 +1,6 @@
 """The Triton Adam computes what torch.optim.Adam does, and to the bit what csrc/core/kernels/adam.inl does.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The fused batch norm (or bias) and activation compute what torch and its autograd do.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch.nn import functional as F
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from adgan_fast.kernels import aot, epilogue
+
+from tests.support.uninitialised import filled_with_nan
 
 SLOPE = 0.2
 TORCH = {
@@ -60,10 +62,8 @@ def by_autograd(
 
 @pytest.fixture
 def poisoned() -> Iterator[None]:
-    """PyTorch fills what it has not initialised with NaN while it is asked to be deterministic."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
+    with filled_with_nan():
+        yield
 
 
 @settings(max_examples=25)

@@ -7,8 +7,9 @@ import torch
 from adgan_fast.kernels.maps.geometry import Geometry
 from hypothesis import given
 from hypothesis import strategies as st
-from layers import Layer, layers, linears, unpack
 from torch.nn import functional as F
+
+from tests.support.random_maps import Layer, layers, linears, unpack
 
 
 def forward(geometry: Geometry, packed: torch.Tensor, x: torch.Tensor) -> torch.Tensor:

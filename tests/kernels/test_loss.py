@@ -1,6 +1,6 @@
 """The l2 and l1 kernels have the values and gradients of adgan_fast.core.losses.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from adgan_fast.kernels import aot
 from adgan_fast.kernels import loss as kernels
 
 from adgan_fast.core import losses
+from tests.support.uninitialised import filled_with_nan
 
 LAYOUTS = (torch.contiguous_format, torch.channels_last)
 EPS = torch.finfo(torch.float32).eps
@@ -51,11 +52,8 @@ def test_any_shape_and_layout_has_the_value_and_gradient_of_autograd(
     device: torch.device, name: str, images: int, starts: int, shape: tuple[int, ...], layout: torch.memory_format
 ) -> None:
     made, image = draw(images, starts, shape, layout, device)
-    torch.use_deterministic_algorithms(True)  # fills what is not initialised with NaN
-    try:
+    with filled_with_nan():
         value, gradient = kernels.pixel_loss(name, made, image)
-    finally:
-        torch.use_deterministic_algorithms(False)
     want, slope = by_autograd(name, made, image)
     torch.testing.assert_close(value.double(), want, rtol=32 * EPS, atol=EPS)
     assert gradient is not None

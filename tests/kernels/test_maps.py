@@ -14,8 +14,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import Layer, conv2d, conv_transpose2d, layers, linear, unpack
-from plain_maps import PlainMap
+
+from tests.support.plain_maps import ADAM, PRECISIONS, PlainMap
+from tests.support.random_maps import Layer, conv2d, conv_transpose2d, layers, linear, unpack
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -24,10 +25,7 @@ from adgan_fast.kernels.maps.general import Maps
 from adgan_fast.kernels.maps.precision import round_to_tf32
 from adgan_fast.kernels.maps.private import AdamRule
 
-# A large step, so that the change is about as large as the weights, and an error of it shows in y.
-ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)
 FORMS = ["rebuild", "stored"]
-PRECISIONS = ["float32", "tf32", "bf16"]
 # What the kernels may differ from float64 by, rms, given the same gradients up to float32 rounding: (y and gx, Δ).
 # "tf32" rounds both operands of a product to 2⁻¹², "bf16" those of the change to 2⁻⁹ and each Δ to 2⁻¹²; m and v,
 # where stored in bf16, to 2⁻⁹ each time. The two products of y may cancel, which makes its error larger.

@@ -1,6 +1,6 @@
 """Private weights of a map with one input position, by kernels, are those of plain PyTorch in float64.
 
-``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see ../interpreted.py.
+``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layers import Layer, conv2d, conv_transpose2d, linear
-from plain_maps import PlainMap
+
+from tests.support.plain_maps import ADAM, PRECISIONS, PlainMap
+from tests.support.random_maps import Layer, conv2d, conv_transpose2d, linear
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
@@ -20,9 +21,6 @@ from adgan_fast.kernels.maps import vector
 from adgan_fast.kernels.maps.private import AdamRule
 from adgan_fast.kernels.maps.vector import VectorMap
 
-# A large step, so that the change is what counts in y.
-ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)
-PRECISIONS = ["float32", "tf32", "bf16"]
 # Root mean square error that is allowed: of the change, of y and of gx, by the rms of what the change makes of them;
 # to that comes the rounding of the shared part. float32 rounds a few times an update, float16 keeps Δ to 11 bits.
 RMS = {"float32": 5e-7, "tf32": 5e-7, "bf16": 1e-3}

@@ -1,0 +1,99 @@
+"""Parts that only say yes or no: the GPU's tests, and the kernels under compute-sanitizer."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+import adgan_fast
+from adgan_fast.config import PRECISIONS, SearchConfig
+from adgan_fast.core.precision import arithmetic
+
+from ..race import cases
+from .kernels import BOUNDS, errors, program_of, settings
+from .part import Part
+from .run import ROOT, environment
+
+TESTS = ("tests/kernels", "tests/engine/triton")
+
+
+def tests(part: Part) -> None:
+    """Rows "count" of the tests that passed, failed, ...; what there was no time for is not among them."""
+    where = [path for path in TESTS if (ROOT / path).exists()]
+    # In a smoke run one file's tests that take a moment; else all that run on the GPU.
+    which = [str(ROOT / "tests/kernels/test_geometry.py")] if part.smoke else [*where, "-k", "cuda"]
+    command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--no-header", "-p", "no:cacheprovider"]
+    command += ["-p", "no:xdist", *which]  # the GPU is one
+    log = Path(part.work) / "tests.log"
+    with open(log, "w", encoding="utf-8") as file:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=file, stderr=subprocess.STDOUT, env=environment(part.device)
+        )
+        try:
+            process.wait(max(1.0, part.left() - 4))
+        except subprocess.TimeoutExpired:
+            part.fail("tests", "pytest", "stopped before its end: no time left")
+            process.kill()
+            process.wait()
+    said = log.read_text(encoding="utf-8", errors="replace")
+    part.say(said)
+    for outcome, count in Counter(re.findall(r"::.* (PASSED|FAILED|ERROR|SKIPPED)\b", said)).items():
+        part.add("tests", "pytest", outcome.lower(), count, "tests")
+    for name in re.findall(r"^(\S+::.*?) (?:FAILED|ERROR)\b", said, re.MULTILINE):
+        part.fail("tests", "pytest", name)
+    if process.returncode not in (0, -9):
+        raise SystemExit(f"pytest ended with {process.returncode}")
+
+
+def sanitize(part: Part, tool: str) -> None:
+    """A row "errors" of the tool's count, over every kernel on small maps; each tensor has memory of its own."""
+    small = [sys.executable, "-m", "bench.gpu.checks", part.device]
+    if part.smoke:
+        subprocess.run(small, cwd=ROOT, check=True, env=environment(part.device))
+        return
+    program = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if not Path(program).is_file():
+        part.fail(tool, "compute-sanitizer", "not on this machine")
+        return
+    env = {**environment(part.device), "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    done = subprocess.run(
+        [program, "--tool", tool, "--print-limit", "20", *small], cwd=ROOT, env=env, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    part.say(done.stdout[-20000:] + done.stderr[-4000:])
+    # memcheck: "ERROR SUMMARY: 0 errors"; racecheck: "RACECHECK SUMMARY: 0 hazards displayed (0 errors, 0 warnings)"
+    found = re.findall(r"SUMMARY: (\d+) (?:errors?|hazards?)", done.stdout)
+    if not found or "all kernels ran" not in done.stdout:
+        raise SystemExit(f"{tool} came to no end: exit {done.returncode}")
+    part.add(tool, "compute-sanitizer", "errors", int(found[-1]), "errors")
+
+
+def every_kernel(device: str) -> None:
+    """Every kernel once, on small maps, held to float64; then a search in one chunk, which needs no graph."""
+    part = Part(device, True, True, "", "", os.devnull, "", "", "", float("inf"))  # smoke: small maps, two steps
+    config = SearchConfig(n_seed=2, steps=2)
+    case = cases.build("dcgan8x1", config, images=2, device=device, width=16, latent=32)
+    program = program_of(part, "dcgan8x1")
+    for precision in PRECISIONS[:1] if device == "cpu" else PRECISIONS:
+        with arithmetic(precision):
+            for setting in settings(part, program, precision):
+                error = errors(setting)
+                if not error <= BOUNDS[precision]:
+                    raise SystemExit(f"{setting.name}: error {error:.1e}")
+        found = adgan_fast.search(
+            case.gen, case.images, config=config.replace(engine="triton", precision=precision, starts=case.starts)
+        )
+        if not bool(torch.isfinite(found.losses).all()):
+            raise SystemExit(f"{precision}: losses that are not finite")
+    print("all kernels ran", flush=True)
+
+
+if __name__ == "__main__":
+    every_kernel(sys.argv[1])

@@ -1,0 +1,1 @@
+"""A race of engines and peers: cases, the gate, the clock, rows and tables."""

@@ -1,0 +1,1 @@
+"""Measurements that settled a choice; each is a command, ``python -m bench.studies.NAME``."""
