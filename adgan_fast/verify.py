@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from .core import plan
-from .core.job import Block, Engine, Gradients, Job
+from .core.block import Block
+from .core.engine import Engine, Gradients
+from .core.job import Job
 from .core.losses import Loss
 from .core.precision import arithmetic
 from .core.starts import Starts, draw
@@ -209,19 +211,15 @@ def _small(job: Job, images: int, starts: int) -> Job:
 def _with_starts(job: Job, starts: torch.Tensor) -> Job:
     """The job with these starts (N, S, *latent), in their dtype; no more than STEPS steps."""
     config = job.config.replace(starts=starts, steps=min(job.config.steps, STEPS), chunk=None, progress=False)
-    given = Starts(
-        starts, seed=0, prior=config.prior, n_seed=starts.shape[1], latent_shape=job.latent_shape,
-        n_images=len(starts), device=job.device, dtype=starts.dtype,
-    )  # fmt: skip
+    given = Starts(config, job.latent_shape, n_images=len(starts), device=job.device, dtype=starts.dtype)
     return dataclasses.replace(job, config=config, starts=given, dtype=starts.dtype)
 
 
 def _searched(engine: Engine, job: Job, images: torch.Tensor) -> Losses:
     """Losses of a small job: one block, with nothing kept of it but these."""
-    job = plan.planned(engine, job, len(images))
     block = Block(job, images, 0, ["losses"], lambda pairs: None)
     with arithmetic(job.config.precision):
-        plan.run(engine, job, block)
+        plan.run(engine, job, plan.planned(engine, job, len(images)), block)
     return Losses(block.results["initial_losses"], block.results["losses"])
 
 
@@ -239,8 +237,8 @@ class _Oracle:
 
     def search(self, images: torch.Tensor) -> Losses:
         """Losses of the job's own starts."""
-        starts = self._job.starts.of_images(list(range(len(images)))).to(self._dtype)
-        return _searched(Reference(), _with_starts(self._job, starts), images.to(self._dtype))
+        job = _with_starts(self._job, self._job.starts.of_all(self._dtype))
+        return _searched(Reference(), job, images.to(self._dtype))
 
     def gradients(self, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """By autograd, of the loss of one pair."""

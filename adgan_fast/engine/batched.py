@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from ..core.job import Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Job
+from ..core.tiles import layout
 from ..generator.program import Layer, Program
 
 Tensors = list[torch.Tensor | None]
@@ -51,15 +53,13 @@ def forward(
 
 def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
     """See Engine.gradients: of the job's program, by autograd."""
-    program = job.program
-    assert program is not None, "refuses() comes first"
-    learn = job.config.weights != "frozen"
-    groups, share = (2, 1) if job.config.weights == "per_seed" else (1, 2)  # two alike: what is batched is in use
+    program = job.lowered
+    groups, share = layout(job.config.weights, 1, 2)  # two alike: what is batched is in use
     latent = z.detach().expand(groups, share, *z.shape).clone().requires_grad_()
-    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(learn) for p in program.parameters]
+    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(job.learns) for p in program.parameters]
     made = forward(program, latent, weights, program.constants)
     value = job.loss(made.flatten(0, 1), image.expand(2, *image.shape)).sum()
-    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
+    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if job.learns else ())], allow_unused=True)
     return Gradients(
         made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] / share for dw in of_weights])
     )
@@ -67,9 +67,8 @@ def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
 
 def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
     """Gradients of the program's parameters by the module's names of these (of a tied one: the first)."""
-    assert job.program is not None, "refuses() comes first"
     names = {id(w): name for name, w in job.module.named_parameters()}
-    named = (names[id(job.module.get_parameter(name))] for name in job.program.names)
+    named = (names[id(job.module.get_parameter(name))] for name in job.lowered.names)
     return {name: dw for name, dw in zip(named, of_weights, strict=False) if dw is not None}
 
 

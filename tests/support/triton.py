@@ -9,14 +9,14 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchResult
-from adgan_fast.engine import TABLE
+from adgan_fast.engine import named
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, Bound, errors, violations
 from tests.support.generators import Case
 from tests.support.layers import randomise
 
-ENGINE = next(engine for engine in TABLE if engine.name == "triton")
+ENGINE = named("triton")
 
 
 def tiny() -> Case:

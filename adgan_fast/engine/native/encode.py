@@ -5,56 +5,55 @@ from __future__ import annotations
 import weakref
 from typing import NamedTuple, get_args
 
+from ...generator.layers import LAYERS, Dims, Size
 from ...generator.program import Kind, Layer, Program
 
 KINDS = get_args(Kind)
 """In the order of csrc/core/modes.h."""
 
 
+OPS = (
+    "linear", "conv2d", "conv_transpose2d", "batch_norm",
+    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "scale_shift",
+    "add", "mul", "div",
+    "reshape", "permute", "upsample_nearest", "pixel_shuffle",
+)  # fmt: skip
+"""The layers that C++ knows, in the order of csrc/core/layers.h. What each brings follows from generator/layers.py."""
+
+TRANSPOSED = "transposed"
+"""What `linear` brings beside its own attributes: whether its weight is stored transposed (see `encode`)."""
+IMPLIED = {("conv_transpose2d", "output_padding")}
+"""Attributes that C++ is not told: the output's shape says them."""
+
+
 class Fields(NamedTuple):
-    """What a layer brings: how many inputs, and which attributes as whole and as real numbers.
+    """What a layer brings to C++: how many inputs, and which attributes as whole and as real numbers.
 
     whole: attributes, and how many numbers each is; None: any number.
     """
 
     inputs: int
-    whole: tuple[tuple[str, int | None], ...] = ()
-    real: tuple[str, ...] = ()
+    whole: tuple[tuple[str, int | None], ...]
+    real: tuple[str, ...]
 
 
-_WINDOW = (("stride", 2), ("padding", 2), ("dilation", 2), ("groups", 1))
+def fields(op: str) -> Fields:
+    """Of a layer by its row in generator/layers.py."""
+    attrs = {name: kind for name, kind in LAYERS[op].attrs.items() if (op, name) not in IMPLIED}
+    if op == "linear":
+        attrs[TRANSPOSED] = int
+    counts = {int: 1, Size: 2, Dims: None}
+    whole = tuple((name, counts[kind]) for name, kind in attrs.items() if kind is not float)
+    return Fields(len(LAYERS[op].inputs), whole, tuple(name for name, kind in attrs.items() if kind is float))
 
-LAYERS = {
-    "linear": Fields(3, (("transposed", 1),)),  # not the layer's own: see `encode`
-    "conv2d": Fields(3, _WINDOW),
-    "conv_transpose2d": Fields(3, _WINDOW),
-    "batch_norm": Fields(5, real=("eps",)),
-    "relu": Fields(1),
-    "leaky_relu": Fields(1, real=("slope",)),
-    "tanh": Fields(1),
-    "sigmoid": Fields(1),
-    "elu": Fields(1, real=("alpha", "scale", "input_scale")),
-    "softplus": Fields(1, real=("beta", "threshold")),
-    "silu": Fields(1),
-    "scale_shift": Fields(1, real=("scale", "shift")),
-    "add": Fields(2, real=("alpha",)),
-    "mul": Fields(2),
-    "div": Fields(2),
-    "reshape": Fields(1),
-    "permute": Fields(1, (("dims", None),)),
-    "upsample_nearest": Fields(1, (("scale", 2),)),
-    "pixel_shuffle": Fields(1, (("factor", 1),)),
-}
-"""The layers that C++ knows, in the order of csrc/core/layers.h."""
 
-OPS = tuple(LAYERS)
+_FIELDS = {op: fields(op) for op in OPS}
 
 
 def arity(op: str) -> tuple[int, int, int]:
     """Inputs, whole numbers and real numbers of a layer; -1: any number."""
-    fields = LAYERS[op]
-    counts = [count for _, count in fields.whole]
-    return fields.inputs, -1 if None in counts else sum(n or 0 for n in counts), len(fields.real)
+    counts = [count for _, count in _FIELDS[op].whole]
+    return _FIELDS[op].inputs, -1 if None in counts else sum(n or 0 for n in counts), len(_FIELDS[op].real)
 
 
 class Encoded(NamedTuple):
@@ -114,24 +113,26 @@ def _encode(program: Program, layer: Layer) -> _Layer:
     attrs, inputs = layer.attrs, [-1 if i is None else i for i in layer.inputs]
     if layer.op == "linear":
         source = _transposed(program, layer, inputs[1])
-        attrs = {"transposed": int(source is not None)}
+        attrs = {TRANSPOSED: int(source is not None)}
         inputs[1] = inputs[1] if source is None else source
     whole: list[int] = []
-    for name, _ in LAYERS[layer.op].whole:
+    for name, _ in _FIELDS[layer.op].whole:
         whole += attrs[name] if isinstance(attrs[name], (tuple, list)) else [attrs[name]]
-    real = [float(attrs[name]) for name in LAYERS[layer.op].real]
+    real = [float(attrs[name]) for name in _FIELDS[layer.op].real]
     return _Layer(OPS.index(layer.op), inputs, layer.output, whole, real)
 
 
 def unknown(program: Program) -> str | None:
     """What of a program the C++ code does not know, by the layer's name; None if it knows all."""
     for layer in program.layers:
-        if layer.op not in LAYERS:
+        if layer.op not in OPS:
             return f"layer {layer.name!r}: {layer.op} is not in the C++ engine"
-        if layer.op in ("linear", "conv2d", "conv_transpose2d", "batch_norm"):
-            for i in layer.inputs[1:3]:
-                if i is not None and program.values[i].kind == "weight" and _transposed(program, layer, i) is None:
-                    return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
+        kind = LAYERS[layer.op]
+        for name, i in zip(kind.inputs, layer.inputs, strict=True):
+            if i is None or name not in kind.weights or program.values[i].kind != "weight":
+                continue
+            if _transposed(program, layer, i) is None:
+                return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
     return None
 
 

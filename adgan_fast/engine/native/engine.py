@@ -17,10 +17,11 @@ import torch
 
 from ... import ops
 from ...config import WEIGHTS
-from ...core.job import Block, Cancelled, Gradients, Job
+from ...core.block import Block, Cancelled
+from ...core.engine import Gradients
+from ...core.job import Job, Plan
 from ...core.tiles import Tile
 from ...core.workers import run_items
-from ...generator.program import Program
 from ..batched import by_name
 from .callback import OwnLoss
 from .encode import encoded, unknown
@@ -32,6 +33,7 @@ CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 class Native:
     name = "native"
     exact = True
+    needs_program = True
 
     def why_not(self) -> str | None:
         return ops.load_extension()
@@ -41,9 +43,7 @@ class Native:
             return f"it runs on the CPU, not on {job.device}"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        if job.program is None:
-            return job.unlowered
-        return unknown(job.program)
+        return None if job.program is None else unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
         """What a thread holds, and θ₀ as the kernels want it (one for all threads).
@@ -51,7 +51,7 @@ class Native:
         The results of a call, at most about CALL_BYTES, are not in it.
         """
         mode, loss, steps, _ = settings(job)
-        code, numbers = encoded(_program(job))
+        code, numbers = encoded(job.lowered)
         return sum(ops.native_bytes(code, numbers, mode, loss, steps, job.n_seed, _compact(job)))
 
     def default_chunk(self, job: Job) -> int:
@@ -72,16 +72,16 @@ class Native:
             raise
         return Gradients(made[0, 0], of_latent[0], by_name(job, of_weights))
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         call = _Call(job, block)
         if job.loss.builtin:
-            return call.search_all()
+            return call.search_all(plan.lanes)
         # Each call has one thread; the loss is asked at every step whether to stop.
-        call.size = max(1, min(call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
+        call.size = max(1, min(call.size, len(block) * job.n_seed // (4 * plan.lanes)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
         with contextlib.suppress(Cancelled):
-            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, job.lanes, block.cancel)
+            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, plan.lanes, block.cancel)
         if own.error is not None:
             raise own.error
 
@@ -97,15 +97,14 @@ class _Call:
         self.stop = ctypes.c_int(0)
         self.most = max(1, CALL_BYTES // (4 * (_size(job.image_shape) + _size(job.latent_shape))))
         # Before any has been timed: half of CALL_SECONDS, at a slow machine's rate.
-        guess = CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))
+        guess = CALL_SECONDS * 2e10 / max(1, 6 * job.lowered.multiply_adds * (job.config.steps + 1))
         self.size = max(1, min(int(guess), self.most))
 
-    def search_all(self) -> None:
+    def search_all(self, threads: int) -> None:
         """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work.
 
         With a built-in loss: one of the caller's has workers of its own.
         """
-        threads = self.job.lanes
 
         def work() -> None:
             for tile in self.tiles(threads):
@@ -120,7 +119,7 @@ class _Call:
 
     def tiles(self, threads: int) -> Iterator[Tile]:
         """Some starts, and all images of the block for these: their first pass is shared. By `size` as it then is."""
-        n, n_seed, start = len(self.block.images), self.job.n_seed, 0
+        n, n_seed, start = len(self.block), self.job.n_seed, 0
         while start < n_seed:
             # Each call lays θ₀ out anew: with few images, many starts make it worth while.
             many = max(threads, self.size // n // threads * threads)
@@ -139,13 +138,13 @@ class _Call:
     def search(self, tile: Tile, threads: int, own: OwnLoss | None = None) -> None:
         """Search a tile on so many threads, and put the results into the block. Cancelled where the loss failed."""
         job, block = self.job, self.block
-        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
-        if job.starts.common is not None:
+        starts = block.starts_of(tile)
+        if block.shares_starts:
             starts = starts[0]
         before = time.monotonic()
         try:
             found = ops.native_search(
-                *arguments(job, block.images[tile.first : tile.last], starts)._replace(
+                *arguments(job, block.images_of(tile), starts)._replace(
                     threads=threads, own_loss=own.address if own else 0, stop=ctypes.addressof(self.stop)
                 )
             )
@@ -153,15 +152,10 @@ class _Call:
             if own is None or own.error is None:
                 raise
             raise Cancelled from None
-        block.put(tile.first, tile.start, *found, shape=tile.shape)
+        block.put(tile, *found)
         if own is None:
             pairs, seconds = tile.shape[0] * tile.shape[1], time.monotonic() - before
             self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs, self.most))
-
-
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
 
 
 def _size(shape: Sequence[int]) -> int:
@@ -170,7 +164,7 @@ def _size(shape: Sequence[int]) -> int:
 
 def arguments(job: Job, images: torch.Tensor, starts: torch.Tensor) -> ops.SearchArguments:
     """Those of the operator for some images (N, C, H, W) and their starts."""
-    program = _program(job)
+    program = job.lowered
     parameters = [p.detach().contiguous() for p in program.parameters]
     constants = [c.detach().to(torch.float32).contiguous() for c in program.constants]
     code, numbers = encoded(program)

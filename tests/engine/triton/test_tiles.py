@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 
 import pytest
@@ -132,10 +131,8 @@ def test_nothing_is_kept_when_a_search_is_over(device: torch.device) -> None:
     ],
 )
 def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, chunk: int, even: int) -> None:
-    job = dataclasses.replace(
-        make_job(TINY, lowered(TINY), engine="triton", n_seed=n_seed, weights=weights), chunk=chunk
-    )
-    assert triton.even_chunk(job, n) == even
+    job = make_job(TINY, lowered(TINY), engine="triton", n_seed=n_seed, weights=weights)
+    assert triton.even_chunk(job, chunk, n) == even
 
 
 def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
@@ -162,8 +159,8 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
     made = triton.Runner.__init__
 
-    def with_graphs(self: triton.Runner, job: Job, n: int, graphs: bool) -> None:
-        made(self, job, n, graphs)
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
         self._graphs = True
 
     monkeypatch.setattr(triton_graph, "Graphed", Graphed)
@@ -189,8 +186,8 @@ def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
 
     made = triton.Runner.__init__
 
-    def with_graphs(self: triton.Runner, job: Job, n: int, graphs: bool) -> None:
-        made(self, job, n, graphs)
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
         self._graphs = True
 
     monkeypatch.setattr(triton_graph, "Graphed", fails)
