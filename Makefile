@@ -4,7 +4,7 @@
 #   make test-long  the tests that take minutes each, and thousands of fuzzed cases; CASES=... says how many
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
-#   make lint    ruff and mypy alone
+#   make lint    ruff, mypy and clang-format alone
 #   make sanitize  the op tests over a build with the address and undefined-behaviour sanitizers
 #   make clean   removes what the others made
 # PYTHON=... names another interpreter.
@@ -13,7 +13,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # What an installed tree was made from: a change to any of it installs (and compiles) again.
-SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f)
+SOURCES := pyproject.toml setup.py constraints.txt $(shell find csrc -type f -not -path '*/__pycache__/*')
 PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 INSTALLED := $(VENV)/.installed
 INSTALLED_STRICT := $(VENV)/.installed-strict
@@ -43,6 +43,7 @@ lint: $(INSTALLED_STRICT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/clang-format --dry-run -Werror $$(find csrc tests/csrc -name '*.cpp' -o -name '*.h' -o -name '*.inl')
 
 sanitize: $(INSTALLED_STRICT)
 	$(BIN)/python tests/csrc/sanitize.py
@@ -54,11 +55,11 @@ $(INSTALLED): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) --no-build-isolation -e ".[demo]"
 	@touch $@
 
-# Where the extension was left out by the rule above, this one compiles it or fails.
+# Where the extension was left out by the rule above, this one compiles it or fails; a warning is an error.
 $(INSTALLED_STRICT): $(SOURCES) | $(BIN)/pip
 	$(PIP_INSTALL) torch
 	$(PIP_INSTALL) "setuptools>=77" wheel ninja numpy
-	ADGAN_FAST_BUILD_EXT=1 $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
+	ADGAN_FAST_BUILD_EXT=1 CFLAGS="$(CFLAGS) -Werror" $(PIP_INSTALL) --no-build-isolation -e ".[test,triton]"
 	@touch $(INSTALLED) $@
 
 $(BIN)/pip:

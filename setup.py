@@ -9,6 +9,7 @@ The environment variable ADGAN_FAST_BUILD_EXT says what happens where the extens
 """
 
 import os
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -20,9 +21,9 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import BaseError, CCompilerError
 
 try:
-    from torch.utils.cpp_extension import BuildExtension, CppExtension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, include_paths
 except ImportError:  # build isolation hides the installed torch: see [build-system] in pyproject.toml
-    BuildExtension, CppExtension = build_ext, None
+    BuildExtension, CppExtension, include_paths = build_ext, None, list
 
 ROOT = Path(__file__).resolve().parent
 FLAG = os.environ.get("ADGAN_FAST_BUILD_EXT", "")
@@ -88,6 +89,7 @@ class BuildNative(BuildExtension):
 
 
 def extension():
+    flags = runpy.run_path(str(ROOT / "csrc" / "flags.py"))
     sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
     make = CppExtension or Extension
     return make(
@@ -96,16 +98,15 @@ def extension():
         depends=sorted(
             str(path.relative_to(ROOT)) for suffix in ("h", "inl") for path in (ROOT / "csrc").rglob(f"*.{suffix}")
         ),
+        include_dirs=[str(ROOT / "csrc")],
         extra_compile_args=[
-            "-O3",
+            *flags["SHIPPED"],
+            *flags["WARNINGS"],
+            *flags["TORCH"],
+            *flags["system_includes"](include_paths()),
             "-g0",
-            "-std=c++20",
             "-fvisibility=hidden",
-            "-fno-math-errno",  # with the next one: else a loop with a square root or a division is not vectorised
-            "-fno-trapping-math",
-            "-ffp-contract=off",  # else a loop's body and its tail round differently
             f"-fmacro-prefix-map={ROOT}/=",  # error messages name csrc/..., not the folder it was built in
-            "-DTORCH_TARGET_VERSION=0x020b000000000000",  # the stable ABI of torch 2.11
         ],
         py_limited_api=True,
         optional=False,  # BuildNative says what a failure means; setuptools would pass over it in silence

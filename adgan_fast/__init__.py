@@ -3,7 +3,8 @@
 from .api import score, search
 from .config import SearchConfig
 from .engine import EngineInfo, engines
-from .result import SearchResult, Status
+from .outcome import Status
+from .result import SearchResult
 
 __version__ = "0.1.0"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, TypeVar
 
 import numpy as np
@@ -10,20 +9,22 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import validate, verify
+from . import outcome, validate, verify
 from .config import SearchConfig
-from .core import plan, random_state, workers
-from .core.job import Block, Engine, Job, result_shapes
+from .core import ambient, plan, random_state, workers
+from .core.block import Block
+from .core.engine import Engine
+from .core.job import Job, Plan, result_shapes
 from .core.losses import Loss
 from .core.precision import arithmetic, permitted
 from .core.starts import Starts, draw
-from .engine import choose
+from .engine import choose, needs_program
 from .generator import checks
 from .generator.latent_shape import latent_shape
 from .generator.program import Unlowered
 from .generator.rules import lower
 from .generator.working_copy import Generator, home_of, working_copy
-from .result import SearchResult, Status
+from .result import SearchResult
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 
@@ -75,33 +76,27 @@ def _config(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchCon
 def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) -> tuple[str, dict[str, torch.Tensor]]:
     """The engine's name, and the tensors of a SearchResult: of those the scores alone, unless `everything`."""
     given = validate.as_images(images)
-    with workers.search_here(), torch.inference_mode(False), torch.enable_grad():
+    with workers.search_here(), ambient.recording():
         finite = validate.scan(given, config.strict)
         module = working_copy(gen, config.device)
         device, dtype = home_of(module)
-        with random_state.kept(device), torch.autocast(device.type, enabled=False):
+        with random_state.kept(device), ambient.recording(device):
             job = _job(gen, module, device, dtype, given, permitted(config))
             engine = choose(job, verify.verdict)
             found = {
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                 for name, shape in result_shapes(job, everything).items()
             }
+            lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
             if len(given):
-                _search(engine, plan.planned(engine, job, len(given)), given, found)
-    diverged = finite & ~torch.isfinite(found["scores"])
-    if lost := int(diverged.sum()):
-        warnings.warn(
-            f"{lost} of {len(given)} scores are NaN or Inf: generator {type(module).__name__} or the loss returned "
-            "such values on the way, or the learning rates let the search diverge",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+                _search(engine, job, plan.planned(engine, job, len(given)), given, found, lost)
+    status = outcome.statuses(finite, found["scores"])
+    outcome.warn_of_diverged(status, lost, type(module).__name__, job)
     if not bool(finite.all()):
         for tensor in found.values():
             tensor[~finite] = float("nan")
     if everything:
-        found["status"] = torch.where(finite, torch.where(diverged, Status.diverged, Status.ok), Status.not_finite)
-        found["status"] = found["status"].to(torch.int8)
+        found["status"] = status
     return engine.name, found
 
 
@@ -116,17 +111,14 @@ def _job(
     """Check the generator against the images, draw the starts, capture the program."""
     image_shape = tuple(images.shape[1:])
     shape = config.latent_shape or latent_shape(module, image_shape, device, dtype)
-    starts = Starts(
-        config.starts, seed=config.seed, prior=config.prior, n_seed=config.n_seed, latent_shape=shape,
-        n_images=len(images), device=device, dtype=dtype,
-    )  # fmt: skip
+    starts = Starts(config, shape, n_images=len(images), device=device, dtype=dtype)
     learn = config.weights != "frozen"
     probes = draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
     seen, loss = checks.check_generator(module, probes, image_shape, learn, gen), Loss(config.loss)
     checks.check_loss(loss, seen.image)
     checks.warn_of_range(module, probes, images)
     program, unlowered = None, ""
-    if config.engine not in ("reference", "eager"):
+    if needs_program(config):
         try:
             program = lower(module, shape)
         except Unlowered as error:
@@ -136,8 +128,18 @@ def _job(
     )  # fmt: skip
 
 
-def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, torch.Tensor]) -> None:
-    """Search block after block, so that working memory does not grow with the number of images."""
+def _search(
+    engine: Engine,
+    job: Job,
+    planned: Plan,
+    images: torch.Tensor,
+    found: dict[str, torch.Tensor],
+    lost: torch.Tensor,
+) -> None:
+    """Fill `found`, and `lost` (N, 2): see outcome.first_lost.
+
+    Block after block, so that working memory does not grow with the number of images.
+    """
     bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
     with bar, arithmetic(job.config.precision):
         for first in range(0, len(images), plan.BLOCK_IMAGES):
@@ -145,6 +147,8 @@ def _search(engine: Engine, job: Job, images: torch.Tensor, found: dict[str, tor
             block = Block(
                 job, validate.to_range(images[rows].to(job.device), job.dtype), first, list(found), bar.update
             )
-            job = plan.run(engine, job, block)
+            planned = plan.run(engine, job, planned, block)
+            results = block.results
             for name, tensor in found.items():
-                tensor[rows] = block.results[name]
+                tensor[rows] = results[name]
+            lost[rows] = outcome.first_lost(results["initial_losses"], results["losses"])

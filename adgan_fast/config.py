@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 
+from .core import registry
 from .given import is_number, whole
 
 WEIGHTS = ("per_seed", "per_sample", "frozen")
 LOSSES = ("l2", "l1", "laplacian")
 PRIORS = ("normal", "uniform")
 PRECISIONS = ("float32", "tf32", "bf16")
-ENGINES = ("auto", "reference", "eager", "grouped", "native", "triton")
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -91,7 +91,7 @@ class SearchConfig:
         elif not self.starts.is_floating_point():
             raise ValueError(f"starts must be a floating-point tensor, got {self.starts.dtype}")
         _one_of("prior", self.prior, PRIORS)
-        _one_of("engine", self.engine, ENGINES)
+        _one_of("engine", self.engine, registry.names())
         _one_of("precision", self.precision, PRECISIONS)
         if self.latent_shape is not None:
             shape = tuple(self.latent_shape) if isinstance(self.latent_shape, (tuple, list)) else (self.latent_shape,)

@@ -3,21 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 
 import torch
 
 from .config import SearchConfig
-
-
-class Status(enum.IntEnum):
-    """What became of an image."""
-
-    ok = 0
-    not_finite = 1
-    """The image holds NaN or Inf, and was not searched."""
-    diverged = 2
-    """Its score is NaN or Inf, though it is finite: the generator or the loss returned such values on the way."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +19,7 @@ class SearchResult:
         initial_losses: (N, S) loss of each pair before the first step.
         latents: (N, S, *latent) where each start ended.
         reconstructions: (N, C, H, W) of each image's best start (lowest final loss; the first of equals).
-        status: (N,) int8, by the numbers of `Status`.
+        status: (N,) int8, by the numbers of `Status`: ok, not_finite (the image), diverged.
         engine: name of the engine that ran.
         config: the settings it ran with.
     """

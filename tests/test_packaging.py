@@ -14,7 +14,8 @@ import pytest
 
 from tests.support.paths import ROOT
 
-FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", "README.md")
+ABOUT = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
+FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "constraints.txt", "Makefile", *ABOUT)
 FOLDERS = ("adgan_fast", "kernels", "csrc")
 BUILT = shutil.ignore_patterns("__pycache__", "*.so", "*.unbuilt.txt")
 
@@ -44,7 +45,7 @@ def use(package_root, cwd):
     """The three lines of USE_THE_OPERATOR, with the package in `package_root` before any other."""
     done = run([sys.executable, "-c", USE_THE_OPERATOR], cwd, PYTHONPATH=str(package_root))
     ops_file, kernels_file, reason = done.stdout.strip().splitlines()
-    assert Path(ops_file).parent == Path(kernels_file).parents[1] == package_root / "adgan_fast"
+    assert Path(ops_file).parents[1] == Path(kernels_file).parents[1] == package_root / "adgan_fast"
     return reason
 
 
@@ -90,7 +91,10 @@ def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         assert names == modules(tree) | data(tree)
         (metadata,) = (archive.read(name).decode() for name in archive.namelist() if name.endswith("/METADATA"))
+        (license,) = (archive.read(name) for name in archive.namelist() if name.endswith("/licenses/LICENSE"))
     assert "Requires-Dist: torch>=2.11" in metadata
+    assert "License-Expression: MIT" in metadata
+    assert license == (tree / "LICENSE").read_bytes()
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "site")
     assert "was not built" in use(tmp_path / "site", tmp_path)
@@ -118,7 +122,7 @@ def test_sdist_holds_what_a_build_needs(tree, tmp_path):
         names = {name.partition("/")[2] for name in archive.getnames()}
     needed = {p.relative_to(tree).as_posix() for folder in FOLDERS for p in (tree / folder).rglob("*") if p.is_file()}
     assert needed <= names
-    assert {"pyproject.toml", "setup.py", "constraints.txt", "adgan_fast/py.typed"} <= names
+    assert {"pyproject.toml", "setup.py", "constraints.txt", "adgan_fast/py.typed", *ABOUT} <= names
 
 
 def test_without_a_compiler_the_package_works_and_says_why(tree, tmp_path):
@@ -187,6 +191,18 @@ def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag, in
     assert "the compilation failed" in done.stderr
     assert (package / "_C.unbuilt.txt").exists() == (flag == "")
     assert flag == "1" or not (package / "_C.abi3.so").exists()
+
+
+@pytest.mark.parametrize("flags", ["", "-Werror"])
+def test_a_warning_of_the_compiler_stops_the_build_of_make_alone(tree, tmp_path, flags):
+    """A user's build goes on, be it a strict one: a newer compiler may warn of what none warned of before."""
+    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
+        source.unlink()
+    (tree / "csrc/warns.cpp").write_text("static int unused;\n")
+    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
+    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT="1", CFLAGS=flags)
+    assert (done.returncode != 0) == (flags == "-Werror"), done.stdout + done.stderr
+    assert "-Werror" in run(["make", "-n", ".venv/.installed-strict"], tree).stdout
 
 
 def hidden_ninja(tmp_path):

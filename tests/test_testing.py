@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 import adgan_fast
-from adgan_fast import testing
-from adgan_fast.engine import grouped
+from adgan_fast import ops, testing
 from adgan_fast.testing import FLOAT32, FLOAT64, REDUCED, Bound, Losses, check_engine, errors, improvement, violations
 from tests.support.engines import ON_CPU
 from tests.support.losses import huber
@@ -253,12 +252,12 @@ def test_nothing_of_the_caller_is_changed() -> None:
 @pytest.fixture
 def faster_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """`grouped` moves its weights by a tenth too much."""
-    right = grouped.ops.adam_step_
+    right = ops.adam_step_
 
     def wrong(p: Any, m: Any, v: Any, g: Any, old: Any, lrs: list[float], *rest: Any) -> None:
         right(p, m, v, g, old, [lrs[0], *(1.1 * lr for lr in lrs[1:])], *rest)
 
-    monkeypatch.setattr(grouped.ops, "adam_step_", wrong)
+    monkeypatch.setattr(ops, "adam_step_", wrong)
 
 
 @pytest.mark.usefixtures("faster_weights")

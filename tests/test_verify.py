@@ -11,7 +11,7 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import ops, verify
-from adgan_fast.engine import TABLE, batched, eager
+from adgan_fast.engine import batched, eager, table
 from adgan_fast.engine.native import engine as native
 from adgan_fast.models import DCGANGenerator
 from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
@@ -300,7 +300,7 @@ def test_an_engine_that_is_right_is_not_refused_where_rounding_is_amplified(engi
 
 
 def test_every_engine_has_gradients_to_show():
-    assert all(callable(getattr(engine, "gradients", None)) for engine in TABLE)
+    assert all(callable(getattr(engine, "gradients", None)) for engine in table())
 
 
 @pytest.mark.alone

@@ -61,8 +61,8 @@ def check(
 
     Exit status: 0 all engines that ran pass; 1 one fails, or none ran; 2 a mistake in the arguments.
     """
-    names = _names(engine)
     made = given.generator(generator)
+    names = _names(engine)  # after it: the user's module may register an engine
     try:
         config = SearchConfig(
             n_seed=n_seed, steps=steps, weights=weights, loss=loss, precision=precision, device=device,  # type: ignore[arg-type]

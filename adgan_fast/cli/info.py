@@ -64,7 +64,7 @@ def _instruction_set() -> str | None:
     """Of the kernels that `native` takes here; None without the C++ extension."""
     if ops.load_extension() is not None:
         return None
-    return ops.INSTRUCTION_SETS[torch.ops.adgan_fast.native_isa.default()]
+    return ops.best_instruction_set()
 
 
 def _lines(found: dict[str, Any]) -> list[str]:

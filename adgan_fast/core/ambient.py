@@ -9,22 +9,32 @@ import torch
 
 
 @contextlib.contextmanager
+def recording(device: str | torch.device = "cpu") -> Iterator[None]:
+    """Gradients are recorded, and nothing is cast by itself: neither on `device` nor on the CPU.
+
+    The defaults for new tensors stay the caller's, whose generator may make some in its forward.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in filter(torch.amp.is_autocast_available, {"cpu", torch.device(device).type}):
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
 def neutral(device: str | torch.device = "cpu") -> Iterator[None]:
-    """PyTorch as it starts up: gradients are recorded, new tensors are float32 on the CPU, nothing is cast by itself.
+    """PyTorch as it starts up: `recording`, and new tensors are float32 on the CPU.
 
     All is put back at the end. Also a decorator. The default dtype is one for all threads of the process: where it is
     not float32, other threads see it changed meanwhile.
 
     Args:
-        device: where the work runs; autocast is off there and on the CPU.
+        device: where the work runs.
     """
-    kinds = {"cpu", torch.device(device).type}
     dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for kind in filter(torch.amp.is_autocast_available, kinds):
-            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(recording(device))
         if torch.get_default_device().type != "cpu":  # not always: it costs every call of PyTorch a detour
             stack.enter_context(torch.device("cpu"))
         if dtype != torch.float32:

@@ -50,8 +50,20 @@ def _binomial(like: torch.Tensor) -> torch.Tensor:
 
 
 def _blur(images: torch.Tensor) -> torch.Tensor:
-    padded = F.pad(images, (2, 2, 2, 2), mode="replicate")
-    return F.conv2d(padded, _binomial(images), groups=images.shape[-3])
+    return F.conv2d(_repeat_edges(images), _binomial(images), groups=images.shape[-3])
+
+
+def _repeat_edges(images: torch.Tensor) -> torch.Tensor:
+    """Two pixels more on each side. On a CUDA device PyTorch's own padding has a backward in no fixed order."""
+    if not images.is_cuda:
+        return F.pad(images, (2, 2, 2, 2), mode="replicate")
+    return joined_edges(joined_edges(images, -1), -2)
+
+
+def joined_edges(images: torch.Tensor, dim: int) -> torch.Tensor:
+    """The first and the last slice along `dim` twice more."""
+    first, last = images.narrow(dim, 0, 1), images.narrow(dim, images.shape[dim] - 1, 1)
+    return torch.cat([first, first, images, last, last], dim)
 
 
 def _expand(coarse: torch.Tensor, size: torch.Size) -> torch.Tensor:

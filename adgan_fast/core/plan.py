@@ -9,7 +9,9 @@ import psutil
 import torch
 
 from . import cgroups
-from .job import Block, Engine, Job
+from .block import Block
+from .engine import Engine
+from .job import Job, Plan
 
 log = logging.getLogger("adgan_fast")
 
@@ -25,8 +27,8 @@ def free_bytes(device: torch.device) -> int:
     return min([psutil.virtual_memory().available, *cgroups.bytes_left()])
 
 
-def planned(engine: Engine, job: Job, n_images: int) -> Job:
-    """The job with chunk and lanes that fit into free memory.
+def planned(engine: Engine, job: Job, n_images: int) -> Plan:
+    """Chunk and lanes that fit into free memory.
 
     On a CPU the chunk is the engine's own, and as many threads work as there is memory for. On a GPU one chunk is in
     work: the config's, else the engine's own where that fits, else what does. Raises MemoryError if nothing fits.
@@ -34,7 +36,7 @@ def planned(engine: Engine, job: Job, n_images: int) -> Job:
     on_cpu = job.device.type == "cpu"
     chunk = engine.default_chunk(job)
     if not on_cpu and job.config.chunk is not None:
-        return dataclasses.replace(job, chunk=job.config.chunk)
+        return Plan(job.config.chunk)
     each, free = engine.bytes_of_pair(job), int(SHARE * free_bytes(job.device))
     least = each * (chunk if on_cpu else 1)
     if free < least:
@@ -43,33 +45,34 @@ def planned(engine: Engine, job: Job, n_images: int) -> Job:
             f"{free / 2**20:.0f} MiB ({SHARE:.0%} of what is free on {job.device}) may be taken"
         )
     if on_cpu:
-        return dataclasses.replace(job, chunk=chunk, lanes=min(torch.get_num_threads(), free // max(1, least)))
-    units = n_images if job.config.weights == "per_sample" else n_images * job.n_seed
-    return dataclasses.replace(job, chunk=min(chunk, free // max(1, each), units))
+        return Plan(chunk, min(torch.get_num_threads(), free // max(1, least)))
+    units = n_images * job.n_seed // job.pairs_of_unit
+    return Plan(min(chunk, free // max(1, each), units))
 
 
-def run(engine: Engine, job: Job, block: Block) -> Job:
-    """Run a block; on an out-of-memory error go on with half. Returns the job as it worked."""
+def run(engine: Engine, job: Job, plan: Plan, block: Block) -> Plan:
+    """Run a block; on an out-of-memory error go on with half. Returns the plan as it worked."""
+    on_cpu = job.device.type == "cpu"
     while True:
         try:
-            engine.run(job, block)
-            return job
+            engine.run(job, plan, block)
+            return plan
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or job.chunk * job.lanes == 1 or (job.device.type == "cpu" and job.lanes == 1):
+            if not out_of_memory(error) or (plan.lanes if on_cpu else plan.chunk) == 1:
                 raise
-            job = _halved(job)
+            plan = _halved(plan, job.device)
         block.restart()
         if job.device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _halved(job: Job) -> Job:
+def _halved(plan: Plan, device: torch.device) -> Plan:
     """Half of the threads on a CPU, half of the chunk on a GPU."""
-    if job.device.type == "cpu":
-        log.warning("out of memory on %s: %d threads at work instead of %d", job.device, job.lanes // 2, job.lanes)
-        return dataclasses.replace(job, lanes=job.lanes // 2)
-    log.warning("out of memory on %s: chunk halved to %d", job.device, job.chunk // 2)
-    return dataclasses.replace(job, chunk=job.chunk // 2)
+    if device.type == "cpu":
+        log.warning("out of memory on %s: %d threads at work instead of %d", device, plan.lanes // 2, plan.lanes)
+        return dataclasses.replace(plan, lanes=plan.lanes // 2)
+    log.warning("out of memory on %s: chunk halved to %d", device, plan.chunk // 2)
+    return dataclasses.replace(plan, chunk=plan.chunk // 2)
 
 
 def out_of_memory(error: BaseException) -> bool:

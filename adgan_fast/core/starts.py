@@ -13,6 +13,8 @@ import math
 import numpy as np
 import torch
 
+from ..config import SearchConfig
+
 _MASK = np.uint64(0xFFFFFFFF)
 _ROUND = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
 _KEY = (0x9E3779B9, 0xBB67AE85)
@@ -132,32 +134,32 @@ def draw(
 class Starts:
     """The starts of a run, by image: drawn, or a user's tensor. Made on the CPU in float64, handed out as asked.
 
-    `starts` is "shared", "independent", or a tensor (S, *latent) or (N, S, *latent).
+    config.starts is "shared", "independent", or a tensor (S, *latent) or (N, S, *latent).
+
+    Attributes:
+        n_seed: S.
     """
 
     def __init__(
         self,
-        starts: str | torch.Tensor,
-        *,
-        seed: int,
-        prior: str,
-        n_seed: int,
+        config: SearchConfig,
         latent_shape: tuple[int, ...],
+        *,
         n_images: int,
         device: torch.device,
         dtype: torch.dtype,
     ):
-        self._draw = lambda image, first, last: draw(seed, image, last, latent_shape, prior, first)
-        self._device, self._dtype = device, dtype
+        self._draw = lambda image, first, last: draw(config.seed, image, last, latent_shape, config.prior, first)
+        self._n_images, self._device, self._dtype = n_images, device, dtype
         self._given: torch.Tensor | None = None
         self._common: torch.Tensor | None = None
-        self.n_seed = n_seed
-        if isinstance(starts, torch.Tensor):
-            self._take(starts.detach().clone(), latent_shape, n_images)
-        elif starts == "shared":
-            self._common = self._draw(None, 0, n_seed).to(device, dtype)
+        self.n_seed = config.n_seed
+        if isinstance(config.starts, torch.Tensor):
+            self._take(config.starts.detach().clone(), latent_shape)
+        elif config.starts == "shared":
+            self._common = self._draw(None, 0, config.n_seed).to(device, dtype)
 
-    def _take(self, starts: torch.Tensor, latent_shape: tuple[int, ...], n_images: int) -> None:
+    def _take(self, starts: torch.Tensor, latent_shape: tuple[int, ...]) -> None:
         rank = len(latent_shape)
         good = starts.dim() in (rank + 1, rank + 2) and tuple(starts.shape[starts.dim() - rank :]) == latent_shape
         if not good:
@@ -170,9 +172,9 @@ class Starts:
             raise ValueError(f"starts has shape {tuple(starts.shape)}: no start at all")
         if starts.dim() == rank + 1:
             self._common = starts.to(self._device, self._dtype)
-        elif starts.shape[0] != n_images:
+        elif starts.shape[0] != self._n_images:
             raise ValueError(
-                f"starts has shape {tuple(starts.shape)} for {starts.shape[0]} images; images has {n_images}"
+                f"starts has shape {tuple(starts.shape)} for {starts.shape[0]} images; images has {self._n_images}"
             )
         else:
             self._given = starts
@@ -183,6 +185,10 @@ class Starts:
     def common(self) -> torch.Tensor | None:
         """The starts that all images share, (S, *latent), or None where each image has its own."""
         return self._common
+
+    def of_all(self, dtype: torch.dtype) -> torch.Tensor:
+        """Every start of every image as the run has it, rounded to its dtype: (N, S, *latent) in another one."""
+        return self.of_images(list(range(self._n_images))).to(dtype)
 
     def of_images(self, images: list[int], start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Starts [start, stop) of the images with these indices: (n, stop − start, *latent) on the run's device."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
-
-from .job import Block, Job
+from .job import Job
 
 
 class Tile(NamedTuple):
@@ -43,25 +41,9 @@ def runs_of_tiles(job: Job, n: int, chunk: int) -> list[list[Tile]]:
     return runs if job.starts.common is not None else [[tile] for run in runs for tile in run]
 
 
-def layout(job: Job, tile: Tile) -> tuple[int, int]:
-    """(G, B): G groups that own weights, B samples of each."""
-    images, starts = tile.shape
-    return {"per_seed": (images * starts, 1), "per_sample": (images, starts), "frozen": (1, images * starts)}[
-        job.config.weights
-    ]
-
-
-def images_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
-    """The image of each pair of a tile: (G, B, C, H, W)."""
-    images = block.images[tile.first : tile.last]
-    spread = images.unsqueeze(1).expand(*tile.shape, *images.shape[1:])
-    return spread.reshape(*layout(job, tile), *images.shape[1:])
-
-
-def starts_of(job: Job, block: Block, tile: Tile) -> torch.Tensor:
-    """The start of each pair of a tile: (G, B, *latent), a copy."""
-    starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
-    return starts.reshape(*layout(job, tile), *starts.shape[2:]).clone(memory_format=torch.contiguous_format)
+def layout(weights: str, images: int, starts: int) -> tuple[int, int]:
+    """(G, B) of images × starts: G groups that own weights (frozen: one that does not move), of B samples each."""
+    return {"per_seed": (images * starts, 1), "per_sample": (images, starts), "frozen": (1, images * starts)}[weights]
 
 
 def on_cpu(job: Job, bytes_of_pair: int, cache: int) -> int:

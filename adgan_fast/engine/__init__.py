@@ -6,19 +6,47 @@ import dataclasses
 import logging
 from collections.abc import Callable
 
-from ..core.job import Engine, Job
+from ..config import SearchConfig
+from ..core import registry
+from ..core.engine import Engine
+from ..core.job import Job
 from .eager import Eager
 from .grouped import Grouped
 from .native.engine import Native
 from .reference import Reference
 from .triton.engine import Triton
 
-__all__ = ["TABLE", "EngineInfo", "choose", "engines", "named"]
+__all__ = ["EngineInfo", "choose", "engines", "named", "needs_program", "register", "table"]
 
 log = logging.getLogger("adgan_fast")
 
-TABLE: tuple[Engine, ...] = (Triton(), Native(), Grouped(), Eager(), Reference())
-"""Fastest first; every engine is here."""
+_MEMBERS = [name for name in (*Engine.__annotations__, *vars(Engine)) if not name.startswith("_")]
+
+
+def register(engine: Engine, *, before: str | None = None) -> None:
+    """Add an engine of your own to the table: it then works by its name wherever an engine is named.
+
+    Args:
+        engine: an object with the members of `adgan_fast.core.engine.Engine`.
+        before: the name of the engine that it is faster than: "auto" tries it before that one. None: it runs only
+            where it is named.
+
+    Raises:
+        TypeError: naming the members that it lacks.
+        ValueError: its name is taken, or `before` names none.
+    """
+    if missing := [name for name in _MEMBERS if not hasattr(engine, name)]:
+        raise TypeError(f"{type(engine).__name__} is not an engine: it has no {', '.join(missing)}")
+    registry.add(engine, before)
+
+
+for _engine in (Triton(), Native(), Grouped(), Eager(), Reference()):  # fastest first
+    register(_engine)
+
+
+def table() -> tuple[Engine, ...]:
+    """Every engine, fastest first."""
+    return registry.engines()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +68,7 @@ class EngineInfo:
 
 def engines() -> list[EngineInfo]:
     """Every engine, fastest first, and whether it can run on this machine."""
-    return [EngineInfo(engine.name, engine.why_not() is None, engine.why_not() or "", engine.exact) for engine in TABLE]
+    return [EngineInfo(e.name, (why_not := e.why_not()) is None, why_not or "", e.exact) for e in table()]
 
 
 Verdict = Callable[[Engine, Job], str | None]
@@ -52,11 +80,11 @@ def choose(job: Job, verdict: Verdict) -> Engine:
 
     Raises ValueError, with reason and remedy, where the engine that is named cannot run, or is not to be trusted.
     """
-    if job.config.engine != "auto":
+    if job.config.engine != registry.AUTO:
         return _asked(job, verdict)
     passed: list[str] = []
-    for engine in TABLE:
-        reason = engine.why_not() or engine.refuses(job)
+    for engine in table():
+        reason = _cannot(engine, job)
         if reason is None and (reason := verdict(engine, job)):
             log.warning("engine %r %s. It is passed over; please report this generator", engine.name, reason)
         if reason is None:
@@ -68,16 +96,26 @@ def choose(job: Job, verdict: Verdict) -> Engine:
 
 def named(name: str) -> Engine:
     """The engine of this name; ValueError naming all where there is none."""
-    for engine in TABLE:
+    for engine in table():
         if engine.name == name:
             return engine
-    raise ValueError(f"engine {name!r} is not in this version, which has {', '.join(repr(e.name) for e in TABLE)}")
+    raise ValueError(f"engine {name!r} is not in this version, which has {', '.join(repr(e.name) for e in table())}")
+
+
+def needs_program(config: SearchConfig) -> bool:
+    """Whether an engine that the config may mean runs a job's Program."""
+    return any(e.needs_program for e in (table() if config.engine == registry.AUTO else (named(config.engine),)))
 
 
 def _asked(job: Job, verdict: Verdict) -> Engine:
     engine = named(job.config.engine)
-    reason = engine.why_not() or engine.refuses(job) or verdict(engine, job)
+    reason = _cannot(engine, job) or verdict(engine, job)
     if reason is None:
         return engine
-    others = ", ".join(repr(e.name) for e in TABLE if e is not engine and not (e.why_not() or e.refuses(job)))
+    others = ", ".join(repr(e.name) for e in table() if e is not engine and not _cannot(e, job))
     raise ValueError(f"engine {engine.name!r} cannot run: {reason}. Use engine='auto', or one of {others}.")
+
+
+def _cannot(engine: Engine, job: Job) -> str | None:
+    """Why an engine cannot run a job; None if it can."""
+    return engine.why_not() or (job.unlowered if engine.needs_program else "") or engine.refuses(job)

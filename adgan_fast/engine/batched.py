@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-from ..core.job import Gradients, Job
+from ..core.engine import Gradients
+from ..core.job import Job
+from ..core.tiles import layout
 from ..generator.program import Layer, Program
 
 Tensors = list[torch.Tensor | None]
@@ -50,15 +53,13 @@ def forward(
 
 def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
     """See Engine.gradients: of the job's program, by autograd."""
-    program = job.program
-    assert program is not None, "refuses() comes first"
-    learn = job.config.weights != "frozen"
-    groups, share = (2, 1) if job.config.weights == "per_seed" else (1, 2)  # two alike: what is batched is in use
+    program = job.lowered
+    groups, share = layout(job.config.weights, 1, 2)  # two alike: what is batched is in use
     latent = z.detach().expand(groups, share, *z.shape).clone().requires_grad_()
-    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(learn) for p in program.parameters]
+    weights = [p.detach().expand(groups, *p.shape).clone().requires_grad_(job.learns) for p in program.parameters]
     made = forward(program, latent, weights, program.constants)
     value = job.loss(made.flatten(0, 1), image.expand(2, *image.shape)).sum()
-    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if learn else ())], allow_unused=True)
+    of_latent, *of_weights = torch.autograd.grad(value, [latent, *(weights if job.learns else ())], allow_unused=True)
     return Gradients(
         made.detach()[0, 0], of_latent[0, 0], by_name(job, [None if dw is None else dw[0] / share for dw in of_weights])
     )
@@ -66,9 +67,8 @@ def gradients(job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
 
 def by_name(job: Job, of_weights: Sequence[torch.Tensor | None]) -> dict[str, torch.Tensor]:
     """Gradients of the program's parameters by the module's names of these (of a tied one: the first)."""
-    assert job.program is not None, "refuses() comes first"
     names = {id(w): name for name, w in job.module.named_parameters()}
-    named = (names[id(job.module.get_parameter(name))] for name in job.program.names)
+    named = (names[id(job.module.get_parameter(name))] for name in job.lowered.names)
     return {name: dw for name, dw in zip(named, of_weights, strict=False) if dw is not None}
 
 
@@ -94,7 +94,7 @@ def _conv2d(
     if g > len(weight):  # a constant, which all groups share
         out = F.conv2d(x.flatten(0, 1), weight[0], groups=groups, **shape)
     elif b == 1:
-        columns = F.unfold(x[:, 0], weight.shape[3:], **shape)
+        columns = _Im2col.apply(x[:, 0], tuple(weight.shape[3:]), shape)
         columns = columns.view(g * groups, -1, columns.shape[-1])
         kernel = weight.reshape(weight.shape[0] * groups, weight.shape[1] // groups, -1)
         out = torch.bmm(kernel, columns)
@@ -122,7 +122,7 @@ def _conv_transpose2d(
     elif b == 1 and foldable:
         kernel = weight.reshape(weight.shape[0] * groups, c // groups, -1)
         columns = _Columns.apply(kernel, x.reshape(g * groups, c // groups, h * w))
-        out = F.fold(columns.view(g, -1, h * w), out_shape[1:], weight.shape[3:], **shape)
+        out = _Col2im.apply(columns.view(g, -1, h * w), tuple(out_shape[1:]), tuple(weight.shape[3:]), shape)
     elif g == 1:
         out = F.conv_transpose2d(x[0], weight[0], groups=groups, output_padding=attrs["output_padding"], **shape)
     else:
@@ -148,6 +148,55 @@ class _Columns(torch.autograd.Function):
         weight, x = ctx.saved_tensors  # type: ignore[attr-defined]
         need_weight, need_x = ctx.needs_input_grad  # type: ignore[attr-defined]
         return torch.bmm(x, grad.mT) if need_weight else None, torch.bmm(weight, grad) if need_x else None
+
+
+Size = tuple[int, int]
+
+
+def im2col(x: torch.Tensor, kernel: Size, shape: Mapping[str, Size]) -> torch.Tensor:
+    """The patches of images (G, C, H, W) as columns (G, C · kernel, positions): F.unfold in few launches.
+
+    On a CUDA device F.unfold launches a kernel for each image; here a view of all patches is copied. shape: stride,
+    padding and dilation.
+    """
+    if not x.is_cuda:
+        return F.unfold(x, kernel, **shape)
+    return patches(x, kernel, shape).flatten(4, 5).flatten(1, 3)
+
+
+def patches(x: torch.Tensor, kernel: Size, shape: Mapping[str, Size]) -> torch.Tensor:
+    """The patches as a view (G, C, *kernel, *positions) of the padded images."""
+    (high, wide), (down, right), (steps, strides) = shape["padding"], shape["dilation"], shape["stride"]
+    x = F.pad(x, (wide, wide, high, high)).contiguous()
+    g, c, h, w = x.shape
+    rows, columns = ((h - down * (kernel[0] - 1) - 1) // steps + 1, (w - right * (kernel[1] - 1) - 1) // strides + 1)
+    return x.as_strided((g, c, *kernel, rows, columns), (c * h * w, h * w, down * w, right, steps * w, strides))
+
+
+class _Im2col(torch.autograd.Function):
+    """`im2col`; its backward is F.fold, which is one launch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kernel: Size, shape: Mapping[str, Size]) -> torch.Tensor:
+        ctx.size, ctx.kernel, ctx.shape = tuple(x.shape[2:]), kernel, shape
+        return im2col(x, kernel, shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return F.fold(grad, ctx.size, ctx.kernel, **ctx.shape), None, None
+
+
+class _Col2im(torch.autograd.Function):
+    """F.fold to images of `size`; its backward is `im2col`."""
+
+    @staticmethod
+    def forward(ctx: Any, columns: torch.Tensor, size: Size, kernel: Size, shape: Mapping[str, Size]) -> torch.Tensor:
+        ctx.kernel, ctx.shape = kernel, shape
+        return F.fold(columns, size, kernel, **shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        return im2col(grad, ctx.kernel, ctx.shape), None, None, None
 
 
 def _add_bias(out: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -13,12 +13,14 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from .. import ops
-from ..core.job import Block, Gradients, Job
-from ..core.tiles import Tile, images_of, layout, on_cpu, runs_of_tiles, starts_of
+from ..core.block import Block
+from ..core.engine import Gradients
+from ..core.job import Job, Plan
+from ..core.tiles import Tile, layout, on_cpu, runs_of_tiles
 from ..core.workers import run_items
 from ..generator.look import first_line
 from ..generator.working_copy import copied
+from .descent import State, descend
 from .loading import load_kernels
 
 CACHE = 96 << 20  # bytes in use by a thread on a CPU, measured (docs/performance.md)
@@ -29,13 +31,14 @@ Tensors = dict[str, torch.Tensor]
 class Eager:
     name = "eager"
     exact = True
+    needs_program = False
 
     def why_not(self) -> str | None:
         return None
 
     def refuses(self, job: Job) -> str | None:
         """What vmap cannot follow (a module or loss that branches on values, say) is found by one try on two pairs."""
-        z = job.probes.unsqueeze(1) if job.config.weights == "per_seed" else job.probes.unsqueeze(0)
+        z = job.probes.reshape(*layout(job.config.weights, 1, 2), *job.latent_shape)
         images = torch.zeros((*z.shape[:2], *job.image_shape), dtype=job.dtype, device=job.device)
         module = _Module(job)
         try:
@@ -60,9 +63,8 @@ class Eager:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             job.module(z.clone())
         weights = sum(w.numel() * w.element_size() for w in _weights(job.module).values())
-        owners = 0 if job.config.weights == "frozen" else 5 * weights
-        rows = job.n_seed if job.config.weights == "per_sample" else 1
-        return owners + 2 * rows * sum(kept.values())
+        owned = 5 * weights if job.learns else 0
+        return owned + 2 * job.pairs_of_unit * sum(kept.values())
 
     def default_chunk(self, job: Job) -> int:
         """Measured on a CPU (docs/performance.md); on a GPU a guess, not measured yet."""
@@ -70,12 +72,12 @@ class Eager:
             return on_cpu(job, self.bytes_of_pair(job), CACHE)
         return 1 if job.config.weights == "per_sample" else 64
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
-        tiles = [tile for run in runs_of_tiles(job, len(block.images), job.chunk) for tile in run]
+        tiles = [tile for run in runs_of_tiles(job, len(block), plan.chunk) for tile in run]
         modules: SimpleQueue[_Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
-        for _ in range(job.lanes):
+        for _ in range(plan.lanes):
             modules.put(_Module(job))
 
         def work(tile: Tile) -> None:
@@ -85,12 +87,12 @@ class Eager:
             finally:
                 modules.put(module)
 
-        run_items(work, tiles, job.device, job.lanes, block.cancel)
+        run_items(work, tiles, job.device, plan.lanes, block.cancel)
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """See Engine.gradients: of two samples alike, so that what is vectorised is in use."""
         module, images = _Module(job), image.expand(2, *image.shape)
-        pairs = (2, 1) if job.config.weights == "per_seed" else (1, 2)
+        pairs = layout(job.config.weights, 1, 2)
         z, images = z.expand(*pairs, *z.shape), images.reshape(*pairs, *image.shape)
         theta = module.expanded(pairs[0])
         (of_weights, of_latent), _ = module.gradient(theta, z, images)
@@ -110,7 +112,7 @@ class _Module:
     def __init__(self, job: Job) -> None:
         self._module, self._loss = copied(job.module), job.loss
         self._slots, self.theta = _slots(self._module), _weights(job.module)
-        self.learned = [] if job.config.weights == "frozen" else list(self.theta)
+        self.learned = list(self.theta) if job.learns else []
         self._apart = job.config.weights == "per_seed"
 
     def expanded(self, groups: int) -> Tensors:
@@ -177,24 +179,16 @@ def _weights(module: nn.Module) -> Tensors:
 
 
 def _search(job: Job, module: _Module, block: Block, tile: Tile) -> None:
-    config, steps = job.config, job.config.steps
-    shape, x, z = layout(job, tile), images_of(job, block, tile), starts_of(job, block, tile)
-    names, weights = module.learned, module.expanded(shape[0])
-    leaves = [z, *weights.values()]
-    state, moments, squares = ([leaf.new_empty(leaf.shape) for leaf in leaves] for _ in range(3))
-    lrs = [config.lr_z] + [config.lr_weights] * len(names)
-    old = [z, *(module.theta[name].contiguous() for name in names)]
-    initial = None
-    for step in range(1, steps + 1):
-        (dw, dz), losses = module.gradient(weights, z, x)
-        initial = losses if initial is None else initial
-        grads = [dz.contiguous(), *(dw[name].contiguous() for name in names)]
-        first = old if step == 1 else []
-        ops.adam_step_(
-            state, moments, squares, grads, first, lrs, *config.betas, config.eps, step, step == steps
-        )  # fmt: skip
-        z, weights = state[0], dict(zip(names, state[1:], strict=True))
-    reconstructions = module.images(weights, z)
+    x, z, names = block.grouped_images(tile), block.grouped_starts(tile), module.learned
+
+    def gradient(leaves: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+        (dw, dz), losses = module.gradient(dict(zip(names, leaves[1:], strict=True)), leaves[0], x)
+        return [dz.contiguous(), *(dw[name].contiguous() for name in names)], losses
+
+    leaves = [z, *module.expanded(len(z)).values()]
+    initial = [z, *(module.theta[name].contiguous() for name in names)]
+    first, (z, *weights) = descend(job.config, gradient, leaves, initial, State.like(leaves))
+    reconstructions = module.images(dict(zip(names, weights, strict=True)), z)
     with torch.no_grad():
         final = job.loss(reconstructions.flatten(0, 1), x.flatten(0, 1))
-    block.put(tile.first, tile.start, final if initial is None else initial, final, z, reconstructions, tile.shape)
+    block.put(tile, final if first is None else first, final, z, reconstructions)

@@ -12,7 +12,10 @@ import torch
 from torch import nn
 
 from ..config import SearchConfig
-from ..core.job import Block, Gradients, Job
+from ..core.block import Block
+from ..core.engine import Gradients
+from ..core.job import Job, Plan
+from ..core.tiles import Tile
 from ..core.workers import run_items
 from ..generator.working_copy import copied
 
@@ -88,6 +91,7 @@ class Reference:
 
     name = "reference"
     exact = True
+    needs_program = False
 
     def why_not(self) -> str | None:
         return None
@@ -104,9 +108,8 @@ class Reference:
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """See Engine.gradients."""
-        learn = job.config.weights != "frozen"
-        g_w, weights = _private(job.module, learn)
-        weights = weights if learn else {}
+        g_w, weights = _private(job.module, job.learns)
+        weights = weights if job.learns else {}
         z = z.clone().requires_grad_()
         made = _image(g_w, z)
         value = job.loss(made, image.unsqueeze(0))[0]
@@ -115,13 +118,13 @@ class Reference:
         found = {name: dw for name, dw in zip(weights, of_weights, strict=True) if dw is not None}
         return Gradients(made.detach()[0], of_latent, found)
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run; one pair at a time in each thread."""
 
         def work(i: int) -> None:
-            starts = job.starts.of_images([block.first + i])[0]
-            pairs = search_image(job.module, block.images[i], starts, job.config, job.loss)
-            for j, (initial, final, z, reconstruction) in enumerate(pairs):
-                block.put(i, j, initial, final, z, reconstruction)
+            whole = Tile(i, i + 1, 0, job.n_seed)
+            image, starts = block.images_of(whole)[0], block.starts_of(whole)[0]
+            for j, outcome in enumerate(search_image(job.module, image, starts, job.config, job.loss)):
+                block.put(Tile(i, i + 1, j, j + 1), *outcome)
 
-        run_items(work, range(len(block.images)), job.device, job.lanes, block.cancel)
+        run_items(work, range(len(block)), job.device, plan.lanes, block.cancel)

@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 
 from ..core import random_state
 from ..core.losses import Loss
+from ..core.precision import arithmetic
 from .look import Look, Shape, look, same, sums
 from .working_copy import copied, mixed_dtypes
 
@@ -25,6 +26,7 @@ LOOKS = 64
 """Latents that are looked at before a generator is said to ignore its latent: two, as long as these tell."""
 
 
+@arithmetic("float32")  # by default cuDNN may sum in another order at each call, which would look like noise
 def check_generator(
     module: nn.Module, probes: torch.Tensor, image_shape: Shape, learn: bool = True, given: object = None
 ) -> Look:
@@ -195,6 +197,7 @@ def warn_of_range(module: nn.Module, probes: torch.Tensor, images: torch.Tensor)
         )
 
 
+@arithmetic("float32")
 def check_loss(loss: Loss, reconstruction: torch.Tensor) -> None:
     """Call a loss on reconstructions (1, C, H, W), moved a little: on two at once, on each alone, and again.
 

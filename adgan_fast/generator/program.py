@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+
+from .layers import LINEAR_MAPS
 
 Kind = Literal["latent", "activation", "parameter", "constant", "weight"]
 
@@ -45,29 +48,12 @@ class Value:
 class Layer:
     """One step of the program: ``values[output] = op(values[inputs])``.
 
-    op, its inputs (value ids; None where absent) and attrs:
-
-    ==================  ==============================  ====================================================
-    linear              x, weight (out, in), bias       on the last dimension of x
-    conv2d              x, weight, bias                 stride, padding, dilation: (h, w); groups
-    conv_transpose2d    x, weight, bias                 the same and output_padding (h, w)
-    batch_norm          x, weight, bias, mean, var      eps; by running statistics, channels are x's first dim
-    relu tanh sigmoid   x
-    silu
-    leaky_relu          x                               slope
-    elu                 x                               alpha, scale, input_scale
-    softplus            x                               beta, threshold
-    scale_shift         x                               scale, shift: scale · x + shift
-    add                 a, b                            alpha: a + alpha · b
-    mul, div            a, b                            elementwise, broadcast
-    reshape             x                               (the output's shape)
-    permute             x                               dims, of one sample where x is batched
-    upsample_nearest    x                               scale (h, w), whole numbers
-    pixel_shuffle       x                               factor
-    ==================  ==============================  ====================================================
-
-    An operand of add, mul, div that is not batched broadcasts as (1, *shape of a sample) does.
-    `name` is the layer's path in the generator, for messages.
+    Attributes:
+        op: the name of its row in layers.LAYERS, which says what the others hold.
+        inputs: value ids; None where absent.
+        output: value id.
+        attrs: by name.
+        name: the layer's path in the generator, for messages.
     """
 
     op: str
@@ -123,9 +109,16 @@ class Program:
         return sum(self._multiply_adds(layer) for layer in self.layers)
 
     def _multiply_adds(self, layer: Layer) -> int:
-        if layer.op not in ("linear", "conv2d", "conv_transpose2d"):
+        if layer.op not in LINEAR_MAPS:
             return 0
         x, weight = (self.values[i].shape for i in layer.inputs[:2] if i is not None)
         output = self.values[layer.output].shape
-        positions = {"linear": output[:-1], "conv2d": output[1:], "conv_transpose2d": x[1:]}[layer.op]
-        return math.prod(weight) * math.prod(positions)
+        return math.prod(weight) * math.prod(POSITIONS[layer.op](x, output))
+
+
+POSITIONS: dict[str, Callable[[tuple[int, ...], tuple[int, ...]], tuple[int, ...]]] = {
+    "linear": lambda x, output: output[:-1],
+    "conv2d": lambda x, output: output[1:],
+    "conv_transpose2d": lambda x, output: x[1:],
+}
+"""Of a linear map, by the shapes of its input and output: the positions at each of which every weight is used once."""

@@ -10,6 +10,7 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
+from .layers import check
 from .program import Layer, Program, Unlowered, Value
 
 Rule = Callable[..., int]
@@ -95,7 +96,11 @@ class Lowering:
         raise self.refuse(f"{self.node.target} by {argument!r}, which is not a number")
 
     def emit(self, op: str, inputs: tuple[int | None, ...], shape: tuple[int, ...] | None = None, **attrs: Any) -> int:
-        """Add a layer whose output has the node's shape (or `shape`, of one sample or whole as the inputs say)."""
+        """Add a layer of layers.LAYERS.
+
+        Its output has the node's shape, or `shape`: of one sample or whole, as the inputs say.
+        """
+        check(op, inputs, attrs)
         given = [self.values[i] for i in inputs if i is not None]
         batched = any(value.batched for value in given)
         if shape is None:

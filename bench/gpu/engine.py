@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import statistics
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ import torch
 
 import adgan_fast
 from adgan_fast.config import WEIGHTS, SearchConfig
+from adgan_fast.engine import named
+from adgan_fast.engine.triton.engine import Triton
 
 from ..race import cases, gate, memory
 from ..race.contenders import Contender, Losses, contenders
@@ -69,7 +73,7 @@ def reference(part: Part, case: cases.Case) -> gate.Reference:
     return found
 
 
-def gated(part: Part, case: cases.Case, losses: Losses) -> bool:
+def gated(part: Part, case: cases.Case, losses: Losses, graphs: bool = True) -> bool:
     """Whether the losses (N, S) of the first images and of their last copies are the reference's; keeps the errors."""
     wanted, last = reference(part, case), max(0, (len(losses[0]) - 2) // PERIOD * PERIOD)
     tried = [
@@ -77,9 +81,9 @@ def gated(part: Part, case: cases.Case, losses: Losses) -> bool:
     ]
     found = max(tried, key=lambda one: (not one.green, one.rms))
     for metric in ("rms", "mean", "score"):
-        part.add(title(case), ENGINE, f"gate_{metric}", getattr(found, metric), "relative")
+        part.add(title(case), ENGINE, f"gate_{metric}", getattr(found, metric), "relative", graphs=graphs)
     if not found.green:
-        part.fail(title(case), ENGINE, f"gate red, no speed: {found.failures}")
+        part.fail(title(case), ENGINE, f"gate red{'' if graphs else ' without graphs'}, no speed: {found.failures}")
     return found.green
 
 
@@ -90,18 +94,38 @@ def survive(part: Part, case: str, error: Exception) -> None:
 
 
 def gates(part: Part, precision: str) -> None:
-    """The engine against the reference in float64: every shape and every way of owning weights, one chunk's work."""
+    """The engine against the reference in float64: launched and replayed, every shape, every way of owning weights."""
     shapes = ["dcgan32x1", "dcgan32x3"] + ([] if part.quick else ["dcgan64x3"])
     settings = [
-        Setting(shapes[0], precision, 8, weights, 14 if weights == "per_sample" else 112) for weights in WEIGHTS
+        Setting(shapes[0], precision, 64, chunk=14 * 64),
+        Setting(shapes[0], precision, 8, "per_sample", 14),
+        Setting(shapes[0], precision, 8, "frozen", 14 * 8),
     ]
-    settings += [] if part.smoke else [Setting(shape, precision, 8, chunk=112) for shape in shapes[1:]]
-    for setting in settings:
+    settings += [] if part.smoke else [Setting(shape, precision, 64, chunk=14 * 64) for shape in shapes[1:]]
+    for number, setting in enumerate(settings):
         case = build(part, setting, 40)  # chunks of 14 images, and at last one of 12
-        try:
-            gated(part, case, contenders()[ENGINE].start(case)(case.images, case.starts))
-        except Exception as error:
-            survive(part, title(case), error)
+        found: list[Losses] = []
+        for graphs in (False, True) if number == 0 else (True,):
+            try:
+                with recorded(graphs):
+                    found.append(contenders()[ENGINE].start(case)(case.images, case.starts))
+                gated(part, case, found[-1], graphs)
+            except Exception as error:
+                survive(part, title(case), error)
+        if len(found) == 2 and not all(torch.equal(a, b) for a, b in zip(*found, strict=True)):
+            part.fail(title(case), ENGINE, "replayed graphs give other bits than launches")
+
+
+@contextlib.contextmanager
+def recorded(graphs: bool) -> Iterator[None]:
+    """The engine records CUDA graphs meanwhile, or does not."""
+    engine = named(ENGINE)
+    assert isinstance(engine, Triton)
+    before, engine.graphs = engine.graphs, graphs
+    try:
+        yield
+    finally:
+        engine.graphs = before
 
 
 # -- speed ---------------------------------------------------------------------------------------------------------
@@ -116,7 +140,7 @@ def speed(part: Part, precision: str) -> None:
         settings += [Setting("dcgan32x1", precision, 64, weights) for weights in WEIGHTS[1:]]
     if precision == "bf16" and not part.quick:
         settings += [Setting("dcgan32x1", precision, chunk=chunk) for chunk in (256, 512, 2048, 4096)]
-    for setting in settings[:2] if part.smoke else settings:
+    for setting in settings[: 2 if part.smoke else 1 if part.quick else None]:
         if part.left() < (0 if part.smoke else 6):
             part.fail(str(setting), ENGINE, "no time left")
             continue
@@ -148,6 +172,7 @@ def _speed(part: Part, case: cases.Case) -> None:
         twice = part.clock.whole(lambda: run(case.images[: 2 * small], case.starts), about=0, least=1, warm=0)[0]
         each = (twice - few) / small
         large = min(large, 2 * small + max(small, int(0.6 / max(each, 1e-6))))
+        large = max(1, large // _chunk_images(case)) * _chunk_images(case)  # else a chunk is filled up with copies
     many = seconds(large, 0.0)
     gained = statistics.median(many) - few
     more: dict[str, Any] = {"images": large, "small": small, "setup": few - gained * small / (large - small)}

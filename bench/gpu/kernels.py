@@ -20,7 +20,7 @@ from adgan_fast.kernels.maps.general import Maps
 from adgan_fast.kernels.maps.private import AdamRule, Form, PrivateMap
 
 from adgan_fast import ops
-from adgan_fast.config import SearchConfig
+from adgan_fast.config import PRECISIONS, SearchConfig
 from adgan_fast.core.precision import arithmetic
 from adgan_fast.engine.loading import load_kernels
 from adgan_fast.engine.triton.lift import Chain, lift, private_map
@@ -43,7 +43,7 @@ GATED_PAIRS = 5
 def kernels(part: Part) -> None:
     """Rows "seconds" of each call of each layer, and of the launches around them."""
     program = program_of(part, "dcgan32x1")
-    for precision in ("float32",) if part.smoke else ("float32", "bf16", "tf32"):
+    for precision in ("float32",) if part.smoke else ("float32", "bf16") if part.quick else PRECISIONS:
         with arithmetic(precision):
             for setting in settings(part, program, precision):
                 _chain(part, "dcgan32x1", setting)

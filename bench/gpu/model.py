@@ -154,7 +154,7 @@ def _of_maps(layer: str, geometry: Geometry, steps: int, precision: str, rebuilt
         product = {mode: 0.0 for mode in (row.shared, row.change, row.gradient)}
         for mode, count in ((row.shared, work), (row.change, work), (row.gradient, work * times)):
             product[mode] += count
-        each = UPDATE[row.rounded] + REBUILT * (times - 1)
+        each = UPDATE[False] + REBUILT * (times - 1)
         yield Call(layer, "forward", step + 1, dense + moved, state, product, weights, each)
 
 

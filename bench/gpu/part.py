@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import json
+import logging
 import signal
 import statistics
 import sys
@@ -100,6 +101,7 @@ def main(arguments: Sequence[str]) -> None:
     told = json.loads(order)
     keywords = told.pop("arguments")
     part = Part(**told)
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout)  # which engine, and why not with graphs
     signal.alarm(max(1, int(part.left()) + 15))  # should the process that limits this one be gone
     if part.device == "cpu":
         torch.set_num_threads(1)  # what is this small gains nothing by more

@@ -58,28 +58,29 @@ def _peer(name: str, seconds: float, pairs: Sequence[int] = (), precision: str =
 
 PARTS: dict[str, Entry] = {
     "machine": Entry("bench.gpu.machine:machine", 30),
-    **_by_precision("gate", "bench.gpu.engine:gates", 60, 45, 45),
-    "tests": Entry("bench.gpu.checks:tests", 60),
-    "tune": Entry("bench.gpu.tune:tune", 90),
+    **_by_precision("gate", "bench.gpu.engine:gates", 90, 60, 45),
     **_by_precision("speed", "bench.gpu.engine:speed", 60, 60, 20),
-    "kernels": Entry("bench.gpu.kernels:kernels", 50),
+    "profile": Entry("bench.gpu.engine:profile", 40),
+    "growth": Entry("bench.gpu.engine:growth", 60),
+    "tune": Entry("bench.gpu.tune:tune", 90),
     "peer-plain_loop": _peer("plain_loop", 30),
     "peer-compiled_vmap": _peer("compiled_vmap", 70, (64,)),
     "peer-bmm_fold": _peer("bmm_fold", 40, (64, 512)),
     "peer-vmap": _peer("vmap", 25, (64,)),
     "peer-grouped_conv": _peer("grouped_conv", 30, (16, 64)),
     "peer-jax_vmap": _peer("jax_vmap", 50, (64,)),
-    "growth": Entry("bench.gpu.engine:growth", 40),
+    "kernels": Entry("bench.gpu.kernels:kernels", 50),
+    "tests": Entry("bench.gpu.checks:tests", 90),
     "precision": Entry("bench.gpu.precision:precision_table", 60),
-    "profile": Entry("bench.gpu.engine:profile", 20),
     "memcheck": Entry("bench.gpu.checks:sanitize", 60, {"tool": "memcheck"}),
     "memory": Entry("bench.gpu.engine:peaks", 50),
     "racecheck": Entry("bench.gpu.checks:sanitize", 60, {"tool": "racecheck"}),
     "tf32-bmm_fold": _peer("bmm_fold", 40, (64, 512), "tf32"),
     "tf32-compiled_vmap": _peer("compiled_vmap", 70, (64, 256), "tf32"),
 }
-"""In the order in which they run: what others need first, then what matters most. The limits come to more than all may
-take, and few parts reach theirs: the last ones are left out if time runs short, and can be asked for alone."""
+"""In the order of their worth: is it right, how fast is it, where does the time go, does it stay fast as a job grows;
+then what tuning gains, the peers, and all else. The limits come to more than all may take, and few parts reach theirs:
+the last ones are left out if time runs short, and can be asked for alone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

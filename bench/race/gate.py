@@ -80,17 +80,17 @@ def check(losses: tuple[torch.Tensor, torch.Tensor], against: Reference, precisi
     return Gate(seen.rms, seen.mean, seen.score, "; ".join(wrong))
 
 
-def _searched(case: Case, starts: Sequence[int], dtype: torch.dtype) -> Losses:
-    """By `reference`, on the CPU; NaN for pairs that are not searched."""
-    gen = copy.deepcopy(case.gen).cpu().to(dtype)
+def _searched(case: Case, starts: Sequence[int], dtype: torch.dtype, device: str | torch.device = "cpu") -> Losses:
+    """By `reference` on a device, as losses on the CPU; NaN for pairs that are not searched."""
+    gen = copy.deepcopy(case.gen).to(device, dtype)
     rows = []
-    for image, count in zip(case.images.cpu().to(dtype), starts, strict=False):
+    for image, count in zip(case.images[: len(starts)].to(device, dtype), starts, strict=False):
         first = case.starts if case.config.weights == "per_sample" else case.starts[:count]
         config = case.config.replace(
-            engine="reference", starts=first.cpu().to(dtype), precision="float32", device="cpu", chunk=None
+            engine="reference", starts=first.to(device, dtype), precision="float32", device=None, chunk=None
         )
         found = adgan_fast.search(gen, image.unsqueeze(0), config=config)
         row = torch.full((2, len(case.starts)), float("nan"), dtype=dtype)
-        row[:, : len(first)] = torch.stack([found.initial_losses[0], found.losses[0]])
+        row[:, : len(first)] = torch.stack([found.initial_losses[0], found.losses[0]]).cpu()
         rows.append(row)
     return Losses(*torch.stack(rows, 1))

@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from adgan_fast import ops
-from adgan_fast.engine.native import engine as native
+from adgan_fast.config import WEIGHTS
+from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
 from adgan_fast.models import DCGANGenerator
 
@@ -63,7 +64,7 @@ def best(work, repeats: int = 5) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", default="per_seed", choices=native.WEIGHTS)
+    parser.add_argument("--weights", default="per_seed", choices=WEIGHTS)
     parser.add_argument("--open", default="half", choices=("half", "all"))
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--channels", type=int, default=1)
@@ -82,13 +83,12 @@ def main() -> None:
     images = nn.functional.interpolate(
         torch.randn(n, at.channels, 8, 8, generator=random), size=(at.size, at.size), mode="bicubic"
     ).tanh()
-    arguments = (
+    arguments = ops.SearchArguments(
         images.contiguous(), torch.randn(s, 256, generator=random), list(program.parameters),
-        list(program.constants), *native.encode(program), native.WEIGHTS.index(at.weights), 0, at.steps,
+        list(program.constants), *encode(program), WEIGHTS.index(at.weights), ops.NATIVE_LOSSES.index("l2"), at.steps,
         [0.25, 5e-5, 0.5, 0.999, 1e-8],
     )  # fmt: skip
-    profile = torch.ops.adgan_fast.native_profile.default
-    runs = [profile(*arguments) for _ in range(4)]
+    runs = [ops.native_profile(arguments) for _ in range(4)]
     seconds = min(runs, key=lambda run: float(run.sum())) / (n * s)
     whole = best(lambda: ops.native_search(*arguments)) / (n * s)
     torch.set_num_threads(cores())

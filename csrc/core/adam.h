@@ -1,4 +1,4 @@
-// Adam over stacked parameters, on raw pointers. The contract and the formula's source are in adgan_fast/ops.py.
+// Adam over stacked parameters, on raw pointers. The contract and the formula's source are in adgan_fast/ops/adam.py.
 //
 // An element's result depends on that element alone, to the last bit: every operation rounds once (the build has
 // -ffp-contract=off), so vector body, loop tail, block, thread and instruction set all give the same.
@@ -6,7 +6,7 @@
 
 #include <cstdint>
 
-#include "cpu.h"
+#include "core/kernels/kernels.h"
 
 namespace adgan {
 

@@ -1,4 +1,4 @@
-#include "laplacian.h"
+#include "core/laplacian.h"
 
 #include <algorithm>
 #include <cmath>
@@ -86,8 +86,7 @@ double pyramid(float* level, Plane plane, float weight, float* free) {
 
 }  // namespace
 
-std::int64_t laplacian_scratch(int channels, int height, int width) {
-  static_cast<void>(channels);
+std::int64_t laplacian_scratch(int height, int width) {
   return 6 * static_cast<std::int64_t>(height + 1) * (width + 1) + 64;
 }
 

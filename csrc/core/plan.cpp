@@ -1,4 +1,4 @@
-#include "plan.h"
+#include "core/plan.h"
 
 #include <algorithm>
 #include <chrono>
@@ -53,26 +53,12 @@ class Stopwatch {
   std::chrono::steady_clock::time_point begin_;
 };
 
-}  // namespace
-
-void SampleSums::clear(Run& run) const {
-  if (wanted(run)) std::fill_n(part(run, 0), stride * parts, 0.0f);
-}
-
-void SampleSums::add_up(Run& run) const {
-  if (!wanted(run)) return;
-  for (int i = 0; i < parts; ++i) run.kernels->add(part(run, i), run.gradient + gradient, size);
-}
-
-namespace {
-
 // f(first, count) for parts of a range, shared by the team.
 template <typename F>
 void each_stretch(const Run& run, std::int64_t n, const F& f) {
   constexpr std::int64_t kStretch = 1 << 15;
-  run.team->each(static_cast<int>((n + kStretch - 1) / kStretch), [&](int i, int) {
-    f(i * kStretch, std::min(kStretch, n - i * kStretch));
-  });
+  run.team->each(static_cast<int>(ceil_div(n, kStretch)),
+                 [&](int i, int) { f(i * kStretch, std::min(kStretch, n - i * kStretch)); });
 }
 
 }  // namespace
@@ -129,9 +115,7 @@ void Plan::update(Run& run) const {
   for (const Parameter& p : parameters) {
     if (p.gradient < 0) continue;
     each_stretch(run, p.size, [&](std::int64_t first, std::int64_t n) {
-      const std::int64_t at = p.offset + first;
-      const State state{run.state.old + at, run.state.value + at, run.state.first + at, run.state.second + at};
-      run.kernels->adam(state, run.gradient + p.gradient + first, n, run.adam);
+      run.kernels->adam(run.state.at(p.offset + first), run.gradient + p.gradient + first, n, run.adam);
     });
   }
 }

@@ -1,4 +1,4 @@
-#include "program.h"
+#include "core/program.h"
 
 #include <stdexcept>
 
@@ -38,31 +38,6 @@ class Reader {
 
 constexpr std::int64_t kMost = 1 << 28;  // of any size or count: keeps products of a few within 64 bits
 
-// Numbers that a layer must bring: inputs, whole ones and real ones.
-struct Arity {
-  int inputs, whole, real;
-};
-
-Arity arity(Op op) {
-  switch (op) {
-    case Op::linear: return {3, 1, 0};            // transposed
-    case Op::conv2d: return {3, 7, 0};            // stride, padding, dilation (h, w); groups
-    case Op::conv_transpose2d: return {3, 7, 0};  // the output's shape says the output padding
-    case Op::batch_norm: return {5, 0, 1};
-    case Op::leaky_relu: return {1, 0, 1};
-    case Op::elu: return {1, 0, 3};
-    case Op::softplus:
-    case Op::scale_shift: return {1, 0, 2};
-    case Op::add: return {2, 0, 1};
-    case Op::mul:
-    case Op::div: return {2, 0, 0};
-    case Op::permute: return {1, -1, 0};
-    case Op::upsample_nearest: return {1, 2, 0};
-    case Op::pixel_shuffle: return {1, 1, 0};
-    default: return {1, 0, 0};
-  }
-}
-
 }  // namespace
 
 Program::Program(const std::vector<std::int64_t>& code, const std::vector<double>& numbers) {
@@ -71,7 +46,7 @@ Program::Program(const std::vector<std::int64_t>& code, const std::vector<double
   const std::int64_t n_values = in.next(1, kMost);
   for (std::int64_t v = 0; v < n_values; ++v) {
     Value value;
-    value.kind = static_cast<Kind>(in.next(0, static_cast<int>(Kind::count) - 1));
+    value.kind = static_cast<Kind>(in.next(0, kKinds - 1));
     value.index = static_cast<int>(in.next(-1, kMost));
     value.shape.resize(static_cast<std::size_t>(in.next(0, 16)));
     for (auto& size : value.shape) size = in.next(1, kMost);
@@ -86,7 +61,7 @@ Program::Program(const std::vector<std::int64_t>& code, const std::vector<double
   const std::int64_t n_layers = in.next(0, kMost);
   for (std::int64_t l = 0; l < n_layers; ++l) {
     Layer layer;
-    layer.op = static_cast<Op>(in.next(0, static_cast<int>(Op::count) - 1));
+    layer.op = static_cast<Op>(in.next(0, kOps - 1));
     layer.output = static_cast<int>(in.next(0, n_values - 1));
     layer.inputs.resize(static_cast<std::size_t>(in.next(0, 8)));
     for (auto& input : layer.inputs) input = static_cast<int>(in.next(-1, n_values - 1));
@@ -94,7 +69,7 @@ Program::Program(const std::vector<std::int64_t>& code, const std::vector<double
     for (auto& number : layer.whole) number = in.next(-1, kMost);
     layer.real.resize(static_cast<std::size_t>(in.next(0, 8)));
     for (auto& number : layer.real) number = reals.next();
-    const Arity expected = arity(layer.op);
+    const LayerTraits expected = traits(layer.op);
     require(static_cast<int>(layer.inputs.size()) == expected.inputs && layer.inputs[0] >= 0 &&
                 (expected.whole < 0 || static_cast<int>(layer.whole.size()) == expected.whole) &&
                 static_cast<int>(layer.real.size()) == expected.real,

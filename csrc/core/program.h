@@ -1,10 +1,12 @@
-// A generator as data: adgan_fast/program.py's Program, read from the flat lists that adgan_fast/engines/native.py writes.
+// A generator as data: adgan_fast/generator/program.py's Program, read from the flat lists that
+// adgan_fast/engine/native/encode.py writes.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "op.h"
+#include "core/layers.h"
+#include "core/modes.h"
 
 namespace adgan {
 
@@ -14,8 +16,6 @@ void require(bool condition, const char* what);
 using Shape = std::vector<std::int64_t>;
 
 std::int64_t product(const Shape& shape, std::size_t first = 0);
-
-enum class Kind : int { latent, activation, parameter, constant, weight, count };
 
 struct Value {
   Kind kind;

@@ -1,95 +1,56 @@
-#include "search.h"
+#include "core/search.h"
 
 #include <algorithm>
-#include <cstdlib>
-#include <limits>
-#include <new>
 #include <stdexcept>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
-#include "laplacian.h"
+#include "core/laplacian.h"
 
 namespace adgan {
 
-namespace {
-
-// Floats between two regions: without, all would begin at the same set of the cache.
-constexpr std::int64_t kGap = 16 * 9;
-
-}  // namespace
-
-Arena::Arena(std::int64_t floats) : size_(floats) {
-  // Whole huge pages, where the system has them: an address then costs fewer page-table walks.
-  constexpr std::size_t kPage = std::size_t{2} << 20;
-  std::size_t bytes = static_cast<std::size_t>(aligned(floats) + 16) * sizeof(float);
-  const bool large = bytes >= kPage;
-  const std::size_t alignment = large ? kPage : 64;
-  bytes = (bytes + alignment - 1) / alignment * alignment;
-  memory_.reset(static_cast<float*>(std::aligned_alloc(alignment, bytes)));
-  if (!memory_) throw std::bad_alloc();
-#if defined(__linux__)
-  if (large) madvise(memory_.get(), bytes, MADV_HUGEPAGE);  // a wish: whether it is granted does not matter
-#endif
-}
-
-void Arena::Free::operator()(float* p) const { std::free(p); }
-
-float* Arena::take(std::int64_t floats) {
-  float* const p = memory_.get() + used_;
-  used_ += aligned(floats) + kGap;
-  if (used_ > size_) throw std::logic_error("the arena is too small");
-  return p;
-}
-
-void Arena::poison() { std::fill_n(memory_.get(), size_, std::numeric_limits<float>::quiet_NaN()); }
-
 struct Search::Buffers {
   float *act, *first_act, *grad, *prepared, *gradient, *scratch, *history, *change, *target, *loss_scratch;
-  float *value, *first, *second;               // parameters
-  float *start, *latent, *latent_first, *latent_second;  // of each start
-  std::int64_t scratch_stride, loss_stride;      // from a thread to the next
+  float *value, *m, *v;                         // parameters and their moments
+  float *start, *latent, *latent_m, *latent_v;  // of each start
+  std::int64_t scratch_stride, loss_stride;     // from a thread to the next
 
   // The sizes alone where there is no arena.
-  Buffers(const Plan& plan, const Search& search, std::int64_t starts, int threads, Arena* arena, std::int64_t& floats) {
-    const bool learns = search.rule_.weights != Weights::frozen;
+  Buffers(const Plan& plan, const Search& search, std::int64_t starts, int threads, Arena* arena,
+          std::int64_t& floats) {
+    const bool learns = search.settings_.weights != Weights::frozen;
     floats = 0;
     const auto take = [&](std::int64_t n) {
-      floats += aligned(n) + kGap;
+      floats += Arena::taken(n);
       return arena ? arena->take(n) : nullptr;
     };
     act = take(plan.act_size * plan.batch);
-    first_act = take(search.rule_.weights == Weights::per_seed ? plan.act_size : 0);
+    first_act = take(search.settings_.weights == Weights::per_seed ? plan.act_size : 0);
     grad = take(plan.grad_size * plan.batch);
     prepared = take(plan.prepared_size);
-    scratch_stride = aligned(plan.scratch_size) + kGap;
+    scratch_stride = Arena::taken(plan.scratch_size);
     scratch = take(threads * scratch_stride);
     target = take(plan.output_size * (learns ? 1 : plan.batch));
-    loss_stride = search.rule_.loss != Loss::laplacian
+    loss_stride = search.settings_.loss != Loss::laplacian
                       ? 0
-                      : aligned(laplacian_scratch(static_cast<int>(search.channels_), static_cast<int>(search.height_),
-                                                  static_cast<int>(search.width_)));
+                      : aligned(laplacian_scratch(static_cast<int>(search.height_), static_cast<int>(search.width_)));
     loss_scratch = take(threads * loss_stride);
-    start = take(search.rule_.weights == Weights::per_seed ? plan.latent_size : 0);
+    start = take(search.settings_.weights == Weights::per_seed ? plan.latent_size : 0);
     latent = take(starts * plan.latent_size);
-    latent_first = take(starts * plan.latent_size);
-    latent_second = take(starts * plan.latent_size);
-    value = first = second = gradient = history = change = nullptr;
+    latent_m = take(starts * plan.latent_size);
+    latent_v = take(starts * plan.latent_size);
+    value = m = v = gradient = history = change = nullptr;
     if (!learns) return;
     history = take(plan.history_size);
     gradient = take(plan.gradient_size);
     value = take(plan.state_size);
-    first = take(plan.state_size);
-    second = take(plan.second_size);
+    m = take(plan.state_size);
+    v = take(plan.v_size);
     change = take(plan.change_size);
   }
 };
 
-Search::Search(const Plan& plan, const Rule& rule, const float* theta, const float* fixed, const Kernels& kernels,
-               Timers* timers)
-    : plan_(plan), rule_(rule), theta_(theta), fixed_(fixed), kernels_(kernels), timers_(timers) {
+Search::Search(const Plan& plan, const SearchSettings& settings, const float* theta, const float* fixed,
+               const Kernels& kernels, Timers* timers)
+    : plan_(plan), settings_(settings), theta_(theta), fixed_(fixed), kernels_(kernels), timers_(timers) {
   const Shape& shape = plan.program.values[plan.program.output].shape;
   channels_ = shape[0];
   height_ = shape[1];
@@ -102,8 +63,13 @@ std::int64_t Search::arena_floats(std::int64_t starts, int threads) const {
   return floats;
 }
 
-void Search::go_on() const {
-  if (rule_.stop && __atomic_load_n(rule_.stop, __ATOMIC_RELAXED)) throw std::runtime_error("the search was stopped");
+void Search::throw_if_stopped() const {
+  const int* const stop = settings_.stop;
+  if (stop && __atomic_load_n(stop, __ATOMIC_RELAXED)) throw std::runtime_error("the search was stopped");
+}
+
+AdamStep Search::adam(double lr, std::int64_t step) const {
+  return AdamStep::of(lr, settings_.beta1, settings_.beta2, settings_.eps, step, settings_.steps);
 }
 
 void Search::set_target(float* target, const float* image) const {
@@ -138,24 +104,25 @@ void Search::write_latent(const float* latent, float* to) const {
   }
 }
 
-// Value, and gradient into the output's; where the search does not go on from here, that is left to the loss.
+// Value, and gradient into the output's; where no step follows (`descend` is false), that is left to the loss.
 float Search::loss(const Run& run, float* scratch, const float* target, bool descend) const {
   const float* const y = run.act + plan_.output_act;
   float* const g = run.grad + plan_.output_grad;
-  switch (rule_.loss) {
+  switch (settings_.loss) {
     case Loss::l2: return kernels_.l2(y, target, g, plan_.output_size);
     case Loss::l1: return kernels_.l1(y, target, g, plan_.output_size);
-    case Loss::own: {
+    case Loss::function: {
       float value = 0;
       int done = 0;
-      rule_.own(y, target, descend ? g : nullptr, &value, &done);
+      settings_.own(y, target, descend ? g : nullptr, &value, &done);
       if (!done) throw std::runtime_error("the loss function failed");
       return value;
     }
-    default:
-      return laplacian(y, target, g, static_cast<int>(channels_), static_cast<int>(height_),
-                       static_cast<int>(width_), scratch);
+    case Loss::laplacian:
+      return laplacian(y, target, g, static_cast<int>(channels_), static_cast<int>(height_), static_cast<int>(width_),
+                       scratch);
   }
+  __builtin_unreachable();
 }
 
 // What the three ways to search have in common; parameters are θ₀.
@@ -182,7 +149,7 @@ Run Search::begin(const Buffers& b, const Team& team) const {
 
 void Search::use_theta(Run& run, const Buffers& b) const {
   run.theta = theta_;
-  run.state = {theta_, b.value, b.first, b.second};
+  run.state = {theta_, b.value, b.m, b.v};
   run.step = 0;
 }
 
@@ -198,7 +165,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   for (std::int64_t image = first_image; image < last_image; ++image) {
     const float* const z0 = pairs.start + (pairs.common ? start : image * pairs.starts + start) * n;
     const std::int64_t pair = image * pairs.starts + start;
-    go_on();
+    throw_if_stopped();
     set_target(b.target, pairs.image + image * pixels);
     use_theta(run, b);
     run.act = b.first_act;
@@ -209,16 +176,16 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
       std::copy_n(b.start, n, run.act + plan_.latent_act);
       plan_.forward(run);
     }
-    float value = loss(run, b.loss_scratch, b.target, rule_.steps > 0);
+    float value = loss(run, b.loss_scratch, b.target, settings_.steps > 0);
     pairs.initial[pair] = value;
-    for (std::int64_t step = 1; step <= rule_.steps; ++step) {
+    for (std::int64_t step = 1; step <= settings_.steps; ++step) {
       run.step = static_cast<int>(step);
-      run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
-      run.adam_latent = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
-      run.latent = {step == 1 ? b.start : b.latent, b.latent, b.latent_first, b.latent_second};
+      run.adam = adam(settings_.lr_weights, step);
+      run.adam_latent = adam(settings_.lr_latent, step);
+      run.latent = {step == 1 ? b.start : b.latent, b.latent, b.latent_m, b.latent_v};
       run.next_act = b.act;
       if (step > 1) {
-        go_on();
+        throw_if_stopped();
         plan_.prepare(run);
         plan_.forward(run);
         loss(run, b.loss_scratch, b.target, true);
@@ -233,8 +200,8 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
     }
     if (pairs.weights) {
       plan_.write_weights(run, *pairs.weights);
-    } else if (rule_.steps > 0) {
-      go_on();
+    } else if (settings_.steps > 0) {
+      throw_if_stopped();
       plan_.prepare(run);
       plan_.forward(run);
       value = loss(run, b.loss_scratch, b.target, false);
@@ -254,13 +221,13 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
   Run run = begin(b, team);
   set_target(b.target, pairs.image + image * pixels);
   for (std::int64_t s = 0; s < pairs.starts; ++s) read_latent(starts + s * n, b.latent + s * n);
-  for (std::int64_t step = 1; step <= rule_.steps; ++step) {
+  for (std::int64_t step = 1; step <= settings_.steps; ++step) {
     run.step = static_cast<int>(step);
-    run.adam = AdamStep::of(rule_.lr_weights, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
+    run.adam = adam(settings_.lr_weights, step);
     plan_.prepare(run);
     for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
       run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
-      pass(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr, true);
+      forward_and_loss(run, b, first, step == 1 ? pairs.initial + image * pairs.starts + first : nullptr, true);
       plan_.backward(run);
       move_latents(run, b, first, step);
     }
@@ -279,38 +246,39 @@ void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, co
   for (std::int64_t first = 0; first < pairs.starts; first += plan_.batch) {
     run.samples = static_cast<int>(std::min<std::int64_t>(plan_.batch, pairs.starts - first));
     const std::int64_t pair = image * pairs.starts + first;
-    pass(run, b, first, pairs.final + pair, false);
-    if (rule_.steps == 0) std::copy_n(pairs.final + pair, run.samples, pairs.initial + pair);
-    keep(run, b, first, pairs, pair);
+    forward_and_loss(run, b, first, pairs.final + pair, false);
+    if (settings_.steps == 0) std::copy_n(pairs.final + pair, run.samples, pairs.initial + pair);
+    write_results(run, b, first, pairs, pair);
   }
 }
 
 // Forward and loss of the samples whose latents begin at `first`; losses into `values`, where not null.
-void Search::pass(Run& run, const Buffers& b, std::int64_t first, float* values, bool descend) const {
-  go_on();
+void Search::forward_and_loss(Run& run, const Buffers& b, std::int64_t first, float* values, bool descend) const {
+  throw_if_stopped();
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
     std::copy_n(b.latent + (first + s) * n, n, run.act + s * run.act_stride + plan_.latent_act);
   }
   plan_.forward(run);
   run.team->each(run.samples, [&](int s, int thread) {
-    const float* const target = b.target + (rule_.weights == Weights::frozen ? s * plan_.output_size : 0);
+    const float* const target = b.target + (settings_.weights == Weights::frozen ? s * plan_.output_size : 0);
     const float value = loss(run.of_sample(s, thread), b.loss_scratch + thread * b.loss_stride, target, descend);
     if (values) values[s] = value;
   });
 }
 
 void Search::move_latents(Run& run, const Buffers& b, std::int64_t first, std::int64_t step) const {
-  const AdamStep rule = AdamStep::of(rule_.lr_latent, rule_.beta1, rule_.beta2, rule_.eps, step, rule_.steps);
+  const AdamStep adam_latent = adam(settings_.lr_latent, step);
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
     const std::int64_t at = (first + s) * n;
-    const State z{b.latent + at, b.latent + at, b.latent_first + at, b.latent_second + at};
-    kernels_.adam(z, run.grad + s * run.grad_stride + plan_.latent_grad, n, rule);
+    const State z{b.latent + at, b.latent + at, b.latent_m + at, b.latent_v + at};
+    kernels_.adam(z, run.grad + s * run.grad_stride + plan_.latent_grad, n, adam_latent);
   }
 }
 
-void Search::keep(const Run& run, const Buffers& b, std::int64_t first, const Pairs& pairs, std::int64_t pair) const {
+void Search::write_results(const Run& run, const Buffers& b, std::int64_t first, const Pairs& pairs,
+                           std::int64_t pair) const {
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
     write_latent(b.latent + (first + s) * n, pairs.latent + (pair + s) * n);
@@ -333,15 +301,15 @@ void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, s
       set_target(b.target + s * pixels, pairs.image + image * pixels);
       read_latent(pairs.start + (pairs.common ? start : first + s) * n, b.latent + s * n);
     }
-    for (std::int64_t step = 0; step <= rule_.steps; ++step) {
-      if (step == rule_.steps && pairs.weights) break;
-      pass(run, b, 0, pairs.final + first, step < rule_.steps);
+    for (std::int64_t step = 0; step <= settings_.steps; ++step) {
+      if (step == settings_.steps && pairs.weights) break;
+      forward_and_loss(run, b, 0, pairs.final + first, step < settings_.steps);
       if (step == 0) std::copy_n(pairs.final + first, run.samples, pairs.initial + first);
-      if (step == rule_.steps) break;
+      if (step == settings_.steps) break;
       plan_.backward(run);
       move_latents(run, b, 0, step + 1);
     }
-    keep(run, b, 0, pairs, first);
+    write_results(run, b, 0, pairs, first);
   }
 }
 

@@ -1,5 +1,5 @@
-// Threads that share the work on one owner of weights. What they share must not depend on who does it: a part writes what
-// no other part reads or writes.
+// A fork-join team of threads that share the work on one owner of weights. What they share must not depend on who does
+// it: a part writes what no other part reads or writes.
 #pragma once
 
 #include <atomic>
@@ -9,8 +9,8 @@
 
 namespace adgan {
 
-// One thread leads: it alone calls each(). Others may help(), from when they come until they are dismissed; nothing waits
-// for one that is late, or that the system has put aside between two parts.
+// One thread leads: it alone calls each(). Others may help(), from when they come until they are dismissed; nothing
+// waits for one that is late, or that the system has put aside between two parts.
 class Team {
  public:
   explicit Team(int threads = 1) : threads_(threads) {}
@@ -53,8 +53,8 @@ class Team {
   static constexpr std::memory_order kRelaxed = std::memory_order_relaxed;
 
   // The ticket is the round in its upper half and the number of parts left in its lower. What belongs to a round is
-  // written before its first ticket, and again only when all of its parts are done, so that whoever takes a part has read
-  // what belongs to it.
+  // written before its first ticket, and again only when all of its parts are done, so that whoever takes a part has
+  // read what belongs to it.
   bool take_part(int thread) const {
     std::uint64_t ticket = ticket_.load(std::memory_order_acquire);
     while (const auto left = static_cast<std::uint32_t>(ticket)) {
@@ -70,7 +70,8 @@ class Team {
     return false;
   }
 
-  // Some microseconds at once; then whoever shares this processor has its turn; in the end a sleep, which costs nobody.
+  // A spin-then-sleep barrier: some microseconds of spinning; then whoever shares this processor has its turn; in the
+  // end a sleep, which costs nobody.
   static void wait(int& turns) {
     constexpr int kAtOnce = 2000, kTurns = 4000;
     if (turns == kTurns) {

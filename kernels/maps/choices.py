@@ -109,21 +109,21 @@ def default_tiles(kernel: str, precision: str, backend: Backend, rows: int) -> T
     if backend == "hip":
         return Tiles(64, 32, 32 if kernel == "change" else 64, 4, 2)
     if kernel == "change" and rows > 32:
-        return Tiles(64, 32, 32, 4, 2)
+        return Tiles(64, 16 if precision == "float32" else 32, 32, 4, 2)
     return _ON_CUDA[kernel, precision]
 
 
 _ON_CUDA = {
-    ("change", "float32"): Tiles(64, 32, 64, 8, 2),
+    ("change", "float32"): Tiles(64, 32, 64, 4, 2),
     ("change", "tf32"): Tiles(64, 32, 64, 8, 2),
     ("change", "bf16"): Tiles(64, 32, 64, 4, 3),
     ("update", "float32"): Tiles(32, 32, 64, 8, 2),
     ("update", "tf32"): Tiles(32, 32, 64, 8, 2),
     ("update", "bf16"): Tiles(64, 64, 64, 8, 2),
-    ("product", "float32"): Tiles(64, 32, 64, 8, 2),
+    ("product", "float32"): Tiles(64, 32, 64, 4, 2),
     ("product", "tf32"): Tiles(64, 32, 64, 4, 3),
     ("product", "bf16"): Tiles(64, 64, 64, 4, 3),
-    ("shared", "float32"): Tiles(64, 32, 64, 8, 2),
+    ("shared", "float32"): Tiles(64, 32, 64, 4, 2),
     ("shared", "tf32"): Tiles(128, 32, 64, 8, 2),
     ("shared", "bf16"): Tiles(128, 32, 64, 8, 2),
 }

@@ -37,6 +37,9 @@ __all__ = ["Maps", "cases"]
 # -- what is compiled ----------------------------------------------------------------------------------------------
 
 
+_LEAST_EPS = 1e-18  # its square is a normal number of float32, and so is that of √v̂ + ε
+
+
 def _width(size: int, rows: int) -> int:
     """Rows of a table with room for `size`, in whole blocks."""
     return -(-size // rows) * rows
@@ -45,8 +48,11 @@ def _width(size: int, rows: int) -> int:
 class _Plan:
     """The compile-time constants and options of each launch of one map."""
 
-    def __init__(self, geometry: Geometry, row: Precision, steps: int, form: Form, tiles: Mapping[str, Tiles]) -> None:
+    def __init__(
+        self, geometry: Geometry, row: Precision, steps: int, form: Form, tiles: Mapping[str, Tiles], eps: float = 1e-8
+    ) -> None:
         self.geometry, self.row, self.steps, self.rebuild, self.tiles = geometry, row, steps, form == "rebuild", tiles
+        self.tiny_eps = eps < _LEAST_EPS
         self.size = class_size(geometry)
         self.fused = self.size <= FUSED_ROWS
         # One table of sources serves change and product, whose blocks differ.
@@ -77,7 +83,7 @@ class _Plan:
             "BLOCK_K": block(tiles.inner, geometry.inputs), "BLOCK_N": block(tiles.outer, geometry.outputs),
             "STEP": step if self.rebuild else min(step, 2),
             "REBUILD": self.rebuild, "LAST": step == self.steps, "GRADIENT": self.row.gradient,
-            "ROUNDED": self.row.rounded,
+            "TINY_EPS": self.tiny_eps,
         }  # fmt: skip
         if self.fused:
             constants |= {"CLASSES": len(geometry.classes), "CHANGE": self.row.change}
@@ -145,7 +151,7 @@ class Maps:
         tiles = chosen_tiles(geometry, precision, backend, device)
         self.geometry, self.pairs, self.steps, self.adam, self.form = geometry, pairs, steps, adam, form
         self.device = device
-        self._plan = _Plan(geometry, row, steps, form, tiles)
+        self._plan = _Plan(geometry, row, steps, form, tiles, adam.eps)
         self._scale = delta_scale(row, adam, steps)
         packed = geometry.pack(theta.detach().to(device))[:, : geometry.live_taps].contiguous()
         self._theta = round_to_tf32(packed) if row.shared == "tf32" else packed
@@ -248,12 +254,9 @@ class Maps:
         return gx
 
     def _scalars(self, update: int) -> tuple[float, ...]:
-        """What the update's number and Adam's constants come to; the step is in Δ's scale."""
-        adam = self.adam
-        return (
-            adam.beta1, 1.0 - adam.beta1, adam.beta2, 1.0 - adam.beta2, adam.inv_sqrt_bias2(update),
-            adam.step_size(update) * self._scale, adam.eps,
-        )  # fmt: skip
+        """Adam's constants, with what update `update` makes of them; the step is in Δ's scale."""
+        adam, (factor_m, factor_v) = self.adam, self.adam.factors(update)
+        return adam.beta1, adam.beta2, factor_m * self._scale, factor_v, adam.eps
 
     def _shared(self, x: torch.Tensor, shape: tuple[int, int, int], backward: bool) -> torch.Tensor:
         pairs = x.shape[0]

@@ -19,8 +19,6 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ..adam import adam_update
-
 __all__ = ["change_kernel", "multiply", "product_kernel", "round_tf32", "shared_kernel", "update_kernel"]
 
 
@@ -33,14 +31,31 @@ def round_tf32(x):
 
 
 @triton.jit
+def _split_tf32(x):
+    """float32 as the sum of a TF32 and a rest, of which matrix units take the first 11 bits."""
+    high = (x.to(tl.float32).to(tl.int32, bitcast=True) & -0x2000).to(tl.float32, bitcast=True)
+    return high, x - high
+
+
+@triton.jit
 def multiply(left, right, total, MODE: tl.constexpr):
-    """total + left · right, float32; MODE as in precision.py. float32 operands of "tf32" are to be rounded already."""
+    """total + left · right, float32; MODE as in precision.py. float32 operands of "tf32" are to be rounded already.
+
+    "tf32x3" takes an operand apart into two TF32 numbers, as Triton's own does, which also looks for NaN in every sum:
+    here an infinite operand makes NaN. Each part's sum begins anew, since matrix units truncate theirs.
+    """
     if MODE == "bf16":
         return tl.dot(left.to(tl.bfloat16), right.to(tl.bfloat16), total)
     elif MODE == "bf16 in float32":
         return tl.dot(
             left.to(tl.bfloat16).to(tl.float32), right.to(tl.bfloat16).to(tl.float32), total, input_precision="ieee"
         )
+    elif MODE == "tf32x3":
+        left_high, left_low = _split_tf32(left)
+        right_high, right_low = _split_tf32(right)
+        part = tl.dot(left_low, right_high, input_precision="tf32")
+        part = tl.dot(left_high, right_low, part, input_precision="tf32")
+        return tl.dot(left_high, right_high, part, input_precision="tf32") + total
     else:
         return tl.dot(left.to(tl.float32), right.to(tl.float32), total, input_precision=MODE)
 
@@ -69,20 +84,19 @@ def _gather_columns(base, positions, channels, COUNT: tl.constexpr, STRIDE: tl.c
 
 
 @triton.jit
-def _rule(beta1, one_minus_beta1, beta2, one_minus_beta2, inv_sqrt_bias2, step_size, eps):
+def _rule(beta1, beta2, factor_m, factor_v, eps):
     """A kernel's doubles, each rounded once to float32."""
     return (
-        tl.full((), beta1, tl.float32), tl.full((), one_minus_beta1, tl.float32), tl.full((), beta2, tl.float32),
-        tl.full((), one_minus_beta2, tl.float32), tl.full((), inv_sqrt_bias2, tl.float32),
-        tl.full((), step_size, tl.float32), tl.full((), eps, tl.float32),
+        tl.full((), beta1, tl.float32), tl.full((), beta2, tl.float32), tl.full((), factor_m, tl.float32),
+        tl.full((), factor_v, tl.float32), tl.full((), eps, tl.float32),
     )  # fmt: skip
 
 
 @triton.jit
 def _moments(m, v, g, rule):
-    """m and v after one more gradient, in the order of operations of `adam.adam_update`."""
-    beta1, one_minus_beta1, beta2, one_minus_beta2, _, _, _ = rule
-    return g * one_minus_beta1 + m * beta1, g * one_minus_beta2 * g + v * beta2
+    """m and v after one more gradient, without their (1 - β): that is in the factors of `_update`, once an update."""
+    beta1, beta2, _, _, _ = rule
+    return m * beta1 + g, v * beta2 + g * g
 
 
 @triton.jit
@@ -97,19 +111,19 @@ def _state(state, place, mask, READ: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_
 @triton.jit
 def _update(
     before, g, m, v, rule, delta, moment, square, place, mask,
-    FIRST: tl.constexpr, STORE: tl.constexpr, MOMENTS: tl.constexpr, ROUNDED: tl.constexpr,
+    STORE: tl.constexpr, MOMENTS: tl.constexpr, TINY_EPS: tl.constexpr,
 ):  # fmt: skip
     """Adam's step on a tile of Δ: float32 in Δ's scale, as Δ's dtype rounds it.
 
-    m and v are those of the step before. The result is stored if STORE, m and v if MOMENTS.
+    m and v are those of the step before. The result is stored if STORE, m and v if MOMENTS. Root and quotient are
+    within a few ulp of a change that is a hundredth of its weight. Unless TINY_EPS, ε² is a normal number, and the
+    quotient is a reciprocal root: two instructions where a division has eight.
     """
-    if ROUNDED:
-        after, m, v = adam_update(before, g, m, v, *rule, FIRST)
-    else:
-        m, v = _moments(m, v, g, rule)
-        _, _, _, _, inv_sqrt_bias2, step_size, eps = rule
-        denom = tl.sqrt(v) * inv_sqrt_bias2 + eps
-        after = before - tl.where(denom == 0, 0.0, m / denom) * step_size
+    m, v = _moments(m, v, g, rule)
+    _, _, factor_m, factor_v, eps = rule
+    denom = tl.sqrt(v * factor_v) + eps
+    ratio = tl.where(denom == 0, 0.0, m / denom) if TINY_EPS else m * tl.rsqrt(denom * denom)
+    after = before - ratio * factor_m
     kept = after.to(delta.dtype.element_ty)
     if STORE:
         tl.store(delta + place, kept, mask=mask)
@@ -132,22 +146,22 @@ def _add_rows(y, total, positions, outputs, factor, N: tl.constexpr, NG: tl.cons
 @triton.jit
 def change_kernel(
     x, y, kept_x, kept_gy, x_step: tl.int64, gy_step: tl.int64, delta, moment, square, spans, source, target,
-    beta1: tl.float64, one_minus_beta1: tl.float64, beta2: tl.float64, one_minus_beta2: tl.float64,
-    inv_sqrt_bias2: tl.float64, step_size: tl.float64, eps: tl.float64, factor: tl.float64,
+    beta1: tl.float64, beta2: tl.float64, factor_m: tl.float64, factor_v: tl.float64, eps: tl.float64,
+    unscale: tl.float64,
     GROUPS: tl.constexpr, TAPS: tl.constexpr, K: tl.constexpr, N: tl.constexpr, P: tl.constexpr, POUT: tl.constexpr,
     CLASSES: tl.constexpr, WIDTH: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
     STEP: tl.constexpr, REBUILD: tl.constexpr, LAST: tl.constexpr, CHANGE: tl.constexpr, GRADIENT: tl.constexpr,
-    ROUNDED: tl.constexpr,
+    TINY_EPS: tl.constexpr,
 ):  # fmt: skip
     """Update STEP of Δ, and y += x · Δ: a program handles a pair, a group, a class and a block of outputs, all rows.
 
     Each weight belongs to one class, so it is read, updated and written by one program, which uses it at once.
 
     x: (G, P, K·groups); y: (G, Pout, N·groups), holding x · θ₀; kept_x: ([STEP,] G, P, K·groups), kept_gy alike, with
-    x_step and gy_step numbers from one step to the next; delta: scaled by 1 / factor, not written if LAST; moment,
+    x_step and gy_step numbers from one step to the next; delta: scaled by 1 / unscale, not written if LAST; moment,
     square: m and v, not touched if REBUILD, not read at STEP 1, not written if LAST.
     """
-    rule = _rule(beta1, one_minus_beta1, beta2, one_minus_beta2, inv_sqrt_bias2, step_size, eps)
+    rule = _rule(beta1, beta2, factor_m, factor_v, eps)
     program = tl.program_id(0)
     blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     outputs = (program % blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -186,11 +200,11 @@ def change_kernel(
         g = _outer(kept_x + now * x_step, grads[now], sources, channels, K, KG, BLOCK_K, BLOCK_N, GRADIENT)
         change = _update(
             before, g, m, v, rule, delta, moment, square, place, mask,
-            STEP == 1, not LAST, not REBUILD and not LAST, ROUNDED,
+            not LAST, not REBUILD and not LAST, TINY_EPS,
         )  # fmt: skip
         left = _gather(x, sources, channels, K, KG)
         total = multiply(operand(left, CHANGE), operand(change, CHANGE), total, CHANGE)
-    _add_rows(y, total, positions, outputs, factor, N, NG)
+    _add_rows(y, total, positions, outputs, unscale, N, NG)
 
 
 @triton.jit
@@ -222,18 +236,18 @@ def _long_outer(
 @triton.jit
 def update_kernel(
     kept_x, kept_gy, x_step: tl.int64, gy_step: tl.int64, delta, moment, square, classes, source, target,
-    beta1: tl.float64, one_minus_beta1: tl.float64, beta2: tl.float64, one_minus_beta2: tl.float64,
-    inv_sqrt_bias2: tl.float64, step_size: tl.float64, eps: tl.float64,
+    beta1: tl.float64, beta2: tl.float64, factor_m: tl.float64, factor_v: tl.float64, eps: tl.float64,
     GROUPS: tl.constexpr, TAPS: tl.constexpr, K: tl.constexpr, N: tl.constexpr, P: tl.constexpr, POUT: tl.constexpr,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr,
-    STEP: tl.constexpr, REBUILD: tl.constexpr, LAST: tl.constexpr, GRADIENT: tl.constexpr, ROUNDED: tl.constexpr,
+    STEP: tl.constexpr, REBUILD: tl.constexpr, LAST: tl.constexpr, GRADIENT: tl.constexpr,
+    TINY_EPS: tl.constexpr,
 ):  # fmt: skip
     """Update STEP of Δ alone, where a class has too many rows for `change_kernel`. Δ is written even if LAST.
 
     A program handles a pair, a group, a tap, a block of channels and one of outputs. classes: (taps,) int32, the class
     of each tap; the rest as in `change_kernel`.
     """
-    rule = _rule(beta1, one_minus_beta1, beta2, one_minus_beta2, inv_sqrt_bias2, step_size, eps)
+    rule = _rule(beta1, beta2, factor_m, factor_v, eps)
     program = tl.program_id(0)
     output_blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     channel_blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
@@ -268,7 +282,7 @@ def update_kernel(
     )  # fmt: skip
     _update(
         before, g, m, v, rule, delta, moment, square, place, mask,
-        STEP == 1, True, not REBUILD and not LAST, ROUNDED,
+        True, not REBUILD and not LAST, TINY_EPS,
     )  # fmt: skip
 
 
@@ -285,12 +299,12 @@ def _weights(base, inner, outer, IN: tl.constexpr, OUT: tl.constexpr, TRANSPOSED
 
 @triton.jit
 def product_kernel(
-    x, y, delta, spans, source, target, factor: tl.float64,
+    x, y, delta, spans, source, target, unscale: tl.float64,
     GROUPS: tl.constexpr, TAPS: tl.constexpr, IN: tl.constexpr, OUT: tl.constexpr, P: tl.constexpr, POUT: tl.constexpr,
     CLASSES: tl.constexpr, WIDTH: tl.constexpr, ROWS: tl.constexpr, BLOCK_IN: tl.constexpr, BLOCK_OUT: tl.constexpr,
     TRANSPOSED: tl.constexpr, MODE: tl.constexpr,
 ):  # fmt: skip
-    """y += x · Δ · factor: a program handles a pair, a group, a class, a block of rows and a block of outputs.
+    """y += x · Δ · unscale: a program handles a pair, a group, a class, a block of rows and a block of outputs.
 
     x: (G, P, IN·groups); y: (G, POUT, OUT·groups); delta: (G, groups, TAPS, IN, OUT), or (..., OUT, IN) if TRANSPOSED.
     """
@@ -316,7 +330,7 @@ def product_kernel(
         right = _weights(delta + tap * (IN * OUT), inner, outer, IN, OUT, TRANSPOSED)
         total = multiply(operand(left, MODE), operand(right, MODE), total, MODE)
     positions = tl.load(target + part * WIDTH + rows)
-    _add_rows(y, total, positions, outer, factor, OUT, OUT * GROUPS)
+    _add_rows(y, total, positions, outer, unscale, OUT, OUT * GROUPS)
 
 
 @triton.jit

@@ -48,7 +48,8 @@ class Precision:
         shared: mode of the products of θ₀.
         change: mode of the products of Δ.
         gradient: mode of the products that make a weight's gradient.
-        rounded: whether root and division of an update are correctly rounded; else they are within 2 ulp, and cheaper.
+        rounded: whether root and division of a vector map's update are correctly rounded: memory hides what they take.
+            Else, and in every other map, they are within 2 ulp.
     """
 
     name: str

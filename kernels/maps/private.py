@@ -33,6 +33,10 @@ class AdamRule:
         """1 / √(1 - β2^t)"""
         return 1.0 / math.sqrt(1.0 - self.beta2**step)
 
+    def factors(self, step: int) -> tuple[float, float]:
+        """Of sums without (1 - β): lr · m̂ = factor · Σ β1^(t-s) g_s, and v̂ = factor · Σ β2^(t-s) g_s²."""
+        return (1.0 - self.beta1) * self.step_size(step), (1.0 - self.beta2) * self.inv_sqrt_bias2(step) ** 2
+
     def largest_change(self, steps: int) -> float:
         """What no weight's change can exceed after `steps` steps, whatever the gradients.
 

@@ -138,13 +138,13 @@ class VectorMap:
         self._check_kept(step, step - 1)
         y = self.shared_forward(check_tensor("x", x, self._x_shape))
         adam, update = self.adam, step - 1
+        factor_m, factor_v = adam.factors(update)
         constants = _forward_constants(self._precision, update, update == self.steps)
         launch(
             self.device, forward_kernel, self.pairs * triton.cdiv(self._capacity, constants["BLOCK"]),
             self._delta, self._gradients, self._xs, self._counts, self._column, x, y,
             self._rows, self._columns, self._capacity, self.steps, update,
-            adam.beta1, adam.beta2, (1.0 - adam.beta1) * adam.step_size(update) * self._scale,
-            (1.0 - adam.beta2) * adam.inv_sqrt_bias2(update) ** 2, adam.eps, 1.0 / self._scale,
+            adam.beta1, adam.beta2, factor_m * self._scale, factor_v, adam.eps, 1.0 / self._scale,
             **constants,
             **_OPTIONS,
         )  # fmt: skip

@@ -37,10 +37,10 @@ def test_out_of_memory_on_a_cpu_halves_the_threads_says_so_and_goes_on(engine, e
     run, lanes = engine.run, []
     torch.set_num_threads(4)
 
-    def short_of_memory(self, job, block):
-        lanes.append(job.lanes)
-        run(self, job, block)  # the work is done already, and is done again
-        if job.lanes > 1:
+    def short_of_memory(self, job, plan, block):
+        lanes.append(plan.lanes)
+        run(self, job, plan, block)  # the work is done already, and is done again
+        if plan.lanes > 1:
             raise error()
 
     monkeypatch.setattr(engine, "run", short_of_memory)
@@ -81,7 +81,7 @@ def test_no_more_threads_are_at_work_than_were_planned(engine, monkeypatch, thre
 
 
 def test_out_of_memory_at_one_pair_is_raised(monkeypatch):
-    def short_of_memory(self, job, block):
+    def short_of_memory(self, job, plan, block):
         raise torch.OutOfMemoryError("no memory, on purpose")
 
     monkeypatch.setattr(Grouped, "run", short_of_memory)
@@ -92,8 +92,8 @@ def test_out_of_memory_at_one_pair_is_raised(monkeypatch):
 def test_an_error_that_is_not_about_memory_is_raised_at_once(monkeypatch):
     calls = []
 
-    def broken(self, job, block):
-        calls.append(job.lanes)
+    def broken(self, job, plan, block):
+        calls.append(plan.lanes)
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setattr(Grouped, "run", broken)

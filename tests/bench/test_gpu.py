@@ -83,7 +83,7 @@ def test_a_smoke_run_measures_searches_and_tunes_behind_the_gate(tmp_path: Path)
     assert status == 0, (tmp_path / "gpu.log").read_text()
     rows = {name: part["rows"] for name, part in found["parts"].items()}
     gates = [row["value"] for row in rows["gate-bf16"] if row["metric"] == "gate_rms"]
-    assert len(gates) == 3 and all(0 < rms < 2e-2 for rms in gates)
+    assert len(gates) == 4 and all(0 < rms < 2e-2 for rms in gates)
     (tuned,) = rows["tune"]
     assert tuned["key"].startswith("product bf16 groups1 ") and set(tuned["tiles"]) >= {"inner", "outer", "warps"}
     assert not (ROOT / "kernels" / "configs" / "smoke.json").exists()

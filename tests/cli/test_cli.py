@@ -16,8 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 import adgan_fast
+from adgan_fast import ops
 from adgan_fast.cli import app, main
-from adgan_fast.engine import grouped
 from adgan_fast.models import DCGANGenerator
 from adgan_fast.training import save_generator
 
@@ -153,9 +153,9 @@ def test_settings_reach_the_engine(
 def test_a_broken_engine_fails_with_the_figures(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = grouped.ops.adam_step_
+    right = ops.adam_step_
     monkeypatch.setattr(
-        grouped.ops, "adam_step_", lambda p, m, v, g, old, lrs, *rest: right(p, m, v, g, old, [lrs[0] * 1.1], *rest)
+        ops, "adam_step_", lambda p, m, v, g, old, lrs, *rest: right(p, m, v, g, old, [lrs[0] * 1.1], *rest)
     )
     frozen = ["check", "g.safetensors", *SMALL, "--weights", "frozen", "--engine", "grouped", "--engine", "reference"]
     status, out, _ = told(capsys, *frozen)

@@ -18,7 +18,7 @@ import torch
 
 import adgan_fast
 from adgan_fast.core import cgroups, plan
-from adgan_fast.core.job import Job
+from adgan_fast.core.job import Job, Plan
 from tests.support.engines import NEEDS_EXTENSION
 from tests.support.jobs import make_job
 from tests.support.small import CASE
@@ -48,8 +48,8 @@ class FakeEngine:
 def test_on_a_cpu_as_many_threads_work_as_there_is_memory_for(free, threads, lanes, monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: free)
     torch.set_num_threads(threads)
-    job = plan.planned(FakeEngine(), make_job(CASE, chunk=3), 100)
-    assert (job.chunk, job.lanes) == (10, lanes)  # the chunk is the engine's own, whatever the config's
+    found = plan.planned(FakeEngine(), make_job(CASE, chunk=3), 100)
+    assert found == Plan(10, lanes)  # the chunk is the engine's own, whatever the config's
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,22 @@ def test_on_a_gpu_the_chunk_is_the_engines_own_where_that_fits_and_else_what_fit
     free, n_images, settings, chunk, monkeypatch
 ):
     monkeypatch.setattr(plan, "free_bytes", lambda device: free)
-    job = plan.planned(FakeEngine(), make_job(CASE, device="cuda", **settings), n_images)
-    assert (job.chunk, job.lanes) == (chunk, 1)
+    assert plan.planned(FakeEngine(), make_job(CASE, device="cuda", **settings), n_images) == Plan(chunk, 1)
 
 
 def test_on_a_gpu_out_of_memory_halves_the_chunk_says_so_and_goes_on(monkeypatch, caplog):
     chunks, restarts = [], []
 
     class Short(FakeEngine):
-        def run(self, job, block):
-            chunks.append(job.chunk)
-            if job.chunk > 2:
+        def run(self, job, plan, block):
+            chunks.append(plan.chunk)
+            if plan.chunk > 2:
                 raise torch.OutOfMemoryError("no memory, on purpose")
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    job = dataclasses.replace(make_job(CASE, device="cuda"), chunk=9)
+    job, block = make_job(CASE, device="cuda"), SimpleNamespace(restart=lambda: restarts.append(1))
     caplog.set_level(logging.WARNING, "adgan_fast")
-    assert plan.run(Short(), job, SimpleNamespace(restart=lambda: restarts.append(1))).chunk == 2
+    assert plan.run(Short(), job, Plan(9), block) == Plan(2)
     assert chunks == [9, 4, 2]
     assert len(restarts) == 2
     assert [r.getMessage() for r in caplog.records] == [
@@ -136,9 +135,9 @@ PEAK = (
 predicted = []
 planned = plan.planned
 def spy(engine, job, n):
-    job = planned(engine, job, n)
-    predicted.append(job.chunk * engine.bytes_of_pair(job))
-    return job
+    found = planned(engine, job, n)
+    predicted.append(found.chunk * engine.bytes_of_pair(job))
+    return found
 plan.planned = spy
 
 gen = DCGANGenerator(28, 1, 64, 192, generator=torch.Generator().manual_seed(0))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import adgan_fast
+from adgan_fast import SearchConfig
 from adgan_fast.core.starts import Starts, draw, inverse_normal, philox, uniforms
 from tests.support.families import FAMILIES
 
@@ -154,10 +155,8 @@ def test_no_start_is_drawn_from_the_global_random_state(seed, n):
 
 
 def make(starts, n_images=3, n_seed=2, latent_shape=(4,), dtype=torch.float64) -> Starts:
-    return Starts(
-        starts, seed=9, prior="normal", n_seed=n_seed, latent_shape=latent_shape, n_images=n_images,
-        device=torch.device("cpu"), dtype=dtype,
-    )  # fmt: skip
+    config = SearchConfig(starts=starts, seed=9, n_seed=n_seed)
+    return Starts(config, latent_shape, n_images=n_images, device=torch.device("cpu"), dtype=dtype)
 
 
 def test_shared_starts_are_the_same_for_every_image():

@@ -39,8 +39,13 @@ int differences(const char* name) {
         Tensors<T> expected(static_cast<std::size_t>(n));
         for (int isa = 0; isa <= static_cast<int>(adgan::best_isa()); ++isa) {
           Tensors<T> found(static_cast<std::size_t>(n));
-          const adgan::AdamEntry<T> entry{found.param.data(), found.exp_avg.data(), found.exp_avg_sq.data(),
-                                          found.grad.data(), step == 1 ? found.old.data() : found.param.data(), n, n,
+          const adgan::AdamEntry<T> entry{found.param.data(),
+                                          found.exp_avg.data(),
+                                          found.exp_avg_sq.data(),
+                                          found.grad.data(),
+                                          step == 1 ? found.old.data() : found.param.data(),
+                                          n,
+                                          n,
                                           5e-5};
           adgan::adam_step(entry, rule, 0, n, static_cast<adgan::Isa>(isa));
           if (isa == 0) expected = found;

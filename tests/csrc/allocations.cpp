@@ -1,5 +1,6 @@
 // Counts what a search allocates between its first number and its last: nothing, since all that it touches lies in an
-// arena. Searches each program (problem.h) in every mode, with every loss and every instruction set. Prints a line for each that allocates, then how many searches there were.
+// arena. Searches each program (problem.h) in every mode, with every loss and every instruction set. Prints a line for
+// each that allocates, then how many searches there were.
 #include <atomic>
 #include <cmath>
 #include <cstdio>
@@ -65,9 +66,11 @@ struct Setting {
 
 long allocations_of_search(const adgan::Program& program, const Setting& at) {
   problem::Problem given(program, at.weights, at.steps, at.compact, kImages, kStarts);
-  const adgan::Rule rule{at.weights, at.loss, at.steps, 0.25, 5e-5, 0.5, 0.999, 1e-8,
-                         at.loss == adgan::Loss::own ? own_loss : nullptr, nullptr};
-  const adgan::Search search(given.plan, rule, given.theta.data(), given.fixed.data(), adgan::kernels(at.isa));
+  const adgan::SearchSettings settings{at.weights, at.loss, at.steps,
+                                       0.25,       5e-5,    0.5,
+                                       0.999,      1e-8,    at.loss == adgan::Loss::function ? own_loss : nullptr,
+                                       nullptr};
+  const adgan::Search search(given.plan, settings, given.theta.data(), given.fixed.data(), adgan::kernels(at.isa));
   adgan::Arena arena(search.arena_floats(at.weights == adgan::Weights::per_sample ? kStarts
                                          : at.weights == adgan::Weights::frozen   ? given.plan.batch
                                                                                   : 1));
@@ -93,8 +96,8 @@ int main() {
   long searches = 0;
   int wrong = 0;
   problem::each_program([&](const std::string& name, const adgan::Program& program) {
-    for (int weights = 0; weights < 3; ++weights) {
-      for (int loss = 0; loss < static_cast<int>(adgan::Loss::count); ++loss) {
+    for (int weights = 0; weights < adgan::kWeights; ++weights) {
+      for (int loss = 0; loss < adgan::kLosses; ++loss) {
         for (const std::int64_t steps : {0, 3, 9}) {
           for (int isa = 0; isa <= static_cast<int>(adgan::best_isa()); ++isa) {
             for (const bool compact : {false, true}) {

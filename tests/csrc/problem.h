@@ -20,8 +20,8 @@ std::vector<T> read_list() {
   return list;
 }
 
-// f(name, program) for each on standard input, as adgan_fast/engine/native/engine.py encodes them: a name, the number of
-// whole numbers and these, the number of real ones and these.
+// f(name, program) for each on standard input, as adgan_fast/engine/native/encode.py encodes them: a name, the number
+// of whole numbers and these, the number of real ones and these.
 template <typename F>
 void each_program(const F& f) {
   for (std::string name; std::getline(std::cin >> std::ws, name);) {
@@ -41,17 +41,19 @@ inline std::vector<float> some(std::int64_t n, float from) {
 struct Problem {
   Problem(const adgan::Program& program, adgan::Weights weights, std::int64_t steps, bool compact, std::int64_t n,
           std::int64_t s)
-      : plan(program, weights, steps, compact),
-        theta(static_cast<std::size_t>(plan.theta_size)),
-        fixed(static_cast<std::size_t>(plan.fixed_size)),
-        images(some(n * plan.output_size, -0.5f)),
-        starts(some(s * plan.latent_size, -0.5f)),
-        initial(static_cast<std::size_t>(n * s)),
-        final(initial),
+      : plan(program, weights, steps, compact), theta(static_cast<std::size_t>(plan.theta_size)),
+        fixed(static_cast<std::size_t>(plan.fixed_size)), images(some(n * plan.output_size, -0.5f)),
+        starts(some(s * plan.latent_size, -0.5f)), initial(static_cast<std::size_t>(n * s)), final(initial),
         latents(static_cast<std::size_t>(n * s * plan.latent_size)),
-        reconstructions(static_cast<std::size_t>(n * s * plan.output_size)),
-        pairs{n, s, images.data(), starts.data(), true, initial.data(), final.data(), latents.data(),
-              reconstructions.data()} {
+        reconstructions(static_cast<std::size_t>(n * s * plan.output_size)), pairs{n,
+                                                                                   s,
+                                                                                   images.data(),
+                                                                                   starts.data(),
+                                                                                   true,
+                                                                                   initial.data(),
+                                                                                   final.data(),
+                                                                                   latents.data(),
+                                                                                   reconstructions.data()} {
     std::vector<std::vector<float>> tensors[2];
     std::vector<const float*> pointers[2];
     for (const adgan::Value& v : program.values) {

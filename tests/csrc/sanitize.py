@@ -6,6 +6,7 @@ The package is copied to a temporary folder, and the extension compiled into the
 from __future__ import annotations
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -17,10 +18,11 @@ import torch
 from torch.utils.cpp_extension import include_paths
 
 ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = runpy.run_path(str(ROOT / "csrc" / "flags.py"))
 FLAGS = [
-    "-O1", "-g", "-std=c++20", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined",
-    "-fno-omit-frame-pointer", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off",
-    "-DTORCH_TARGET_VERSION=0x020b000000000000",
+    "-O1", "-g", "-fPIC", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer",
+    *SHIPPED["LANGUAGE"], *SHIPPED["ARITHMETIC"], *SHIPPED["TORCH"], *SHIPPED["system_includes"](include_paths()),
+    f"-I{ROOT / 'csrc'}",
 ]  # fmt: skip
 TESTS = ["tests/ops", "tests/engine/native"]
 # Those that compare with the slow reference say nothing more under a sanitizer; random programs stay.
@@ -29,12 +31,11 @@ SKIPPED = "agrees or matches_torch_optim or packag"
 
 def build(compiler: str, folder: Path) -> None:
     """Compile csrc/ into folder/_C.abi3.so."""
-    includes = [flag for path in include_paths() for flag in ("-isystem", path)]
     sources = sorted((ROOT / "csrc").rglob("*.cpp"))
     objects = [folder / f"{i}.o" for i in range(len(sources))]
 
     def compile_one(pair: tuple[Path, Path]) -> None:
-        subprocess.run([compiler, *FLAGS, *includes, "-c", str(pair[0]), "-o", str(pair[1])], check=True)
+        subprocess.run([compiler, *FLAGS, "-c", str(pair[0]), "-o", str(pair[1])], check=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(compile_one, zip(sources, objects, strict=True)))

@@ -1,5 +1,5 @@
-// Searches an image of each program (problem.h) with shared weights, on one thread and by a team: the same bits, and under
-// the thread sanitizer no race. Prints what differs.
+// Searches an image of each program (problem.h) with shared weights, on one thread and by a team: the same bits, and
+// under the thread sanitizer no race. Prints what differs.
 #include <atomic>
 #include <cstdio>
 #include <string>
@@ -10,13 +10,13 @@
 
 namespace {
 
-constexpr std::int64_t kStarts = 19, kSteps = 2;  // more than pass at a time
+constexpr std::int64_t kStarts = adgan::kBatch + 3, kSteps = 2;  // more than pass at a time
 constexpr int kThreads = 3;
 
 void search(problem::Problem& given, const adgan::Team& team) {
-  const adgan::Rule rule{adgan::Weights::per_sample, adgan::Loss::laplacian, kSteps, 0.25, 5e-5, 0.5, 0.999, 1e-8, nullptr,
-                         nullptr};
-  const adgan::Search search(given.plan, rule, given.theta.data(), given.fixed.data(), adgan::kernels());
+  const adgan::SearchSettings settings{
+      adgan::Weights::per_sample, adgan::Loss::laplacian, kSteps, 0.25, 5e-5, 0.5, 0.999, 1e-8, nullptr, nullptr};
+  const adgan::Search search(given.plan, settings, given.theta.data(), given.fixed.data(), adgan::kernels());
   adgan::Arena arena(search.arena_floats(kStarts, team.threads()));
   arena.poison();
   search.per_sample(arena, given.pairs, 0, team);

@@ -1,5 +1,5 @@
-// Rounds of parts shared by a team: each part is done once, by a thread of the team, and has all its leader wrote before.
-// Prints what went wrong; the number of rounds if nothing did.
+// Rounds of parts shared by a team: each part is done once, by a thread of the team, and has all its leader wrote
+// before. Prints what went wrong; the number of rounds if nothing did.
 #include <atomic>
 #include <cstdio>
 #include <thread>

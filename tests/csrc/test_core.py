@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -15,15 +16,17 @@ from pathlib import Path
 
 import pytest
 
-from adgan_fast.engine.native import engine as native
+from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
+FLAGS = runpy.run_path(str(CSRC / "flags.py"))
+CORE = sorted((CSRC / "core").rglob("*.cpp"))
+ADAM = [CSRC / "core/adam.cpp", CSRC / "core/cpu.cpp", *sorted((CSRC / "core/kernels").glob("*.cpp"))]
 COMPILER = shlex.split(os.environ.get("CXX", "c++"))
-SHIPPED = ["-O3", "-std=c++20", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]  # as in setup.py
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason=f"there is no C++ compiler {COMPILER[0]!r}")
 
@@ -52,16 +55,14 @@ def compiler_for_aarch64() -> list[str] | None:
 
 def as_text(name: str, case: Case) -> str:
     """A generator as allocations.cpp reads it."""
-    code, numbers = native.encode(lower(case.module.eval(), case.latent_shape))
+    code, numbers = encode(lower(case.module.eval(), case.latent_shape))
     return "\n".join([name, *(" ".join(map(str, [len(row), *row])) for row in (code, numbers))])
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is replaced in the way of glibc")
 def test_a_search_allocates_nothing(tmp_path):
     """Neither new nor malloc from a search's begin to its end: any generator, mode, loss and instruction set."""
-    program = compiled(
-        tmp_path, ["-O0", "-std=c++20"], [HERE / "allocations.cpp", *sorted((CSRC / "core").glob("*.cpp"))]
-    )
+    program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"]], [HERE / "allocations.cpp", *CORE])
     cases = {**FAMILIES, "in whole vectors": dcgan(16, 3, 16, 16)}
     given = "\n".join(as_text(name, case) for name, case in cases.items())
     done = subprocess.run([program], input=given, capture_output=True, text=True)
@@ -70,15 +71,15 @@ def test_a_search_allocates_nothing(tmp_path):
 
 
 def test_adam_has_the_same_bits_with_every_instruction_set(tmp_path):
-    sources = [HERE / "adam_sets.cpp", CSRC / "core" / "adam.cpp", CSRC / "core" / "cpu.cpp"]
-    done = subprocess.run([compiled(tmp_path, SHIPPED, sources)], capture_output=True, text=True)
+    program = compiled(tmp_path, FLAGS["SHIPPED"], [HERE / "adam_sets.cpp", *ADAM])
+    done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def watched(tmp_path: Path, sources: list[Path], given: str = "") -> None:
     """Compile and run a program under the thread sanitizer, and see it end well."""
     try:
-        program = compiled(tmp_path, ["-O1", "-g", "-std=c++20", "-fsanitize=thread"], sources)
+        program = compiled(tmp_path, ["-O1", "-g", *FLAGS["LANGUAGE"], "-fsanitize=thread"], sources)
     except subprocess.CalledProcessError:
         pytest.skip("the compiler has no thread sanitizer")
     done = subprocess.run([program], input=given, capture_output=True, text=True, timeout=300)
@@ -88,7 +89,7 @@ def watched(tmp_path: Path, sources: list[Path], given: str = "") -> None:
 
 
 def test_a_team_does_each_part_once(tmp_path):
-    program = compiled(tmp_path, ["-O2", "-std=c++20"], [HERE / "team.cpp"])
+    program = compiled(tmp_path, ["-O2", *FLAGS["LANGUAGE"]], [HERE / "team.cpp"])
     done = subprocess.run([program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
 
@@ -100,7 +101,7 @@ def test_a_team_has_no_race(tmp_path):
 def test_threads_that_share_an_image_have_no_race(tmp_path):
     cases = {**FAMILIES, "many channels": dcgan(32, 3, 20, 16)}
     given = "\n".join(as_text(name, case) for name, case in cases.items())
-    watched(tmp_path, [HERE / "shared_image.cpp", *sorted((CSRC / "core").glob("*.cpp"))], given)
+    watched(tmp_path, [HERE / "shared_image.cpp", *CORE], given)
 
 
 @pytest.mark.skipif(
@@ -109,11 +110,11 @@ def test_threads_that_share_an_image_have_no_race(tmp_path):
 )
 def test_the_baseline_kernels_are_vectors_on_aarch64(tmp_path):
     """Compiled, not run: every file of the core, and fused multiply-adds of four floats where the time goes."""
+    compiler = [*(compiler_for_aarch64() or []), *FLAGS["SHIPPED"], "-fPIC", f"-I{CSRC}"]
     assembly = {}
-    for source in sorted((CSRC / "core").glob("*.cpp")):
+    for source in CORE:
         out = tmp_path / f"{source.stem}.s"
-        command = [*(compiler_for_aarch64() or []), *SHIPPED, "-fPIC", f"-I{CSRC}", "-S", str(source), "-o", str(out)]
-        subprocess.run(command, check=True)
+        subprocess.run([*compiler, "-S", str(source), "-o", str(out)], check=True)
         assembly[source.stem] = out.read_text(errors="replace")
     fused: dict[str, int] = {}
     function = ""

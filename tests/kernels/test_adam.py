@@ -1,4 +1,4 @@
-"""The Triton Adam computes what torch.optim.Adam does, and to the bit what csrc/core/adam.cpp does.
+"""The Triton Adam computes what torch.optim.Adam does, and to the bit what csrc/core/kernels/adam.inl does.
 
 ``device`` is the CPU under Triton's interpreter, and the GPU where there is one: see tests/support/interpreted.py.
 """
@@ -95,7 +95,7 @@ def torch_adam(start: list[torch.Tensor], lrs: Sequence[float], grads: list[list
 
 
 def rounded_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, beta1, beta2, eps, step, last) -> None:
-    """The operator's contract in NumPy: every operation rounds once, in the order of csrc/core/adam.cpp.
+    """The operator's contract in NumPy: every operation rounds once, in the order of csrc/core/kernels/adam.inl.
 
     (Not torch: its CPU square root of float32 is off by a last bit at times.)
     """

@@ -1,11 +1,8 @@
-"""The custom operators: every implementation keeps the contract written in adgan_fast/ops.py."""
+"""The custom operators: every implementation keeps the contract written in adgan_fast/ops/adam.py."""
 
 from __future__ import annotations
 
-import ctypes
 import math
-import shutil
-import subprocess
 
 import pytest
 import torch
@@ -13,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adgan_fast import ops
-from tests.support.paths import ROOT
 
 BETAS = (0.5, 0.999)
 EPS = 1e-8
@@ -315,7 +311,7 @@ def test_loading_the_extension_twice_gives_the_same_answer():
 
 @pytest.mark.parametrize("case", ["never tried", "failed", "damaged"])
 def test_an_extension_that_is_not_there_is_explained(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(ops, "__file__", str(tmp_path / "ops.py"))
+    monkeypatch.setattr(ops.extension, "PACKAGE", tmp_path)
     if case == "failed":
         (tmp_path / "_C.unbuilt.txt").write_text("no C++ compiler\n")
     if case == "damaged":
@@ -325,41 +321,6 @@ def test_an_extension_that_is_not_there_is_explained(tmp_path, monkeypatch, case
     assert "\n" not in reason
     assert {"never tried": "was not built", "failed": "no C++ compiler", "damaged": "cannot be loaded"}[case] in reason
     assert "pip install --no-build-isolation" in reason
-
-
-ISA_DRIVER = """
-#include "core/adam.h"
-extern "C" int best() { return static_cast<int>(adgan::best_isa()); }
-extern "C" void step(int isa, long step, long n, double lr, double eps, float* p, float* m, float* v, const float* g) {
-  adgan::adam_step<float>({p, m, v, g, p, n, n, lr}, {0.5, 0.999, eps, step, false}, 0, n, adgan::Isa(isa));
-}
-"""
-
-
-def test_every_instruction_set_gives_the_same_bits(tmp_path):
-    """csrc/core compiled by itself, without torch, as setup.py has it compiled."""
-    compiler = shutil.which("c++")
-    if compiler is None:
-        pytest.skip("no C++ compiler")
-    driver, library = tmp_path / "driver.cpp", tmp_path / "core.so"
-    driver.write_text(ISA_DRIVER)
-    sources = [driver, ROOT / "csrc/core/adam.cpp", ROOT / "csrc/core/cpu.cpp"]
-    flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
-    include = f"-I{ROOT / 'csrc'}"
-    subprocess.run([compiler, "-std=c++20", *flags, include, "-shared", "-fPIC", *sources, "-o", library], check=True)
-    core = ctypes.CDLL(str(library))
-    double, long = ctypes.c_double, ctypes.c_long
-    results = []
-    for isa in range(core.best() + 1):
-        p, m, v = fresh([(1, 1003)], torch.float32)[0], *poisoned([torch.empty(1, 1003)] * 2)
-        for step in range(1, 4):
-            (g,) = random_gradients([p.shape], torch.float32, step)
-            pointers = [ctypes.c_void_p(t.data_ptr()) for t in (p, m, v, g)]
-            core.step(isa, long(step), long(p.numel()), double(0.1), double(EPS), *pointers)
-        assert p.isfinite().all()
-        results.append((p, m, v))
-    for other in results[1:]:
-        assert all(map(torch.equal, results[0], other))
 
 
 def test_the_formula_by_hand():

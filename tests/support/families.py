@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adgan_fast import models
 from tests.support.generators import Case
-from tests.support.layers import Affine, Constant, Learned, Residual, randomise
+from tests.support.layers import Affine, Constant, Divided, Learned, Residual, randomise
 
 
 def dcgan(image_size: int, channels: int, latent: int, width: int) -> Case:
@@ -125,6 +125,10 @@ def families() -> dict[str, Case]:
             nn.Conv2d(3, 3, 3, padding=1, bias=False), Learned((3, 4, 6)), nn.Tanh(),
         ),
         Case(randomise(StyleLike(), 12), (4,), (3, 3, 3), "learned constant input"),
+        _sequential(
+            "division", 14, (5,), (2, 5, 5),
+            nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Divided(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3), nn.Tanh(),
+        ),
     ]  # fmt: skip
     return {case.made_of: case for case in found}
 

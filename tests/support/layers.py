@@ -77,6 +77,17 @@ class Learned(nn.Module):
         return x * (1.3 + self.gain) - self.image
 
 
+class Divided(nn.Module):
+    """Each channel divided by a learned number."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.gain = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x / (3 + self.gain)
+
+
 class View(nn.Module):
     def __init__(self, *shape: int):
         super().__init__()

@@ -9,14 +9,12 @@ import torch
 
 import adgan_fast
 from adgan_fast import ops
-from adgan_fast.engine.native import engine as native
+from adgan_fast.config import LOSSES
+from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
 from tests.support.engines import WEIGHTS
 from tests.support.families import FAMILIES
 from tests.support.generators import Case
-
-LOSSES = ("l2", "l1", "laplacian")
-
 
 BEST = torch.ops.adgan_fast.native_isa.default() if ops.load_extension() is None else -1
 HERE = ops.INSTRUCTION_SETS[: BEST + 1]
@@ -51,7 +49,7 @@ def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", 
     starts = torch.randn(s, *case.latent_shape, generator=random)
     return (
         case.images(n), starts, [p.detach() for p in program.parameters], list(program.constants),
-        *native.encode(program), WEIGHTS.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
+        *encode(program), WEIGHTS.index(weights), LOSSES.index(loss), steps, [0.25, 5e-5, 0.5, 0.999, 1e-8],
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from torch import nn
 import adgan_fast
 from adgan_fast import SearchResult
 from adgan_fast.core.job import Job
-from adgan_fast.engine import TABLE
+from adgan_fast.engine import named
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, Bound, errors, violations
@@ -18,7 +18,7 @@ from tests.support.generators import Case
 from tests.support.jobs import make_job
 from tests.support.layers import randomise
 
-ENGINE = next(engine for engine in TABLE if engine.name == "triton")
+ENGINE = named("triton")
 
 
 def tiny() -> Case:

@@ -16,25 +16,16 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 from ... import ops
-from ...core.job import Block, Cancelled, Gradients, Job
-from ...core.own_loss import OwnLoss
+from ...config import WEIGHTS
+from ...core.block import Block, Cancelled
+from ...core.engine import Gradients
+from ...core.job import Job, Plan
 from ...core.tiles import Tile
 from ...core.workers import run_items
-from ...generator.program import Layer, Program
 from ..batched import by_name
+from .callback import OwnLoss
+from .encode import encoded, unknown
 
-KINDS = ("latent", "activation", "parameter", "constant", "weight")
-OPS = (
-    "linear", "conv2d", "conv_transpose2d", "batch_norm",
-    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "scale_shift",
-    "add", "mul", "div",
-    "reshape", "permute", "upsample_nearest", "pixel_shuffle",
-)  # fmt: skip
-"""In the order of csrc/core/op.h."""
-WEIGHTS = ("per_seed", "per_sample", "frozen")
-LOSSES = ("l2", "l1", "laplacian", "a function")
-BATCH = 16
-"""Samples in hand at a time where they share weights (csrc/core/plan_builder.cpp)."""
 CALL_SECONDS = 2.0  # of work in one call, about: progress is told between calls
 CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 
@@ -42,6 +33,7 @@ CALL_BYTES = 64 * 2**20  # of results of one call, at most, but for one image's
 class Native:
     name = "native"
     exact = True
+    needs_program = True
 
     def why_not(self) -> str | None:
         return ops.load_extension()
@@ -51,9 +43,7 @@ class Native:
             return f"it runs on the CPU, not on {job.device}"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        if job.program is None:
-            return job.unlowered
-        return unknown(job.program)
+        return None if job.program is None else unknown(job.program)
 
     def bytes_of_pair(self, job: Job) -> int:
         """What a thread holds, and θ₀ as the kernels want it (one for all threads).
@@ -61,10 +51,8 @@ class Native:
         The results of a call, at most about CALL_BYTES, are not in it.
         """
         mode, loss, steps, _ = settings(job)
-        shared, own = torch.ops.adgan_fast.native_bytes.default(
-            *encode(_program(job)), mode, loss, steps, job.n_seed, compact=job.config.precision == "bf16"
-        )
-        return shared + own
+        code, numbers = encoded(job.lowered)
+        return sum(ops.native_bytes(code, numbers, mode, loss, steps, job.n_seed, _compact(job)))
 
     def default_chunk(self, job: Job) -> int:
         """A thread has one owner of weights at a time, whatever the chunk."""
@@ -74,29 +62,26 @@ class Native:
         """See Engine.gradients."""
         own = None if job.loss.builtin else OwnLoss(job.loss, job.image_shape)
         address = own.address if own else 0
-        (parameters, constants), (code, numbers) = tensors_of(job), encode(_program(job))
-        image, start = image.unsqueeze(0).contiguous(), z.unsqueeze(0).contiguous()
-        mode, loss, _, rates = settings(job)
-        given = (image, start, parameters, constants, code, numbers, mode, loss)
+        given = arguments(job, image.unsqueeze(0), z.unsqueeze(0))._replace(own_loss=address, compact=False)
         try:
-            made = ops.native_search(*given, 0, rates, own_loss=address)[3]
-            of_latent, *of_weights = torch.ops.adgan_fast.native_gradients.default(*given, address)
+            made = ops.native_search(*given._replace(steps=0))[3]
+            of_latent, *of_weights = ops.native_gradients(given)
         except RuntimeError:
             if own is not None and own.error is not None:
                 raise own.error from None
             raise
         return Gradients(made[0, 0], of_latent[0], by_name(job, of_weights))
 
-    def run(self, job: Job, block: Block) -> None:
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         call = _Call(job, block)
         if job.loss.builtin:
-            return call.search_all()
+            return call.search_all(plan.lanes)
         # Each call has one thread; the loss is asked at every step whether to stop.
-        call.size = max(1, min(call.size, len(block.images) * job.n_seed // (4 * job.lanes)))
+        call.size = max(1, min(call.size, len(block) * job.n_seed // (4 * plan.lanes)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
         with contextlib.suppress(Cancelled):
-            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, job.lanes, block.cancel)
+            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, plan.lanes, block.cancel)
         if own.error is not None:
             raise own.error
 
@@ -112,20 +97,18 @@ class _Call:
         self.stop = ctypes.c_int(0)
         self.most = max(1, CALL_BYTES // (4 * (_size(job.image_shape) + _size(job.latent_shape))))
         # Before any has been timed: half of CALL_SECONDS, at a slow machine's rate.
-        guess = CALL_SECONDS * 2e10 / max(1, 6 * _program(job).multiply_adds * (job.config.steps + 1))
+        guess = CALL_SECONDS * 2e10 / max(1, 6 * job.lowered.multiply_adds * (job.config.steps + 1))
         self.size = max(1, min(int(guess), self.most))
-        self._tensors, self._code = tensors_of(job), encode(_program(job))
 
-    def search_all(self) -> None:
+    def search_all(self, threads: int) -> None:
         """Search the block from a thread of its own, so that this one hears an interrupt while C++ is at work.
 
         With a built-in loss: one of the caller's has workers of its own.
         """
-        lanes = self.job.lanes
 
         def work() -> None:
-            for tile in self.tiles(lanes):
-                self.search(tile, lanes)
+            for tile in self.tiles(threads):
+                self.search(tile, threads)
 
         with ThreadPoolExecutor(1, "adgan_fast", torch.set_num_threads, (torch.get_num_threads(),)) as pool:
             try:
@@ -134,138 +117,71 @@ class _Call:
                 self.stop.value = 1
                 raise
 
-    def tiles(self, lanes: int) -> Iterator[Tile]:
+    def tiles(self, threads: int) -> Iterator[Tile]:
         """Some starts, and all images of the block for these: their first pass is shared. By `size` as it then is."""
-        n, n_seed, start = len(self.block.images), self.job.n_seed, 0
+        n, n_seed, start = len(self.block), self.job.n_seed, 0
         while start < n_seed:
             # Each call lays θ₀ out anew: with few images, many starts make it worth while.
-            many = max(lanes, self.size // n // lanes * lanes)
+            many = max(threads, self.size // n // threads * threads)
             shared = self.job.config.weights == "per_sample"
             stop = n_seed if shared else min(n_seed, start + many)
             first = 0
             while first < n:
                 images = max(1, self.size // (stop - start))
                 if shared:  # an image for each thread
-                    images = max(lanes, images // lanes * lanes)
+                    images = max(threads, images // threads * threads)
                 last = min(n, first + images)
                 yield Tile(first, last, start, stop)
                 first = last
             start = stop
 
-    def search(self, tile: Tile, lanes: int, own: OwnLoss | None = None) -> None:
+    def search(self, tile: Tile, threads: int, own: OwnLoss | None = None) -> None:
         """Search a tile on so many threads, and put the results into the block. Cancelled where the loss failed."""
-        job, block, (parameters, constants), (code, numbers) = self.job, self.block, self._tensors, self._code
-        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
-        if job.starts.common is not None:
+        job, block = self.job, self.block
+        starts = block.starts_of(tile)
+        if block.shares_starts:
             starts = starts[0]
         before = time.monotonic()
         try:
             found = ops.native_search(
-                block.images[tile.first : tile.last].contiguous(), starts.contiguous(), parameters, constants,
-                code, numbers, *settings(job), lanes=lanes,
-                compact=job.config.precision == "bf16", own_loss=own.address if own else 0,
-                stop=ctypes.addressof(self.stop),
-            )  # fmt: skip
+                *arguments(job, block.images_of(tile), starts)._replace(
+                    threads=threads, own_loss=own.address if own else 0, stop=ctypes.addressof(self.stop)
+                )
+            )
         except RuntimeError:
             if own is None or own.error is None:
                 raise
             raise Cancelled from None
-        block.put(tile.first, tile.start, *found, shape=tile.shape)
+        block.put(tile, *found)
         if own is None:
             pairs, seconds = tile.shape[0] * tile.shape[1], time.monotonic() - before
             self.size = max(1, min(int(pairs * CALL_SECONDS / max(seconds, 1e-6)), 4 * pairs, self.most))
-
-
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
 
 
 def _size(shape: Sequence[int]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def tensors_of(job: Job) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """Parameters and constants of the program as the op takes them."""
-    program = _program(job)
-    return [p.detach().contiguous() for p in program.parameters], [
-        c.detach().to(torch.float32).contiguous() for c in program.constants
-    ]
+def arguments(job: Job, images: torch.Tensor, starts: torch.Tensor) -> ops.SearchArguments:
+    """Those of the operator for some images (N, C, H, W) and their starts."""
+    program = job.lowered
+    parameters = [p.detach().contiguous() for p in program.parameters]
+    constants = [c.detach().to(torch.float32).contiguous() for c in program.constants]
+    code, numbers = encoded(program)
+    weights, loss, steps, rates = settings(job)
+    return ops.SearchArguments(
+        images.contiguous(), starts.contiguous(), parameters, constants, code, numbers, weights, loss, steps, rates,
+        compact=_compact(job),
+    )  # fmt: skip
 
 
 def settings(job: Job) -> tuple[int, int, int, list[float]]:
-    """weights, loss, steps and rates of the op."""
+    """weights, loss, steps and rates of the operator."""
     config = job.config
     rates = [config.lr_z, config.lr_weights, *config.betas, config.eps]
-    loss = LOSSES.index(job.loss.name if job.loss.builtin else "a function")
+    loss = ops.NATIVE_LOSSES.index(job.loss.name if job.loss.builtin else "function")
     return WEIGHTS.index(config.weights), loss, config.steps, rates
 
 
-def unknown(program: Program) -> str | None:
-    """What of a program the C++ code does not know, by the layer's name; None if it knows all."""
-    for layer in program.layers:
-        if layer.op not in OPS:
-            return f"layer {layer.name!r}: {layer.op} is not in the C++ engine"
-        if layer.op in ("linear", "conv2d", "conv_transpose2d", "batch_norm"):
-            for i in layer.inputs[1:3]:
-                if i is not None and program.values[i].kind == "weight" and _transposed(program, layer, i) is None:
-                    return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
-    return None
-
-
-def _transposed(program: Program, layer: Layer, weight: int) -> int | None:
-    """The stored matrix whose transpose a linear layer's weight is, if it is that."""
-    for maker in program.layers:
-        if maker.output == weight and layer.op == "linear" and layer.inputs[1] == weight:
-            source = maker.inputs[0]
-            assert source is not None
-            if maker.op == "permute" and maker.attrs["dims"] == (1, 0):
-                return source if program.values[source].kind in ("parameter", "constant") else None
-    return None
-
-
-def encode(program: Program) -> tuple[list[int], list[float]]:
-    """A program as the flat lists that csrc/core/program.cpp reads.
-
-    code: the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers, and
-    each as (op, output, number of inputs, *inputs, number of whole numbers, *them, number of real ones). numbers: the
-    real ones in order. An absent input is -1.
-    """
-    code, numbers = [len(program.values)], []
-    for value in program.values:
-        code += [KINDS.index(value.kind), value.index, len(value.shape), *value.shape]
-    code += [program.latent, program.output]
-    layers = [_encode(program, layer) for layer in program.layers]
-    used = {i for _, inputs, _, _, _ in layers for i in inputs} | {program.output}
-    layers = [layer for layer in layers if layer[2] in used]  # without transposes that their layers do themselves
-    code.append(len(layers))
-    for op, inputs, output, whole, real in layers:
-        code += [op, output, len(inputs), *inputs, len(whole), *whole, len(real)]
-        numbers += real
-    return code, numbers
-
-
-Encoded = tuple[int, list[int], int, list[int], list[float]]
-
-
-def _encode(program: Program, layer: Layer) -> Encoded:
-    """op, inputs, output, whole numbers, real numbers."""
-    attrs, inputs = layer.attrs, [-1 if i is None else i for i in layer.inputs]
-    whole: list[int] = []
-    if layer.op == "linear":
-        source = _transposed(program, layer, inputs[1])
-        whole = [int(source is not None)]
-        inputs[1] = inputs[1] if source is None else source
-    elif layer.op in ("conv2d", "conv_transpose2d"):
-        whole = [*attrs["stride"], *attrs["padding"], *attrs["dilation"], attrs["groups"]]
-    elif layer.op == "permute":
-        whole = list(attrs["dims"])
-    elif layer.op == "upsample_nearest":
-        whole = list(attrs["scale"])
-    elif layer.op == "pixel_shuffle":
-        whole = [attrs["factor"]]
-    names = {
-        "batch_norm": ("eps",), "leaky_relu": ("slope",), "elu": ("alpha", "scale", "input_scale"),
-        "softplus": ("beta", "threshold"), "scale_shift": ("scale", "shift"), "add": ("alpha",),
-    }  # fmt: skip
-    return OPS.index(layer.op), inputs, layer.output, whole, [float(attrs[name]) for name in names.get(layer.op, ())]
+def _compact(job: Job) -> bool:
+    return job.config.precision == "bf16"

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...core.job import Block, Gradients, Job
+from ...core.block import Block
+from ...core.engine import Gradients
+from ...core.job import Job, Plan
 from ...core.tiles import Tile, runs_of_tiles
-from ...generator.program import Program
+from ...generator.look import first_line
 from .. import batched
 from ..loading import load_kernels
 
@@ -37,10 +39,14 @@ LEAST_CAPABILITY = (8, 0)  # of an NVIDIA GPU: TF32
 
 
 class Triton:
+    """graphs: whether launches are recorded in CUDA graphs and replayed. Losses are the same bits either way."""
+
     name = "triton"
     exact = True
+    needs_program = True
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: bool = True) -> None:
+        self.graphs = graphs
         self._kept: _Kept | None = None
 
     def why_not(self) -> str | None:
@@ -67,7 +73,7 @@ class Triton:
             return f"{torch.cuda.get_device_name(job.device)} is older than compute capability 8.0"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        return job.unlowered or None
+        return None
 
     def bytes_of_pair(self, job: Job) -> int:
         """The maps' own buffers; values, moments and two gradients of small parameters; activations and columns.
@@ -77,16 +83,15 @@ class Triton:
         from .lift import private_map
         from .search import lifted
 
-        program, config = _program(job), job.config
+        program, config = job.lowered, job.config
         _, chains = lifted(program, config)
         private = sum(
             private_map(chain.geometry).bytes_of_pair(chain.geometry, config.steps, config.precision)
             for chain in chains
         )
         small = program.parameter_count - sum(program.parameters[chain.parameter].numel() for chain in chains)
-        owners = 0 if config.weights == "frozen" else 5 * small
-        rows = job.n_seed if config.weights == "per_sample" else 1
-        return private + 4 * (owners + rows * (4 * program.activation_count + 3 * batched.widest(program)))
+        owned = 5 * small if job.learns else 0
+        return private + 4 * (owned + job.pairs_of_unit * (4 * program.activation_count + 3 * batched.widest(program)))
 
     def default_chunk(self, job: Job) -> int:
         """See CHUNK; under the interpreter the config's own, as on a GPU."""
@@ -98,12 +103,13 @@ class Triton:
         """See Engine.gradients: the program's. The kernels keep none of theirs; whole pairs show what those do."""
         return batched.gradients(job, image, z)
 
-    def run(self, job: Job, block: Block) -> None:
-        """See Engine.run. Buffers and graphs stay for the next block of the same job, and go with the job."""
+    def run(self, job: Job, plan: Plan, block: Block) -> None:
+        """See Engine.run. Buffers and graphs stay for the next block of the same job and plan, and go with the job."""
         load_kernels(job.device)
-        if self._kept is None or self._kept.job() is not job:
+        if self._kept is None or self._kept.job() is not job or self._kept.plan != plan:
             self._kept = None  # its memory first
-            self._kept = _Kept(weakref.ref(job, self._forget), Runner(job, len(block.images)))
+            runner = Runner(job, plan.chunk, len(block), self.graphs)
+            self._kept = _Kept(weakref.ref(job, self._forget), plan, runner)
         try:
             self._kept.runner.run(job, block)
         except BaseException:
@@ -116,8 +122,8 @@ class Triton:
 
 
 class _Kept:
-    def __init__(self, job: weakref.ref[Job], runner: Runner):
-        self.job, self.runner = job, runner
+    def __init__(self, job: weakref.ref[Job], plan: Plan, runner: Runner):
+        self.job, self.plan, self.runner = job, plan, runner
 
 
 def interpreting() -> bool:
@@ -131,28 +137,26 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def _program(job: Job) -> Program:
-    assert job.program is not None, "refuses() comes first"
-    return job.program
-
-
 class Runner:
     """The search of a job's blocks, tile by tile and all in one shape: a smaller tile is filled up with copies.
 
     So there is one set of buffers, and one of graphs, and the other tiles of a run are no matter for a pair's bits. The
     first tile is launched as it is, which compiles kernels and readies libraries; graphs are recorded when a second one
-    comes. All work is on a stream of its own, since the default one cannot be recorded.
+    comes. What cannot be recorded is launched for every tile, and a log line says why. All work is on a stream of its
+    own, since the default one cannot be recorded.
     """
 
-    def __init__(self, job: Job, n: int):
-        """n: images of the first block, which is the largest."""
+    def __init__(self, job: Job, chunk: int, n: int, graphs: bool = True):
+        """chunk: see Plan; n: images of the first block, which is the largest."""
         from .search import Search
 
-        self._chunk = even_chunk(job, n)
+        self._chunk = even_chunk(job, chunk, n)
         largest = runs_of_tiles(job, n, self._chunk)[0][0]
         self._stream = _stream(job.device) if job.device.type == "cuda" else None
         why_not = ""
-        if not job.loss.builtin:
+        if not graphs:
+            why_not = "they are switched off"
+        elif not job.loss.builtin:
             why_not = f"the loss {job.loss.name!r} is a function of your own"
         elif job.config.steps > MOST_RECORDED:
             why_not = f"{job.config.steps} steps are more than {MOST_RECORDED}"
@@ -160,15 +164,15 @@ class Runner:
         if self._stream is not None and why_not:
             log.info("engine 'triton' without CUDA graphs: %s", why_not)
         with self._on_stream():
-            self._search = Search(_program(job), job.loss, job.config, job.device, largest.shape)
+            self._search = Search(job.lowered, job.loss, job.config, job.device, largest.shape)
         self._work: Search | Graphed = self._search
         self._warm = False
 
     def run(self, job: Job, block: Block) -> None:
         """Search a block and put the results into it."""
         with self._on_stream():
-            for tiles in runs_of_tiles(job, len(block.images), self._chunk):
-                self._starts(job, block, tiles[0])
+            for tiles in runs_of_tiles(job, len(block), self._chunk):
+                self._starts(block, tiles[0])
                 started = False
                 for tile in tiles:
                     if self._graphs and self._warm and self._work is self._search:
@@ -176,28 +180,33 @@ class Runner:
                     if not started:
                         self._work.first()
                         started = True
-                    fill(self._search.images, block.images[tile.first : tile.last])
+                    fill(self._search.images, block.images_of(tile))
                     self._put(block, tile, self._work.run())
                     self._warm = True
 
-    def _starts(self, job: Job, block: Block, tile: Tile) -> None:
+    def _starts(self, block: Block, tile: Tile) -> None:
         """The starts of a tile into their buffer."""
-        starts = job.starts.of_images(block.indices[tile.first : tile.last], tile.start, tile.stop)
+        starts = block.starts_of(tile)
         mine = self._search.starts[: len(starts)]
         fill(mine.transpose(0, 1), starts.transpose(0, 1))
         fill(self._search.starts, mine)
 
-    def _recorded(self) -> Graphed:
+    def _recorded(self) -> Search | Graphed:
+        """The search as graphs, or itself where it cannot be recorded."""
         from .graph import Graphed
 
-        return Graphed(self._search)
+        try:
+            return Graphed(self._search)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            log.warning("engine 'triton' goes on without CUDA graphs: %s", first_line(error))
+            self._graphs = False
+            return self._search
 
     def _put(self, block: Block, tile: Tile, found: Found) -> None:
         rows, columns = tile.shape
-        initial, final, latents, reconstructions = (
-            part.unflatten(0, self._search.shape)[:rows, :columns] for part in found
-        )
-        block.put(tile.first, tile.start, initial, final, latents, reconstructions, tile.shape)
+        block.put(tile, *(part.unflatten(0, self._search.shape)[:rows, :columns] for part in found))
 
     @contextlib.contextmanager
     def _on_stream(self) -> Iterator[None]:
@@ -216,17 +225,17 @@ class Runner:
             self._stream.synchronize()
 
 
-def even_chunk(job: Job, n: int) -> int:
-    """At most job.chunk pairs (images for per_sample), so that the tiles of n images come out as equal as can be."""
+def even_chunk(job: Job, chunk: int, n: int) -> int:
+    """At most `chunk` pairs (images for per_sample), so that the tiles of n images come out as equal as can be."""
 
     def even(total: int, most: int) -> int:
         return -(-total // -(-total // most))
 
     if job.config.weights == "per_sample":
-        return even(n, job.chunk)
-    if job.chunk < job.n_seed:
-        return even(job.n_seed, job.chunk)
-    return even(n, job.chunk // job.n_seed) * job.n_seed
+        return even(n, chunk)
+    if chunk < job.n_seed:
+        return even(job.n_seed, chunk)
+    return even(n, chunk // job.n_seed) * job.n_seed
 
 
 def fill(buffer: torch.Tensor, rows: torch.Tensor) -> None:

@@ -19,6 +19,9 @@ from .search import Found, Search
 
 Result = TypeVar("Result")
 
+_broken: list[torch.cuda.CUDAGraph] = []
+"""Graphs whose recording failed: the allocator still counts them as being recorded, so they are never let go."""
+
 
 class Graphed:
     """A Search that has run once, by replay. To be used on the stream that `search` ran on, and no other."""
@@ -54,6 +57,7 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torc
         with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             found = work()
     except RuntimeError as error:
+        _broken.append(graph)
         # To end a recording that was broken off is an error too, which would hide the first.
         if isinstance(error, torch.OutOfMemoryError) or not isinstance(error.__context__, torch.OutOfMemoryError):
             raise

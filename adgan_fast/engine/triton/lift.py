@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from ...generator.layers import LINEAR_MAPS
 from ...generator.program import Layer, Program
 from ...kernels.epilogue import Affine, affine_act, affine_act_grad
 from ...kernels.maps.general import Maps
@@ -28,7 +29,6 @@ from ...kernels.maps.vector import VectorMap
 
 LEAST_OUTPUTS = 8
 LEAST_WEIGHTS = 4096
-MAPS = ("linear", "conv2d", "conv_transpose2d")
 FUSED = ("relu", "leaky_relu", "tanh", "sigmoid")
 """Activations of kernels/epilogue.py."""
 
@@ -84,7 +84,7 @@ def lift(program: Program) -> tuple[Program, tuple[Chain, ...]]:
 
 
 def _lifted(program: Program, layer: Layer, readers: Counter[int]) -> bool:
-    if layer.op not in MAPS:
+    if layer.op not in LINEAR_MAPS:
         return False
     x, weight = layer.inputs[:2]
     assert x is not None and weight is not None
@@ -125,6 +125,7 @@ def _geometry(layer: Layer, in_shape: tuple[int, ...], weight: tuple[int, ...]) 
     common = {name: attrs[name] for name in ("stride", "padding", "dilation", "groups")}
     if layer.op == "conv2d":
         return Geometry.conv2d(hw, channels, weight[0], kernel, **common)
+    assert layer.op == "conv_transpose2d", f"{layer.op} has no geometry"
     outputs = weight[1] * attrs["groups"]
     return Geometry.conv_transpose2d(hw, channels, outputs, kernel, output_padding=attrs["output_padding"], **common)
 

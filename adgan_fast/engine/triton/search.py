@@ -14,6 +14,7 @@ import torch
 from ... import ops
 from ...config import SearchConfig
 from ...core.losses import Loss
+from ...core.tiles import layout
 from ...generator.program import Layer, Program
 from ...kernels.loss import LOSSES, pixel_loss
 from ...kernels.maps.private import AdamRule
@@ -43,11 +44,7 @@ class Search:
         self.config, self.loss, self.shape = config, loss, shape
         self.program, chains = lifted(program, config)
         images, starts = shape
-        owners, rows = {
-            "per_seed": (images * starts, 1),
-            "per_sample": (images, starts),
-            "frozen": (1, images * starts),
-        }[config.weights]
+        owners, rows = layout(config.weights, images, starts)
         self.images = torch.empty(images, *program.image_shape, dtype=torch.float32, device=device)
         self.starts = self.images.new_empty(images, starts, *program.latent_shape)
         self._latents = self.starts.view(owners, rows, *program.latent_shape)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 
 from adgan_fast import ops
@@ -15,5 +13,10 @@ def isa(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The operator runs with the kernels of this instruction set."""
     if request.param not in HERE:
         pytest.skip(f"this processor has no {request.param}, only {', '.join(HERE)}")
-    monkeypatch.setattr(ops, "native_search", partial(ops.native_search, isa=HERE.index(request.param)))
+    right, place = ops.native_search, HERE.index(request.param)
+
+    def search(*arguments, **more):
+        return right(*ops.SearchArguments(*arguments, **more)._replace(isa=place))
+
+    monkeypatch.setattr(ops, "native_search", search)
     return request.param

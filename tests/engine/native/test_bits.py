@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from functools import partial
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import cases
 from tests.support.native import BEST, HERE, LOSSES, op_arguments, run
+from tests.support.paths import ROOT
 from tests.support.results import differences
 from tests.support.tally import Tally
 
@@ -47,7 +49,8 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
 def test_threads_that_share_an_image_change_no_bit(name, loss):
     """With one copy of the weights for its starts, more of these than pass at a time, and never a number left over."""
     case = FAMILIES[name] if name in FAMILIES else dcgan(32, 3, 20, 16)
-    arguments = op_arguments(case, n=1, s=native.BATCH + 3, weights="per_sample", loss=loss)
+    batch = re.search(r"kBatch = (\d+)", (ROOT / "csrc/core/plan.h").read_text())
+    arguments = op_arguments(case, n=1, s=int(batch[1]) + 3, weights="per_sample", loss=loss)
     torch.set_num_threads(1)
     alone = ops.native_search(*arguments)
     for threads in (2, 3, 5):

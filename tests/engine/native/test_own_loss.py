@@ -11,8 +11,7 @@ import torch
 
 from adgan_fast import ops
 from adgan_fast.core.losses import Loss
-from adgan_fast.core.own_loss import OwnLoss
-from adgan_fast.engine.native import engine as native
+from adgan_fast.engine.native.callback import OwnLoss
 from adgan_fast.testing import FLOAT32, violations
 from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES
@@ -119,7 +118,7 @@ def test_the_operator_calls_a_function_from_all_of_its_threads(weights):
     own = OwnLoss(Loss(loss), case.image_shape)
     arguments = list(op_arguments(case, n=12, s=4, weights=weights))
     expected = ops.native_search(*arguments)
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     for around in (torch.no_grad, torch.inference_mode, contextlib.nullcontext):
         with around():
             found = ops.native_search(*arguments, own_loss=own.address, poison=True)
@@ -143,7 +142,7 @@ def test_threads_do_not_share_an_image_where_the_loss_is_a_function():
 
     case = FAMILIES["DCGAN of 8"]
     own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=1, s=20, weights="per_sample"))
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     ops.native_search(*arguments, own_loss=own.address)
     assert own.error is None and len(names) == 1
 
@@ -164,7 +163,7 @@ def test_the_operator_ends_where_a_function_fails(weights, n):
     own, arguments = OwnLoss(Loss(loss), case.image_shape), list(op_arguments(case, n=n, s=20, weights=weights))
     with pytest.raises(RuntimeError, match="own_loss is the address"):
         ops.native_search(*arguments, own_loss=own.address)
-    arguments[7] = native.LOSSES.index("a function")
+    arguments[7] = ops.NATIVE_LOSSES.index("function")
     with pytest.raises(RuntimeError, match="own_loss is the address"):
         ops.native_search(*arguments)
     with pytest.raises(RuntimeError):

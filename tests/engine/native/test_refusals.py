@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-
 import pytest
 import torch
 from torch import nn
 
-from adgan_fast.engine.native import engine as native
 from tests.support.engines import NEEDS_EXTENSION
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case
@@ -40,8 +37,3 @@ def test_a_layer_it_does_not_know_is_named():
     case = Case(ScaledWeight(), (4, 1, 1), (1, 3, 3))
     with pytest.raises(ValueError, match=r"layer '.*': its weight is computed from parameters"):
         run(case, case.images(1))
-
-
-def test_every_lowered_op_is_known():
-    batched = importlib.import_module("adgan_fast.engine.batched")
-    assert set(batched._RUN) == set(native.OPS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 
 import pytest
@@ -131,8 +130,8 @@ def test_nothing_is_kept_when_a_search_is_over(device: torch.device) -> None:
     ],
 )
 def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, chunk: int, even: int) -> None:
-    job = dataclasses.replace(job_of_tiny(n_seed=n_seed, weights=weights), chunk=chunk)
-    assert triton.even_chunk(job, n) == even
+    job = job_of_tiny(n_seed=n_seed, weights=weights)
+    assert triton.even_chunk(job, chunk, n) == even
 
 
 def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
@@ -159,8 +158,8 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
     made = triton.Runner.__init__
 
-    def with_graphs(self: triton.Runner, job: Job, n: int) -> None:
-        made(self, job, n)
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
         self._graphs = True
 
     monkeypatch.setattr(triton_graph, "Graphed", Graphed)
@@ -171,6 +170,31 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
     calls.clear()
     assert_agrees(TINY, device, n=2, n_seed=2, chunk=1, weights="frozen", starts="independent")
     assert calls == ["record", *["first", "run"] * 3]
+
+
+def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if device.type == "cuda":
+        pytest.skip("recording works there; what fails is put in its place here")
+    tried: list[None] = []
+
+    def fails(search: triton_search.Search) -> None:
+        tried.append(None)
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    made = triton.Runner.__init__
+
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
+        self._graphs = True
+
+    monkeypatch.setattr(triton_graph, "Graphed", fails)
+    monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
+    with caplog.at_level("WARNING", "adgan_fast"):
+        assert_agrees(TINY, device, n=3, n_seed=2, chunk=1, weights="frozen")
+    assert "goes on without CUDA graphs: operation not permitted when stream is capturing" in caplog.text
+    assert len(tried) == 1  # and not at every tile
 
 
 def test_an_out_of_memory_error_within_a_recording_is_raised_as_such(monkeypatch: pytest.MonkeyPatch) -> None:

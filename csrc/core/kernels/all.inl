@@ -1,0 +1,32 @@
+// All kernels, and what this instruction set offers. Included once for each, inside its namespace and target region.
+
+// clang-format off: each needs what the ones before it define.
+#include "core/kernels/simd.inl"
+#include "core/kernels/adam.inl"
+#include "core/kernels/maps.inl"
+#include "core/kernels/rank1.inl"
+#include "core/kernels/elementwise.inl"
+// clang-format on
+
+const Kernels kTable = {
+    .list_rows = list_rows,
+    .list_columns = list_columns,
+    .map_forward = map_forward,
+    .map_backward = map_backward,
+    .rank1_forward = rank1_forward,
+    .rank1_backward = rank1_backward,
+    .rank1_backward_compact = rank1_backward_compact,
+    .rank1_update = rank1_update,
+    .adam = adam,
+    .stacked_adam_float = stacked_adam<float>,
+    .stacked_adam_double = stacked_adam<double>,
+    .fill_rows = fill_rows,
+    .sum_rows = sum_rows,
+    .add = add_to,
+    .affine_rows = affine_rows,
+    .norm_backward = norm_backward,
+    .activate = activate,
+    .activate_backward = activate_backward,
+    .l2 = l2,
+    .l1 = l1,
+};

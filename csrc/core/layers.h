@@ -1,0 +1,80 @@
+// The layers of a program, numbered as adgan_fast numbers them: tests/csrc/test_tables.py reads the lists and compares.
+//
+// No switch over these enums has a `default:`, so that the compiler (-Wswitch) names each place that must know a new
+// layer.
+#pragma once
+
+namespace adgan {
+
+// X(family, name, inputs, whole numbers, real numbers): what a layer brings. Inputs that may be absent count; -1: any
+// number.
+
+// Linear maps with weights of their own: x, weight, bias.
+#define ADGAN_MAPS(X)                                                              \
+  X(map, linear, 3, 1, 0)           /* whether the weight is stored transposed */  \
+  X(map, conv2d, 3, 7, 0)           /* stride, padding, dilation (h, w); groups */ \
+  X(map, conv_transpose2d, 3, 7, 0) /* the same; the output's shape says the output padding */
+
+// By channel: x, weight, bias, running mean, running variance.
+#define ADGAN_NORMS(X) X(norm, batch_norm, 5, 0, 1) /* eps */
+
+// Elementwise, of one value.
+#define ADGAN_ACTIVATIONS(X)                                       \
+  X(activation, relu, 1, 0, 0)                                     \
+  X(activation, leaky_relu, 1, 0, 1) /* slope */                   \
+  X(activation, tanh, 1, 0, 0)                                     \
+  X(activation, sigmoid, 1, 0, 0)                                  \
+  X(activation, elu, 1, 0, 3)      /* alpha, scale, input scale */ \
+  X(activation, softplus, 1, 0, 2) /* beta, threshold */           \
+  X(activation, silu, 1, 0, 0)                                     \
+  X(activation, scale_shift, 1, 0, 2) /* scale, shift */
+
+// Elementwise, of two values that broadcast.
+#define ADGAN_ARITHMETIC(X)                            \
+  X(arithmetic, add, 2, 0, 1) /* alpha: a + alpha b */ \
+  X(arithmetic, mul, 2, 0, 0)                          \
+  X(arithmetic, div, 2, 0, 0)
+
+// Every element of the output is one of the input.
+#define ADGAN_GATHERS(X)                                   \
+  X(gather, reshape, 1, 0, 0)                              \
+  X(gather, permute, 1, -1, 0)         /* dimensions */    \
+  X(gather, upsample_nearest, 1, 2, 0) /* factor (h, w) */ \
+  X(gather, pixel_shuffle, 1, 1, 0)    /* factor */
+
+#define ADGAN_LAYERS(X) ADGAN_MAPS(X) ADGAN_NORMS(X) ADGAN_ACTIVATIONS(X) ADGAN_ARITHMETIC(X) ADGAN_GATHERS(X)
+
+#define ADGAN_NAME(FAMILY, NAME, ...) NAME,
+#define ADGAN_NUMBERED(FAMILY, NAME, ...) NAME = static_cast<int>(Op::NAME),
+#define ADGAN_ONE(...) +1
+#define ADGAN_TRAITS(FAMILY, NAME, INPUTS, WHOLE, REAL) \
+  case Op::NAME: return {Family::FAMILY, INPUTS, WHOLE, REAL};
+
+enum class Op : int { ADGAN_LAYERS(ADGAN_NAME) };
+constexpr int kOps = ADGAN_LAYERS(ADGAN_ONE);
+
+enum class Family { map, norm, activation, arithmetic, gather };
+
+// The layers of a family alone, with their numbers in Op.
+enum class MapOp : int { ADGAN_MAPS(ADGAN_NUMBERED) };
+enum class NormOp : int { ADGAN_NORMS(ADGAN_NUMBERED) };
+enum class ActivationOp : int { ADGAN_ACTIVATIONS(ADGAN_NUMBERED) };
+enum class ArithmeticOp : int { ADGAN_ARITHMETIC(ADGAN_NUMBERED) };
+enum class GatherOp : int { ADGAN_GATHERS(ADGAN_NUMBERED) };
+
+struct LayerTraits {
+  Family family;
+  int inputs, whole, real;
+};
+
+constexpr LayerTraits traits(Op op) {
+  switch (op) { ADGAN_LAYERS(ADGAN_TRAITS) }
+  __builtin_unreachable();
+}
+
+#undef ADGAN_NAME
+#undef ADGAN_NUMBERED
+#undef ADGAN_ONE
+#undef ADGAN_TRAITS
+
+}  // namespace adgan

@@ -1,0 +1,238 @@
+#include "core/nodes/simple_nodes.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace adgan {
+
+namespace {
+
+// Sums of so many numbers that a float would lose digits over them are taken in double, in scratch memory.
+double* wide_zeros(const Run& run, std::int64_t n) {
+  double* const wide = reinterpret_cast<double*>(run.scratch);
+  std::fill_n(wide, n, 0.0);
+  return wide;
+}
+
+void add_wide(const double* wide, std::int64_t n, float* to) {
+  for (std::int64_t i = 0; i < n; ++i) to[i] += static_cast<float>(wide[i]);
+}
+
+class Operand : public Node {
+ public:
+  explicit Operand(const OperandPlaces& at) : at_(at) {}
+  void prepare(Run& run) const override { at_.sums.clear(run); }
+  void forward(Run& run) const override {
+    std::copy_n((at_.fixed ? run.fixed : run.state.old) + at_.from, at_.size, run.act + at_.y);
+  }
+  void backward(Run& run) const override {
+    if (at_.sums.wanted(run)) run.kernels->add(run.grad + at_.dy, at_.sums.part(run, run.sample), at_.size);
+  }
+  void finish(Run& run) const override { at_.sums.add_up(run); }
+
+ private:
+  const OperandPlaces at_;
+};
+
+class Gather : public Node {
+ public:
+  Gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y, std::int64_t dx,
+         std::int64_t dy, bool add_dx)
+      : source_(std::move(source)), input_size_(input_size), x_(x), y_(y), dx_(dx), dy_(dy), add_dx_(add_dx) {}
+
+  void forward(Run& run) const override {
+    const float* const x = run.act + x_;
+    float* const y = run.act + y_;
+    for (std::size_t i = 0; i < source_.size(); ++i) y[i] = x[source_[i]];
+  }
+  void backward(Run& run) const override {
+    if (dx_ < 0) return;
+    const float* const dy = run.grad + dy_;
+    float* const dx = run.grad + dx_;
+    if (!add_dx_) std::fill_n(dx, input_size_, 0.0f);
+    if (gathers_many(static_cast<std::int64_t>(source_.size()), input_size_)) {
+      double* const wide = wide_zeros(run, input_size_);
+      for (std::size_t i = 0; i < source_.size(); ++i) wide[source_[i]] += dy[i];
+      return add_wide(wide, input_size_, dx);
+    }
+    for (std::size_t i = 0; i < source_.size(); ++i) dx[source_[i]] += dy[i];
+  }
+
+ private:
+  const std::vector<int> source_;
+  const std::int64_t input_size_, x_, y_, dx_, dy_;
+  const bool add_dx_;
+};
+
+class Norm : public Node {
+ public:
+  explicit Norm(const NormPlaces& at) : at_(at) {}
+
+  void prepare(Run& run) const override {
+    at_.weight_sums.clear(run);
+    at_.bias_sums.clear(run);
+    float *const scale = run.prepared + at_.prepared, *const shift = scale + at_.channels;
+    const float *const mean = run.fixed + at_.mean, *const inverse = run.fixed + at_.inverse;
+    const float* const weight = at_.weight < 0 ? nullptr : (at_.weight_fixed ? run.fixed : run.state.old) + at_.weight;
+    const float* const bias = at_.bias < 0 ? nullptr : (at_.bias_fixed ? run.fixed : run.state.old) + at_.bias;
+    for (int c = 0; c < at_.channels; ++c) {
+      scale[c] = weight ? weight[c] * inverse[c] : inverse[c];
+      shift[c] = (bias ? bias[c] : 0.0f) - mean[c] * scale[c];
+    }
+  }
+
+  void forward(Run& run) const override {
+    const float *const scale = run.prepared + at_.prepared, *const shift = scale + at_.channels;
+    const float* const x = run.act + at_.x;
+    float* const y = run.act + at_.y;
+    if (at_.inner == 1) return run.kernels->affine_rows(x, y, at_.outer, at_.channels, scale, shift);
+    for (int c = 0; c < at_.channels * at_.outer; ++c) {
+      const double numbers[3] = {scale[c % at_.channels], shift[c % at_.channels], 0};
+      const std::int64_t i = static_cast<std::int64_t>(c) * at_.inner;
+      run.kernels->activate(ActivationOp::scale_shift, numbers, x + i, y + i, at_.inner);
+    }
+  }
+
+  void backward(Run& run) const override {
+    const float *const mean = run.fixed + at_.mean, *const inverse = run.fixed + at_.inverse;
+    const float* const scale = run.prepared + at_.prepared;
+    const float *const x = run.act + at_.x, *const dy = run.grad + at_.dy;
+    float* const dgamma = at_.weight_sums.wanted(run) ? at_.weight_sums.part(run, run.sample) : nullptr;
+    float* const dbeta = at_.bias_sums.wanted(run) ? at_.bias_sums.part(run, run.sample) : nullptr;
+    float* const dx = at_.dx < 0 ? run.scratch : run.grad + at_.dx;
+    const bool add_dx = at_.dx >= 0 && at_.add_dx;
+    if (at_.inner == 1) {
+      return run.kernels->norm_backward(x, dy, dx, add_dx, at_.outer, at_.channels, scale, mean, inverse, dgamma,
+                                        dbeta);
+    }
+    for (int row = 0; row < at_.channels * at_.outer; ++row) {
+      const int c = row % at_.channels;
+      const std::int64_t first = static_cast<std::int64_t>(row) * at_.inner;
+      double gamma = 0, beta = 0;
+      for (std::int64_t i = first; i < first + at_.inner; ++i) {
+        gamma += dy[i] * ((x[i] - mean[c]) * inverse[c]);
+        beta += dy[i];
+        dx[i] = add_dx ? dx[i] + dy[i] * scale[c] : dy[i] * scale[c];
+      }
+      if (dgamma) dgamma[c] += static_cast<float>(gamma);
+      if (dbeta) dbeta[c] += static_cast<float>(beta);
+    }
+  }
+
+  void finish(Run& run) const override {
+    at_.weight_sums.add_up(run);
+    at_.bias_sums.add_up(run);
+  }
+
+ private:
+  const NormPlaces at_;
+};
+
+class Activation : public Node {
+ public:
+  Activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y, std::int64_t dx,
+             std::int64_t dy, bool add_dx, std::int64_t size)
+      : op_(op), numbers_(std::move(numbers)), x_(x), y_(y), dx_(dx), dy_(dy), add_dx_(add_dx), size_(size) {}
+
+  void forward(Run& run) const override {
+    run.kernels->activate(op_, numbers_.data(), run.act + x_, run.act + y_, size_);
+  }
+  void backward(Run& run) const override {
+    if (dx_ < 0) return;
+    run.kernels->activate_backward(op_, numbers_.data(), run.act + x_, run.act + y_, run.grad + dy_, run.grad + dx_,
+                                   add_dx_, size_);
+  }
+
+ private:
+  const ActivationOp op_;
+  const std::vector<double> numbers_;
+  const std::int64_t x_, y_, dx_, dy_;
+  const bool add_dx_;
+  const std::int64_t size_;
+};
+
+class Binary : public Node {
+ public:
+  explicit Binary(BinaryPlaces at) : at_(std::move(at)) {}
+
+  void forward(Run& run) const override {
+    const float *const a = run.act + at_.a, *const b = run.act + at_.b;
+    float* const y = run.act + at_.y;
+    switch (at_.op) {
+      case ArithmeticOp::add:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] + at_.alpha * b[ib]; });
+      case ArithmeticOp::mul:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] * b[ib]; });
+      case ArithmeticOp::div:
+        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] / b[ib]; });
+    }
+  }
+
+  void backward(Run& run) const override {
+    const float *const a = run.act + at_.a, *const b = run.act + at_.b, *const dy = run.grad + at_.dy;
+    float* const da = at_.da < 0 ? nullptr : run.grad + at_.da;
+    float* const db = at_.db < 0 ? nullptr : run.grad + at_.db;
+    if (da && !at_.add_da) std::fill_n(da, at_.size_a, 0.0f);
+    if (db && !at_.add_db) std::fill_n(db, at_.size_b, 0.0f);
+    switch (at_.op) {
+      case ArithmeticOp::add:
+        sum_into(run, da, at_.size_a, true, [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i] * at_.alpha; });
+        return;
+      case ArithmeticOp::mul:
+        sum_into(run, da, at_.size_a, true,
+                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] * b[ib]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t ia, std::int64_t) { return dy[i] * a[ia]; });
+        return;
+      case ArithmeticOp::div:
+        sum_into(run, da, at_.size_a, true,
+                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] / b[ib]; });
+        sum_into(run, db, at_.size_b, false,
+                 [&](std::int64_t i, std::int64_t ia, std::int64_t ib) { return -dy[i] * (a[ia] / b[ib]) / b[ib]; });
+        return;
+    }
+  }
+
+ private:
+  // Adds term(i, ia, ib) of each element of the output to the operand's element that it meets; nothing where d is null.
+  template <typename Term>
+  void sum_into(const Run& run, float* d, std::int64_t size, bool first, const Term& term) const {
+    if (!d) return;
+    if (gathers_many(at_.size, size)) {
+      double* const wide = wide_zeros(run, size);
+      each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { wide[first ? ia : ib] += term(i, ia, ib); });
+      return add_wide(wide, size, d);
+    }
+    each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { d[first ? ia : ib] += term(i, ia, ib); });
+  }
+
+  template <typename F>
+  void each(const F& f) const {
+    for (std::int64_t i = 0; i < at_.size; ++i) {
+      f(i, at_.index_a.empty() ? i : at_.index_a[i], at_.index_b.empty() ? i : at_.index_b[i]);
+    }
+  }
+  const BinaryPlaces at_;
+};
+
+}  // namespace
+
+std::unique_ptr<Node> make_operand(const OperandPlaces& at) { return std::make_unique<Operand>(at); }
+
+std::unique_ptr<Node> make_gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y,
+                                  std::int64_t dx, std::int64_t dy, bool add_dx) {
+  return std::make_unique<Gather>(std::move(source), input_size, x, y, dx, dy, add_dx);
+}
+
+std::unique_ptr<Node> make_norm(const NormPlaces& at) { return std::make_unique<Norm>(at); }
+
+std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
+                                      std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size) {
+  return std::make_unique<Activation>(op, std::move(numbers), x, y, dx, dy, add_dx, size);
+}
+
+std::unique_ptr<Node> make_binary(BinaryPlaces at) { return std::make_unique<Binary>(std::move(at)); }
+
+}  // namespace adgan

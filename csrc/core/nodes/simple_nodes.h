@@ -1,0 +1,54 @@
+// Nodes without packed weights: copies and rearrangements, norms, activations, arithmetic.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "core/layers.h"
+#include "core/nodes/node.h"
+
+namespace adgan {
+
+// A parameter (or constant) as a value like any other: y = parameter.
+struct OperandPlaces {
+  std::int64_t from, y, dy, size;
+  bool fixed;
+  SampleSums sums;  // its gradient
+};
+std::unique_ptr<Node> make_operand(const OperandPlaces&);
+
+// Whether so many numbers are added up in each of n that a node does it in double: in 2 n floats of scratch memory.
+inline bool gathers_many(std::int64_t numbers, std::int64_t n) { return numbers >= 64 * n; }
+
+// y[i] = x[source[i]]: reshape between storage orders, permute, nearest upsampling, pixel shuffle.
+std::unique_ptr<Node> make_gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y,
+                                  std::int64_t dx, std::int64_t dy, bool add_dx);
+
+struct NormPlaces {
+  std::int64_t x, y, dx, dy;  // dx -1: not wanted
+  bool add_dx;
+  std::int64_t mean, inverse;  // fixed
+  std::int64_t weight, bias;   // -1 where absent
+  bool weight_fixed, bias_fixed;
+  SampleSums weight_sums, bias_sums;  // their gradients
+  std::int64_t prepared;              // 2 · channels
+  int channels;
+  int outer, inner;  // the value is [outer][channel][inner]
+};
+std::unique_ptr<Node> make_norm(const NormPlaces&);
+
+std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
+                                      std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size);
+
+// a + alpha b, a b or a / b. An operand's index of each output's element, or empty where it is the same.
+struct BinaryPlaces {
+  ArithmeticOp op;
+  float alpha;
+  std::int64_t a, b, y, da, db, dy;  // da, db -1: not wanted
+  bool add_da, add_db;
+  std::vector<int> index_a, index_b;
+  std::int64_t size, size_a, size_b;
+};
+std::unique_ptr<Node> make_binary(BinaryPlaces);
+
+}  // namespace adgan
