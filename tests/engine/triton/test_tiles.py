@@ -59,7 +59,7 @@ def test_a_later_and_smaller_block_is_searched_in_the_same_buffers(
             made.append(self.shape)
 
     monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 2)
-    monkeypatch.setattr(triton_search, "Search", Counted)
+    monkeypatch.setattr(triton_search, "TileSearch", Counted)
     assert_agrees(TINY, device, n=3, n_seed=1, steps=1, chunk=2)
     assert made == [(2, 1)]
 
