@@ -12,10 +12,10 @@ from torch.nn import functional as F
 import adgan_fast
 from adgan_fast.generator.program import Program, Unlowered
 from adgan_fast.generator.rules import lower
-from tests.generator.test_program import assert_same_numbers
 from tests.support.families import FAMILIES
 from tests.support.generators import Case
 from tests.support.layers import Function, Residual, randomise
+from tests.support.programs import assert_same_numbers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,11 +9,13 @@ from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchResult
+from adgan_fast.core.job import Job
 from adgan_fast.engine import named
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, Bound, errors, violations
 from tests.support.generators import Case
+from tests.support.jobs import make_job
 from tests.support.layers import randomise
 
 ENGINE = named("triton")
@@ -30,6 +32,10 @@ TINY = tiny()
 
 def lowered(case: Case) -> Program:
     return lower(copy.deepcopy(case.module).eval(), case.latent_shape)
+
+
+def job_of_tiny(device: str = "cpu", **settings) -> Job:
+    return make_job(TINY, lowered(TINY), device, engine="triton", **settings)
 
 
 def search(

@@ -14,8 +14,7 @@ import torch
 from torch import nn
 
 import adgan_fast
-from tests.engine.triton.test_tiles import make_job
-from tests.support.triton import ENGINE, TINY, search
+from tests.support.triton import ENGINE, TINY, job_of_tiny, search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,15 +59,15 @@ class TestWithoutTheInterpreter:
         assert ENGINE.why_not() == "Triton is not installed; pip install 'adgan-fast[triton]'"
 
     def test_a_generator_on_the_cpu_is_refused(self) -> None:
-        assert ENGINE.refuses(make_job("cpu")) == "it runs on a CUDA device, not on cpu"
+        assert ENGINE.refuses(job_of_tiny("cpu")) == "it runs on a CUDA device, not on cpu"
 
     def test_an_old_gpu_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Turing")
         monkeypatch.setattr(torch.version, "hip", None)
-        assert ENGINE.refuses(make_job("cuda")) == "Turing is older than compute capability 8.0"
+        assert ENGINE.refuses(job_of_tiny("cuda")) == "Turing is older than compute capability 8.0"
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-        assert ENGINE.refuses(make_job("cuda")) is None
+        assert ENGINE.refuses(job_of_tiny("cuda")) is None
 
 
 def test_listing_the_engines_loads_no_triton() -> None:

@@ -15,9 +15,8 @@ from adgan_fast.core.job import Job
 from adgan_fast.engine.triton import engine as triton
 from adgan_fast.engine.triton import graph as triton_graph
 from adgan_fast.engine.triton import search as triton_search
-from tests.support.jobs import make_job
 from tests.support.losses import huber
-from tests.support.triton import ENGINE, TINY, assert_agrees, lowered, search
+from tests.support.triton import ENGINE, TINY, assert_agrees, job_of_tiny, search
 from tests.support.uninitialised import filled_with_nan
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -131,7 +130,7 @@ def test_nothing_is_kept_when_a_search_is_over(device: torch.device) -> None:
     ],
 )
 def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, chunk: int, even: int) -> None:
-    job = make_job(TINY, lowered(TINY), engine="triton", n_seed=n_seed, weights=weights)
+    job = job_of_tiny(n_seed=n_seed, weights=weights)
     assert triton.even_chunk(job, chunk, n) == even
 
 
