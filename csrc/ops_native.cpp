@@ -115,11 +115,11 @@ std::vector<const float*> pointers(const Tensors& tensors) {
   return result;
 }
 
-std::int64_t shared_floats(const adgan::Plan& plan) { return plan.theta_size + plan.fixed_size + 1024; }
+std::int64_t shared_floats(const adgan::ExecutionPlan& plan) { return plan.theta_size + plan.fixed_size + 1024; }
 
 // θ₀ and the constants in a plan's layout, which all threads read.
 struct LoadedWeights {
-  LoadedWeights(const adgan::Plan& plan, const Arguments& a)
+  LoadedWeights(const adgan::ExecutionPlan& plan, const Arguments& a)
       : arena(shared_floats(plan)), theta(arena.take(plan.theta_size)), fixed(arena.take(plan.fixed_size)) {
     plan.load(pointers(a.parameters), pointers(a.constants), theta, fixed);
   }
@@ -128,8 +128,8 @@ struct LoadedWeights {
 };
 
 // Floats of an arena, for a search of s starts; with shared weights by a team of so many threads.
-std::int64_t arena_floats(const adgan::Plan& plan, const adgan::Search& search, adgan::Weights mode, std::int64_t s,
-                          int team) {
+std::int64_t arena_floats(const adgan::ExecutionPlan& plan, const adgan::Search& search, adgan::Weights mode,
+                          std::int64_t s, int team) {
   switch (mode) {
     case adgan::Weights::per_seed: return search.arena_floats(1);
     case adgan::Weights::per_sample: return search.arena_floats(s, team);
@@ -189,8 +189,8 @@ void with_team(std::int64_t n, const adgan::Team& team, std::int64_t arena_float
 }
 
 // Cuts the pairs into pieces of work for so many threads. A pair's result does not depend on how.
-void schedule(const adgan::Plan& plan, const adgan::Search& search, const adgan::SearchSettings& settings,
-              const adgan::Pairs& pairs, std::int64_t threads, bool poison) {
+void schedule(const adgan::ExecutionPlan& plan, const adgan::Search& search, const adgan::SearchSettings& settings,
+              const adgan::SearchArrays& pairs, std::int64_t threads, bool poison) {
   const std::int64_t n = pairs.images, s = pairs.starts;
   const auto run = [&](std::int64_t count, const auto& work) {
     over_threads(count, threads, arena_floats(plan, search, settings.weights, s, 1), poison, work);
@@ -225,7 +225,7 @@ void schedule(const adgan::Plan& plan, const adgan::Search& search, const adgan:
 
 // -- operators -----------------------------------------------------------------------------------------------------
 
-// With `timers` everything runs on this thread. `weights_to`: see Pairs::weights.
+// With `timers` everything runs on this thread. `weights_to`: see SearchArrays::weights.
 Results search(const Arguments& a, adgan::Timers* timers = nullptr, const std::vector<float*>* weights_to = nullptr) {
   const adgan::SearchSettings settings = checked_settings(a);
   const adgan::Program program(a.code, a.numbers);
@@ -233,7 +233,7 @@ Results search(const Arguments& a, adgan::Timers* timers = nullptr, const std::v
   const bool common = a.starts.dim() == static_cast<std::int64_t>(latent.size()) + 1;
   check_tensors(a, program, common);
 
-  const adgan::Plan plan(program, settings.weights, settings.steps, a.compact);
+  const adgan::ExecutionPlan plan(program, settings.weights, settings.steps, a.compact);
   const std::int64_t n = a.images.size(0), s = a.starts.size(common ? 0 : 1);
   const auto by_pair = [&](const adgan::Shape& rest) {
     std::vector<std::int64_t> shape{n, s};
@@ -244,16 +244,16 @@ Results search(const Arguments& a, adgan::Timers* timers = nullptr, const std::v
   if (n * s == 0) return results;
 
   const LoadedWeights weights(plan, a);
-  const adgan::Pairs pairs{.images = n,
-                           .starts = s,
-                           .image = a.images.const_data_ptr<float>(),
-                           .start = a.starts.const_data_ptr<float>(),
-                           .common = common,
-                           .initial = results.initial.mutable_data_ptr<float>(),
-                           .final = results.final.mutable_data_ptr<float>(),
-                           .latent = results.latents.mutable_data_ptr<float>(),
-                           .reconstruction = results.reconstructions.mutable_data_ptr<float>(),
-                           .weights = weights_to};
+  const adgan::SearchArrays pairs{.images = n,
+                                  .starts = s,
+                                  .image = a.images.const_data_ptr<float>(),
+                                  .start = a.starts.const_data_ptr<float>(),
+                                  .common = common,
+                                  .initial = results.initial.mutable_data_ptr<float>(),
+                                  .final = results.final.mutable_data_ptr<float>(),
+                                  .latent = results.latents.mutable_data_ptr<float>(),
+                                  .reconstruction = results.reconstructions.mutable_data_ptr<float>(),
+                                  .weights = weights_to};
   if (timers) {
     timers->forward.assign(program.layers.size() + 1, 0.0);
     timers->backward.assign(program.layers.size() + 1, 0.0);
@@ -355,7 +355,7 @@ std::vector<std::int64_t> native_bytes(std::vector<std::int64_t> code, std::vect
   check_modes(weights, loss, steps);
   const adgan::Program program(code, numbers);
   const auto mode = static_cast<adgan::Weights>(weights);
-  const adgan::Plan plan(program, mode, steps, compact);
+  const adgan::ExecutionPlan plan(program, mode, steps, compact);
   const adgan::SearchSettings settings{.weights = mode, .loss = static_cast<adgan::Loss>(loss), .steps = steps};
   const adgan::Search search(plan, settings, nullptr, nullptr, adgan::kernels());
   constexpr std::int64_t kFloat = sizeof(float);

@@ -213,22 +213,22 @@ def adam_step_(
     """
     check_adam_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, beta1, beta2, eps, step)
     bias1 = 1.0 - beta1**step
-    plan = _plan(params, exp_avgs, exp_avg_sqs, grads, initial, [lr / bias1 for lr in lrs])
-    if plan.blocks == 0:
+    pointers = _pointer_table(params, exp_avgs, exp_avg_sqs, grads, initial, [lr / bias1 for lr in lrs])
+    if pointers.blocks == 0:
         return
     device = params[0].device
     check_device(adam_kernel, device, "adgan_fast::adam_step_: ")
-    flags = _Flags(params[0].dtype, plan.aligned, step == 1, bool(last), plan.initial)
+    flags = _Flags(params[0].dtype, pointers.aligned, step == 1, bool(last), pointers.initial)
     with on(device):
-        adam_kernel[(plan.blocks,)](
-            _table(plan.columns, device),
+        adam_kernel[(pointers.blocks,)](
+            _table(pointers.columns, device),
             beta1,
             1.0 - beta1,
             beta2,
             1.0 - beta2,
             1.0 / math.sqrt(1.0 - beta2**step),
             eps,
-            **_constexprs(flags, _width(len(plan.columns))),
+            **_constexprs(flags, _width(len(pointers.columns))),
             **_options(flags),
         )
 
@@ -308,21 +308,21 @@ def cases() -> Iterator[Case]:
         )
 
 
-class _Plan(NamedTuple):
+class _PointerTable(NamedTuple):
     columns: tuple[tuple[int, ...], ...]  # of the table, one for each entry that has elements
     blocks: int
     aligned: bool
     initial: int
 
 
-def _plan(
+def _pointer_table(
     params: Sequence[torch.Tensor],
     exp_avgs: Sequence[torch.Tensor],
     exp_avg_sqs: Sequence[torch.Tensor],
     grads: Sequence[torch.Tensor],
     initial: Sequence[torch.Tensor],
     step_sizes: Sequence[float],
-) -> _Plan:
+) -> _PointerTable:
     """The table's columns, as numbers; arguments are checked already."""
     columns = []
     blocks = 0
@@ -348,7 +348,7 @@ def _plan(
         )
     aligned = addresses % 16 == 0
     wide = aligned and initial_addresses % 16 == 0
-    return _Plan(tuple(columns), blocks, aligned, (2 if wide else 1) if initial else 0)
+    return _PointerTable(tuple(columns), blocks, aligned, (2 if wide else 1) if initial else 0)
 
 
 def _width(entries: int) -> int:

@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     def run(self, job: Job, plan: Plan, block: Block) -> None:
-        """Search every (image, start) of the block, in chunks and lanes as planned.
+        """Search every (image, start) of the block, in chunks and threads as planned.
 
         The block hands out the images and starts of a tile and takes what was found for it, tiles in any order. An
         out-of-memory error may be raised at any time: the block then begins anew, by half the plan.

@@ -68,11 +68,11 @@ class Plan:
 
     Attributes:
         chunk: pairs to compute together (images for weights="per_sample").
-        lanes: chunks in work at once, each on a thread of its own.
+        threads: chunks in work at once, each on a thread of its own.
     """
 
     chunk: int = 1
-    lanes: int = 1
+    threads: int = 1
 
 
 def result_shapes(job: Job, everything: bool) -> dict[str, tuple[int, ...]]:

@@ -28,7 +28,7 @@ def free_bytes(device: torch.device) -> int:
 
 
 def planned(engine: Engine, job: Job, n_images: int) -> Plan:
-    """Chunk and lanes that fit into free memory.
+    """Chunk and threads that fit into free memory.
 
     On a CPU the chunk is the engine's own, and as many threads work as there is memory for. On a GPU one chunk is in
     work: the config's, else the engine's own where that fits, else what does. Raises MemoryError if nothing fits.
@@ -58,7 +58,7 @@ def run(engine: Engine, job: Job, plan: Plan, block: Block) -> Plan:
             engine.run(job, plan, block)
             return plan
         except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error) or (plan.lanes if on_cpu else plan.chunk) == 1:
+            if not out_of_memory(error) or (plan.threads if on_cpu else plan.chunk) == 1:
                 raise
             plan = _halved(plan, job.device)
         block.restart()
@@ -69,8 +69,8 @@ def run(engine: Engine, job: Job, plan: Plan, block: Block) -> Plan:
 def _halved(plan: Plan, device: torch.device) -> Plan:
     """Half of the threads on a CPU, half of the chunk on a GPU."""
     if device.type == "cpu":
-        log.warning("out of memory on %s: %d threads at work instead of %d", device, plan.lanes // 2, plan.lanes)
-        return dataclasses.replace(plan, lanes=plan.lanes // 2)
+        log.warning("out of memory on %s: %d threads at work instead of %d", device, plan.threads // 2, plan.threads)
+        return dataclasses.replace(plan, threads=plan.threads // 2)
     log.warning("out of memory on %s: chunk halved to %d", device, plan.chunk // 2)
     return dataclasses.replace(plan, chunk=plan.chunk // 2)
 

@@ -63,10 +63,10 @@ def run_items(
     function: Callable[[Item], None],
     items: Sequence[Item],
     device: torch.device,
-    lanes: int,
+    threads: int,
     cancel: Callable[[], None],
 ) -> None:
-    """Call `function` on each item: on a GPU in order, on a CPU over `lanes` threads.
+    """Call `function` on each item: on a GPU in order, on a CPU over `threads` threads.
 
     On a CPU PyTorch's own operations then use one thread each, so a result does not depend on the number of threads.
     After an error or an interrupt no item begins; `cancel` is called, for those at work to stop, before it is raised.
@@ -76,7 +76,7 @@ def run_items(
             function(item)
         return
     threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(lanes, "adgan_fast", _begin_worker)
+    pool = ThreadPoolExecutor(threads, "adgan_fast", _begin_worker)
     try:
         futures = [pool.submit(function, item) for item in items]
         for future in as_completed(futures):

@@ -77,7 +77,7 @@ class Eager:
         load_kernels(job.device)
         tiles = [tile for run in runs_of_tiles(job, len(block), plan.chunk) for tile in run]
         modules: SimpleQueue[_Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
-        for _ in range(plan.lanes):
+        for _ in range(plan.threads):
             modules.put(_Module(job))
 
         def work(tile: Tile) -> None:
@@ -87,7 +87,7 @@ class Eager:
             finally:
                 modules.put(module)
 
-        run_items(work, tiles, job.device, plan.lanes, block.cancel)
+        run_items(work, tiles, job.device, plan.threads, block.cancel)
 
     def gradients(self, job: Job, image: torch.Tensor, z: torch.Tensor) -> Gradients:
         """See Engine.gradients: of two samples alike, so that what is vectorised is in use."""

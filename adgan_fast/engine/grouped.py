@@ -59,7 +59,7 @@ class Grouped:
         load_kernels(job.device)
         spare: Spare = defaultdict(list)
         runs = runs_of_tiles(job, len(block), plan.chunk)
-        run_items(lambda run: _search(job, block, run, spare), runs, job.device, plan.lanes, block.cancel)
+        run_items(lambda run: _search(job, block, run, spare), runs, job.device, plan.threads, block.cancel)
 
 
 def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:

@@ -127,4 +127,4 @@ class Reference:
             for j, outcome in enumerate(search_image(job.module, image, starts, job.config, job.loss)):
                 block.put(Tile(i, i + 1, j, j + 1), *outcome)
 
-        run_items(work, range(len(block)), job.device, plan.lanes, block.cancel)
+        run_items(work, range(len(block)), job.device, plan.threads, block.cancel)

@@ -19,9 +19,9 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind, TensorArgument
 
-from .lifted import Lifted, stopped
 from .pt2 import read_pt2
 from .pt2_operators import CHECKS, GRAD_MODE
+from .stateless import Stateless, stopped
 
 _SIZE_METHODS = {
     torch.ops.aten.sym_size.int: "size",
@@ -43,15 +43,15 @@ def load_exported(source: str | os.PathLike[str] | torch.export.ExportedProgram)
     where it was exported in training mode; and where its result is no image batch. OSError where there is no file.
     """
     if isinstance(source, torch.export.ExportedProgram):
-        label, lifted = "the exported program", _lift(source)
+        label, stateless = "the exported program", _stateless(source)
     else:
-        label, lifted = os.fspath(source), read_pt2(source)
+        label, stateless = os.fspath(source), read_pt2(source)
     try:
-        _refuse_training(lifted)
-        _follow_latent(lifted)
-        _ask_sizes(lifted.graph)
-        _whole_batch_norm(lifted.graph)
-        return ExportedGenerator(lifted).eval()
+        _refuse_training(stateless)
+        _follow_latent(stateless)
+        _ask_sizes(stateless.graph)
+        _whole_batch_norm(stateless.graph)
+        return ExportedGenerator(stateless).eval()
     except ValueError as error:
         raise ValueError(f"{label}: {error}") from error
 
@@ -63,16 +63,16 @@ class ExportedGenerator(nn.Module):
     runs in groups of b; the last group is filled up with copies of its last row, whose results are dropped.
     """
 
-    def __init__(self, lifted: Lifted) -> None:
+    def __init__(self, stateless: Stateless) -> None:
         super().__init__()
-        self.latent_shape = lifted.sizes[1:]
-        self._inputs = lifted.inputs
-        self._group: int | None = lifted.sizes[0]
+        self.latent_shape = stateless.sizes[1:]
+        self._inputs = stateless.inputs
+        self._group: int | None = stateless.sizes[0]
         # The graph itself is stateless: its tensors come from this module at each call. So whatever replaces them
         # here (functional_call, vmap, .double()) is what the program sees.
-        self._program = fx.GraphModule(nn.Module(), lifted.graph)
-        _register(self, lifted)
-        self._find_batching(lifted)
+        self._program = fx.GraphModule(nn.Module(), stateless.graph)
+        _register(self, stateless)
+        self._find_batching(stateless)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
         rows, group = z.shape[0], self._group
@@ -89,26 +89,26 @@ class ExportedGenerator(nn.Module):
         values = [z if name is None else reduce(getattr, name.split("."), self) for name in self._inputs]
         return self._program(*values)
 
-    def _find_batching(self, lifted: Lifted) -> None:
+    def _find_batching(self, stateless: Stateless) -> None:
         """Set `_group` to None where the program, or its form with a free batch, is right for any number of rows."""
-        rows = lifted.sizes[0]
-        devices = [tensor.device for tensor in lifted.state.values()]
+        rows = stateless.sizes[0]
+        devices = [tensor.device for tensor in stateless.state.values()]
         generator = torch.Generator().manual_seed(0)
         z = torch.randn((rows + 1, *self.latent_shape), generator=generator, dtype=torch.float64)
-        z = z.to(devices[0] if devices else "cpu", lifted.dtype)
+        z = z.to(devices[0] if devices else "cpu", stateless.dtype)
         with torch.no_grad():
             try:
                 expected = self._run(z[:rows])
             except (RuntimeError, TypeError, NotImplementedError, IndexError, MemoryError) as error:
-                if lifted.dtype in (torch.float32, torch.float64):
+                if stateless.dtype in (torch.float32, torch.float64):
                     raise ValueError(f"the program does not run: {error}") from error
                 return  # a half-precision operator that only the target device has
             if not isinstance(expected, torch.Tensor) or expected.ndim != 4 or expected.shape[0] != rows:
                 shape = tuple(expected.shape) if isinstance(expected, torch.Tensor) else type(expected).__name__
                 raise ValueError(f"maps a latent {tuple(z[:rows].shape)} to {shape}, expected (B, C, H, W)")
             fixed = self._program
-            if not lifted.dynamic:
-                self._program = fx.GraphModule(nn.Module(), _free_batch(lifted.graph, rows))
+            if not stateless.dynamic:
+                self._program = fx.GraphModule(nn.Module(), _free_batch(stateless.graph, rows))
             try:
                 right = _agree(self._run(z[:1]), expected[:1]) and _agree(self._run(z)[:rows], expected)
             except (RuntimeError, TypeError, IndexError):
@@ -128,10 +128,10 @@ def _agree(actual: torch.Tensor, expected: torch.Tensor) -> bool:
     )
 
 
-def _register(module: nn.Module, lifted: Lifted) -> None:
+def _register(module: nn.Module, stateless: Stateless) -> None:
     """Put the state into `module` under its dotted names. What was one tensor under two names stays one."""
     shared: dict[Any, torch.Tensor] = {}
-    for name, tensor in lifted.state.items():
+    for name, tensor in stateless.state.items():
         is_parameter = isinstance(tensor, nn.Parameter)
         key: Any = (tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride(), is_parameter)
         tensor = shared.setdefault(key if tensor.numel() else name, tensor)
@@ -145,12 +145,12 @@ def _register(module: nn.Module, lifted: Lifted) -> None:
             if isinstance(tensor, nn.Parameter):
                 owner.register_parameter(leaf, tensor)
             else:
-                owner.register_buffer(leaf, tensor, persistent=name not in lifted.transient)
+                owner.register_buffer(leaf, tensor, persistent=name not in stateless.transient)
         except (KeyError, TypeError) as error:  # an empty name, or one that would hide a method
             raise ValueError(f"its tensor {name!r} cannot have that name in a module ({error})") from error
 
 
-def _lift(program: torch.export.ExportedProgram) -> Lifted:
+def _stateless(program: torch.export.ExportedProgram) -> Stateless:
     """A live program in the form of a saved one. Its operators are the caller's own, so any of them is allowed."""
     what, signature = "the exported program", program.graph_signature
     changed = [s.target for s in signature.output_specs if s.kind.name.endswith("MUTATION")]
@@ -200,7 +200,7 @@ def _lift(program: torch.export.ExportedProgram) -> Lifted:
     sizes = tuple(size.node.hint if isinstance(size, torch.SymInt) else size for size in meta.shape)
     if meta.ndim == 0 or None in sizes:
         raise ValueError(f"{what} takes a tensor of sizes {tuple(meta.shape)}, expected a latent (B, *latent)")
-    return Lifted(
+    return Stateless(
         graph=graph,
         inputs=inputs,
         sizes=sizes,
@@ -257,12 +257,12 @@ def _given(node: fx.Node) -> Iterator[tuple[Any, Any]]:
             yield argument, node.kwargs[argument.name]
 
 
-def _refuse_training(lifted: Lifted) -> None:
+def _refuse_training(stateless: Stateless) -> None:
     """ValueError for what a generator in eval mode does not do: random dropout, running statistics, writes to state."""
     owner: dict[fx.Node, str] = {}  # a node that shares memory with the state or with z → whose memory
-    for node, name in zip(lifted.graph.find_nodes(op="placeholder"), lifted.inputs, strict=True):
+    for node, name in zip(stateless.graph.find_nodes(op="placeholder"), stateless.inputs, strict=True):
         owner[node] = "its input" if name is None else repr(name)
-    for node in lifted.graph.nodes:
+    for node in stateless.graph.nodes:
         schema = _schema(node)
         if node.target is operator.getitem and node.args[0] in owner:
             owner[node] = owner[node.args[0]]
@@ -283,18 +283,18 @@ def _refuse_training(lifted: Lifted) -> None:
                 owner[node] = owner[value]
 
 
-def _follow_latent(lifted: Lifted) -> None:
+def _follow_latent(stateless: Stateless) -> None:
     """Replace the dtype and device of the export, where the graph names them, by those of z at the call.
 
     Export writes them into every `zeros` and `to`; left there, `.double()` and `.to(device)` would break the program.
     """
-    graph = lifted.graph
+    graph = stateless.graph
     (z,) = (node for node in graph.find_nodes(op="placeholder") if node.name == "z")
     made: dict[str, fx.Node] = {}
 
     def follow(value: Any) -> Any:
         name = {torch.dtype: "dtype", torch.device: "device"}.get(type(value))
-        if name is None or value != getattr(lifted, name):
+        if name is None or value != getattr(stateless, name):
             return value
         if name not in made:
             made[name] = _first(graph, "call_function", getattr, (z, name))

@@ -27,7 +27,6 @@ from typing import Any
 import torch
 from torch import fx
 
-from .lifted import Lifted, stopped
 from .pt2_operators import ALLOWED, CHECKS, GRAD_MODE, SIZE_ARITHMETIC
 from .pt2_schema import (
     CONSTANT_ARGUMENTS,
@@ -40,6 +39,7 @@ from .pt2_schema import (
     tensor_of,
     typed,
 )
+from .stateless import Stateless, stopped
 
 SCHEMA_MAJOR = 8
 ARCHIVE_VERSION = "0"
@@ -58,14 +58,14 @@ _DAMAGE = (
 )
 
 
-def read_pt2(path: str | os.PathLike[str]) -> Lifted:
+def read_pt2(path: str | os.PathLike[str]) -> Stateless:
     """The program saved at `path`. ValueError with the file's name where it is damaged, unsafe or not supported."""
     name = os.fspath(path)
     try:
         if other := _other_kind(name):
             raise ValueError(other)
         with open(name, "rb") as file, zipfile.ZipFile(file) as archive:
-            return _Reader(_Records(archive, os.fstat(file.fileno()).st_size)).lifted()
+            return _Reader(_Records(archive, os.fstat(file.fileno()).st_size)).stateless()
     except ValueError as error:  # includes JSON and UTF-8 errors
         raise ValueError(f"{name}: {error}") from error
     except _DAMAGE as error:
@@ -173,7 +173,7 @@ class _Reader:
             raise ValueError("a compiled (AOTInductor) package holds machine code; use torch.export.save instead")
         raise ValueError(f"holds {len(models)} programs, expected one")
 
-    def lifted(self) -> Lifted:
+    def stateless(self) -> Stateless:
         state, transient = self._state()
         inputs, latent = self._placeholders(state, transient)
         for node in self.body["nodes"]:
@@ -183,7 +183,7 @@ class _Reader:
         sizes = meta["sizes"]
         if not sizes:
             raise ValueError("its input is a single number, expected a latent (B, *latent)")
-        return Lifted(
+        return Stateless(
             graph=self.graph,
             inputs=inputs,
             sizes=tuple(example_size(size) for size in sizes),

@@ -6,8 +6,8 @@
 
 namespace adgan {
 
-void Plan::load(const std::vector<const float*>& given, const std::vector<const float*>& constants, float* theta,
-                float* fixed) const {
+void ExecutionPlan::load(const std::vector<const float*>& given, const std::vector<const float*>& constants,
+                         float* theta, float* fixed) const {
   std::fill_n(theta, theta_size, 0.0f);
   std::fill_n(fixed, fixed_size, 0.0f);
   std::vector<std::int64_t> sizes(constants.size(), 0);
@@ -63,7 +63,7 @@ void each_stretch(const Run& run, std::int64_t n, const F& f) {
 
 }  // namespace
 
-void Plan::prepare(Run& run) const {
+void ExecutionPlan::prepare(Run& run) const {
   const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
   if (run.gradient) {
     each_stretch(run, gradient_size, [&](std::int64_t at, std::int64_t n) { std::fill_n(run.gradient + at, n, 0.0f); });
@@ -72,7 +72,7 @@ void Plan::prepare(Run& run) const {
 }
 
 // Nodes that go sample by sample, one after another, are left to the team together, unless they are timed apart.
-void Plan::forward(Run& run) const {
+void ExecutionPlan::forward(Run& run) const {
   for (std::size_t i = 0, end; i < nodes.size(); i = end) {
     const Stopwatch watch(run.timers ? &run.timers->forward[layer_of[i]] : nullptr);
     end = i + 1;
@@ -88,7 +88,7 @@ void Plan::forward(Run& run) const {
   }
 }
 
-void Plan::backward(Run& run) const {
+void ExecutionPlan::backward(Run& run) const {
   for (int s = 0; s < run.samples; ++s) {
     for (const auto& [at, n] : zeros_) {
       if (at != output_grad) std::fill_n(run.grad + s * run.grad_stride + at, n, 0.0f);
@@ -109,7 +109,7 @@ void Plan::backward(Run& run) const {
   }
 }
 
-void Plan::update(Run& run) const {
+void ExecutionPlan::update(Run& run) const {
   const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
   for (const auto& node : nodes) node->finish(run);
   for (const Parameter& p : parameters) {
@@ -120,7 +120,7 @@ void Plan::update(Run& run) const {
   }
 }
 
-void Plan::write_weights(const Run& run, const std::vector<float*>& to) const {
+void ExecutionPlan::write_weights(const Run& run, const std::vector<float*>& to) const {
   for (const Value& v : program.values) {
     if (v.kind != Kind::parameter) continue;
     const Parameter& p = parameters[v.index];

@@ -33,11 +33,11 @@ struct Parameter {
 
 constexpr int kBatch = 16;  // samples in hand at a time where they share weights
 
-class Plan {
+class ExecutionPlan {
  public:
   // `compact`: what private weights move by, or their moments, in 16 bits (bfloat16) where it pays.
   // Throws std::invalid_argument where the program does not fit together.
-  Plan(const Program& program, Weights weights, std::int64_t steps, bool compact);
+  ExecutionPlan(const Program& program, Weights weights, std::int64_t steps, bool compact);
 
   const Program program;
   std::vector<std::unique_ptr<Node>> nodes;

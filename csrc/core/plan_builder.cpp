@@ -29,7 +29,7 @@ bool by_output(const Layer& layer) {
 
 }  // namespace
 
-Builder::Builder(Plan& plan, Weights weights, std::int64_t steps, bool compact)
+Builder::Builder(ExecutionPlan& plan, Weights weights, std::int64_t steps, bool compact)
     : plan_(plan), program_(plan.program), learn_(weights != Weights::frozen), fuse_(weights == Weights::per_seed),
       compact_(compact && fuse_), steps_(steps) {
   const std::size_t n = program_.values.size();
@@ -224,7 +224,7 @@ SampleSums Builder::sums(int v) {
   return result;
 }
 
-Plan::Plan(const Program& given, Weights weights, std::int64_t steps, bool compact)
+ExecutionPlan::ExecutionPlan(const Program& given, Weights weights, std::int64_t steps, bool compact)
     : program(given), batch(weights == Weights::per_seed ? 1 : kBatch) {
   Builder(*this, weights, steps, compact).build();
 }

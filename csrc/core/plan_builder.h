@@ -31,7 +31,7 @@ class Storage {
 
 class Builder {
  public:
-  Builder(Plan& plan, Weights weights, std::int64_t steps, bool compact);
+  Builder(ExecutionPlan& plan, Weights weights, std::int64_t steps, bool compact);
   void build();
 
  private:
@@ -67,7 +67,7 @@ class Builder {
   std::vector<int> broadcast(int v, int y) const;
   static std::vector<int> row_major_from(const Value& v);
 
-  Plan& plan_;
+  ExecutionPlan& plan_;
   const Program& program_;
   const bool learn_, fuse_, compact_;  // fuse_: a layer's backward pass updates its weights
   const std::int64_t steps_;

@@ -14,7 +14,7 @@ struct Search::Buffers {
   std::int64_t scratch_stride, loss_stride;     // from a thread to the next
 
   // The sizes alone where there is no arena.
-  Buffers(const Plan& plan, const Search& search, std::int64_t starts, int threads, Arena* arena,
+  Buffers(const ExecutionPlan& plan, const Search& search, std::int64_t starts, int threads, Arena* arena,
           std::int64_t& floats) {
     const bool learns = search.settings_.weights != Weights::frozen;
     floats = 0;
@@ -48,8 +48,8 @@ struct Search::Buffers {
   }
 };
 
-Search::Search(const Plan& plan, const SearchSettings& settings, const float* theta, const float* fixed,
-               const Kernels& kernels, Timers* timers)
+Search::Search(const ExecutionPlan& plan, const SearchSettings& settings, const float* theta, const float* fixed,
+               const KernelTable& kernels, Timers* timers)
     : plan_(plan), settings_(settings), theta_(theta), fixed_(fixed), kernels_(kernels), timers_(timers) {
   const Shape& shape = plan.program.values[plan.program.output].shape;
   channels_ = shape[0];
@@ -153,7 +153,7 @@ void Search::use_theta(Run& run, const Buffers& b) const {
   run.step = 0;
 }
 
-void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std::int64_t first_image,
+void Search::per_seed(Arena& arena, const SearchArrays& pairs, std::int64_t start, std::int64_t first_image,
                       std::int64_t last_image) const {
   arena.reset();
   std::int64_t floats;
@@ -212,7 +212,7 @@ void Search::per_seed(Arena& arena, const Pairs& pairs, std::int64_t start, std:
   }
 }
 
-void Search::per_sample(Arena& arena, const Pairs& pairs, std::int64_t image, const Team& team) const {
+void Search::per_sample(Arena& arena, const SearchArrays& pairs, std::int64_t image, const Team& team) const {
   arena.reset();
   std::int64_t floats;
   const Buffers b(plan_, *this, pairs.starts, team.threads(), &arena, floats);
@@ -277,7 +277,7 @@ void Search::move_latents(Run& run, const Buffers& b, std::int64_t first, std::i
   }
 }
 
-void Search::write_results(const Run& run, const Buffers& b, std::int64_t first, const Pairs& pairs,
+void Search::write_results(const Run& run, const Buffers& b, std::int64_t first, const SearchArrays& pairs,
                            std::int64_t pair) const {
   const std::int64_t n = plan_.latent_size;
   for (int s = 0; s < run.samples; ++s) {
@@ -286,7 +286,7 @@ void Search::write_results(const Run& run, const Buffers& b, std::int64_t first,
   }
 }
 
-void Search::frozen(Arena& arena, const Pairs& pairs, std::int64_t first_pair, std::int64_t last_pair) const {
+void Search::frozen(Arena& arena, const SearchArrays& pairs, std::int64_t first_pair, std::int64_t last_pair) const {
   arena.reset();
   std::int64_t floats;
   const Buffers b(plan_, *this, plan_.batch, 1, &arena, floats);

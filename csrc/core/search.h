@@ -24,7 +24,7 @@ struct SearchSettings {
 };
 
 // Some images [image, ...] and the same starts for all of them, or each its own.
-struct Pairs {
+struct SearchArrays {
   std::int64_t images, starts;
   const float* image;      // (images, C, H, W)
   const float* start;      // (starts, *latent), or (images, starts, *latent)
@@ -39,18 +39,19 @@ struct Pairs {
 class Search {
  public:
   // `timers`: filled where not null; then for one thread only.
-  Search(const Plan& plan, const SearchSettings& settings, const float* theta, const float* fixed,
-         const Kernels& kernels, Timers* timers = nullptr);
+  Search(const ExecutionPlan& plan, const SearchSettings& settings, const float* theta, const float* fixed,
+         const KernelTable& kernels, Timers* timers = nullptr);
 
   // What a search needs of `starts` starts at a time, of which one owner's are shared by so many threads.
   std::int64_t arena_floats(std::int64_t starts, int threads = 1) const;
 
   // One start of several images with private weights: the first pass is theirs together.
-  void per_seed(Arena&, const Pairs&, std::int64_t start, std::int64_t first_image, std::int64_t last_image) const;
+  void per_seed(Arena&, const SearchArrays&, std::int64_t start, std::int64_t first_image,
+                std::int64_t last_image) const;
   // All starts of an image, with one copy of the weights; shared by a team.
-  void per_sample(Arena&, const Pairs&, std::int64_t image, const Team&) const;
+  void per_sample(Arena&, const SearchArrays&, std::int64_t image, const Team&) const;
   // Some pairs, numbered image by image, without private weights.
-  void frozen(Arena&, const Pairs&, std::int64_t first_pair, std::int64_t last_pair) const;
+  void frozen(Arena&, const SearchArrays&, std::int64_t first_pair, std::int64_t last_pair) const;
 
  private:
   struct Buffers;
@@ -62,15 +63,15 @@ class Search {
   float loss(const Run&, float* scratch, const float* target, bool descend) const;
   void forward_and_loss(Run&, const Buffers&, std::int64_t first, float* values, bool descend) const;
   void move_latents(Run&, const Buffers&, std::int64_t first, std::int64_t step) const;
-  void write_results(const Run&, const Buffers&, std::int64_t first, const Pairs&, std::int64_t pair) const;
+  void write_results(const Run&, const Buffers&, std::int64_t first, const SearchArrays&, std::int64_t pair) const;
   void write_image(const float* act, float* to) const;
   Run begin(const Buffers&, const Team&) const;
   void use_theta(Run&, const Buffers&) const;
 
-  const Plan& plan_;
+  const ExecutionPlan& plan_;
   const SearchSettings settings_;
   const float *theta_, *fixed_;
-  const Kernels& kernels_;
+  const KernelTable& kernels_;
   Timers* const timers_;
   std::int64_t channels_, height_, width_;
 };

@@ -45,7 +45,7 @@ def _width(size: int, rows: int) -> int:
     return -(-size // rows) * rows
 
 
-class _Plan:
+class _Launches:
     """The compile-time constants and options of each launch of one map."""
 
     def __init__(
@@ -75,7 +75,7 @@ class _Plan:
         }  # fmt: skip
 
     def update(self, step: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Constants and options of change_kernel, or of update_kernel where the plan is not fused."""
+        """Constants and options of change_kernel, or of update_kernel where an update is not fused with its product."""
         geometry, name = self.geometry, "change" if self.fused else "update"
         tiles = self.tiles[name]
         constants = {
@@ -92,7 +92,7 @@ class _Plan:
         return constants, self._options(name)
 
     def product(self, backward: bool) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Of product_kernel, forward (where the plan is not fused) or for the input's gradient."""
+        """Of product_kernel, forward (where an update is not fused with its product) or for the input's gradient."""
         return self._product("product", backward, self.row.change), self._options("product")
 
     def shared(self, backward: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,7 +151,7 @@ class Maps:
         tiles = chosen_tiles(geometry, precision, backend, device)
         self.geometry, self.pairs, self.steps, self.adam, self.form = geometry, pairs, steps, adam, form
         self.device = device
-        self._plan = _Plan(geometry, row, steps, form, tiles, adam.eps)
+        self._launches = _Launches(geometry, row, steps, form, tiles, adam.eps)
         self._scale = delta_scale(row, adam, steps)
         packed = geometry.pack(theta.detach().to(device))[:, : geometry.live_taps].contiguous()
         self._theta = round_to_tf32(packed) if row.shared == "tf32" else packed
@@ -174,10 +174,10 @@ class Maps:
         return self.pairs, self.geometry.out_positions, self.geometry.outputs * self.geometry.groups
 
     def _tables(self, device: torch.device) -> None:
-        geometry, plan = self.geometry, self._plan
+        geometry, launches = self.geometry, self._launches
         taps, positions = geometry.live_taps, geometry.in_positions
-        sources = [_padded(part.source, plan.width) for part in geometry.classes]
-        targets = [_padded(part.target.unsqueeze(0), plan.width) for part in geometry.classes]
+        sources = [_padded(part.source, launches.width) for part in geometry.classes]
+        targets = [_padded(part.target.unsqueeze(0), launches.width) for part in geometry.classes]
         spans = [(part.taps.start, len(part.taps)) for part in geometry.classes]
         classes = [i for i, part in enumerate(geometry.classes) for _ in part.taps]
         everywhere = torch.arange(positions, dtype=torch.int32).unsqueeze(0)
@@ -189,8 +189,8 @@ class Maps:
         self._forward_tables = on_device(spans), on_device(torch.cat(sources)), on_device(torch.cat(targets))
         self._backward_tables = (
             on_device([(0, taps)]),
-            on_device(_padded(geometry.sink[:taps], plan.sink_width)),
-            on_device(_padded(everywhere, plan.sink_width)),
+            on_device(_padded(geometry.sink[:taps], launches.sink_width)),
+            on_device(_padded(everywhere, launches.sink_width)),
         )
 
     @staticmethod
@@ -223,12 +223,12 @@ class Maps:
         """See PrivateMap.forward."""
         self._check_step(step, 2, self.steps + 1)
         y = self.shared_forward(check_tensor("x", x, self._x_shape))
-        plan, geometry = self._plan, self.geometry
-        constants, options = plan.update(step - 1)
+        launches, geometry = self._launches, self.geometry
+        constants, options = launches.update(step - 1)
         weights = self.pairs * geometry.groups * triton.cdiv(geometry.outputs, constants["BLOCK_N"])
         kept = self._kept_x, self._kept_gy, self._kept_x.stride(0), self._kept_gy.stride(0)
         state = self._delta, self._m, self._v
-        if plan.fused:
+        if launches.fused:
             blocks = weights * len(geometry.classes)
             launch(
                 self.device, change_kernel, blocks,
@@ -261,7 +261,7 @@ class Maps:
     def _shared(self, x: torch.Tensor, shape: tuple[int, int, int], backward: bool) -> torch.Tensor:
         pairs = x.shape[0]
         y = torch.empty((pairs, *shape[1:]), dtype=torch.float32, device=self.device)
-        constants, options = self._plan.shared(backward)
+        constants, options = self._launches.shared(backward)
         tables = self._backward_tables if backward else self._forward_tables
         blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["CLASSES"] * constants["GROUPS"]
         blocks *= triton.cdiv(pairs * constants["SIZE"], constants["ROWS"])
@@ -270,7 +270,7 @@ class Maps:
 
     def _add_product(self, x: torch.Tensor, y: torch.Tensor, backward: bool) -> None:
         """y += x · Δ, or with Δᵀ."""
-        constants, options = self._plan.product(backward)
+        constants, options = self._launches.product(backward)
         tables = self._backward_tables if backward else self._forward_tables
         blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["WIDTH"] // constants["ROWS"]
         blocks *= constants["CLASSES"] * constants["GROUPS"] * self.pairs
@@ -306,8 +306,8 @@ _POINTERS = (
 )
 
 
-def _case(name: str, kernel: Any, plan: _Plan, what: tuple[dict[str, Any], dict[str, Any]]) -> Case:
-    row = plan.row
+def _case(name: str, kernel: Any, launches: _Launches, what: tuple[dict[str, Any], dict[str, Any]]) -> Case:
+    row = launches.row
     types = {
         "x": torch.float32, "y": torch.float32, "theta": torch.float32, "kept_x": row.history, "kept_gy": row.history,
         "delta": row.delta, "moment": row.moments, "square": row.moments,
@@ -338,18 +338,18 @@ def cases() -> Iterator[Case]:
 def _cases(precision: str, backend: Backend) -> Iterator[Case]:
     row = Precision.of(precision, backend)
 
-    def plan(side: int, channels: int, form: Form, steps: int = 5) -> _Plan:
+    def of_map(side: int, channels: int, form: Form, steps: int = 5) -> _Launches:
         """Of the transposed convolution that doubles both sides and halves the channels."""
         shape = {"kernel": (4, 4), "stride": (2, 2), "padding": (1, 1), "output_padding": (0, 0), "dilation": (1, 1)}
         geometry = Geometry.conv_transpose2d((side, side), channels, channels // 2, groups=1, **shape)
         size = class_size(geometry)
-        return _Plan(
+        return _Launches(
             geometry, row, steps, form, {name: default_tiles(name, precision, backend, size) for name in KERNELS}
         )
 
     label = f"maps {precision}{' (hip)' if backend == 'hip' else ''},"
-    small, middle, large = plan(4, 256, "rebuild"), plan(8, 128, "stored"), plan(16, 128, "stored")
-    short = plan(8, 128, "rebuild", 3)
+    small, middle, large = of_map(4, 256, "rebuild"), of_map(8, 128, "stored"), of_map(16, 128, "stored")
+    short = of_map(8, 128, "rebuild", 3)
     for step in (1, 3, 5):
         yield _case(f"{label} change, rebuild, update {step} of 5", change_kernel, small, small.update(step))
         yield _case(f"{label} change, stored, update {step} of 5", change_kernel, middle, middle.update(step))

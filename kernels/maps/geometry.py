@@ -22,7 +22,7 @@ import torch
 
 __all__ = ["Geometry", "MapClass"]
 
-Pair = tuple[int, int]
+Size = tuple[int, int]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +51,8 @@ class Geometry:
         taps: of a group, all of them. Those that touch no position at all (the border of a kernel larger than its
             padded input) come last in packed weights and belong to no class: nothing reads them.
         classes: each output position is a target of one of them.
-        order: the tap of the natural weight, counted row by row, for each packed tap.
-        natural_shape: of the weight as torch holds it.
+        order: the tap of the weight as torch holds it, counted row by row, for each packed tap.
+        torch_shape: of the weight as torch holds it.
         input_major: whether that weight begins with its input channels (conv_transpose2d).
     """
 
@@ -64,7 +64,7 @@ class Geometry:
     taps: int
     classes: tuple[MapClass, ...]
     order: tuple[int, ...]
-    natural_shape: tuple[int, ...]
+    torch_shape: tuple[int, ...]
     input_major: bool
 
     @staticmethod
@@ -75,7 +75,7 @@ class Geometry:
 
     @staticmethod
     def conv2d(
-        in_hw: Pair, in_c: int, out_c: int, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
+        in_hw: Size, in_c: int, out_c: int, kernel: Size, stride: Size, padding: Size, dilation: Size, groups: int
     ) -> Geometry:
         """torch.nn.functional.conv2d of (in_c, *in_hw); weight (out_c, in_c / groups, *kernel)."""
         sizes = [
@@ -94,14 +94,14 @@ class Geometry:
 
     @staticmethod
     def conv_transpose2d(
-        in_hw: Pair,
+        in_hw: Size,
         in_c: int,
         out_c: int,
-        kernel: Pair,
-        stride: Pair,
-        padding: Pair,
-        output_padding: Pair,
-        dilation: Pair,
+        kernel: Size,
+        stride: Size,
+        padding: Size,
+        output_padding: Size,
+        dilation: Size,
         groups: int,
     ) -> Geometry:
         """torch.nn.functional.conv_transpose2d of (in_c, *in_hw); weight (in_c, out_c / groups, *kernel)."""
@@ -144,18 +144,18 @@ class Geometry:
         return sink
 
     def pack(self, weight: torch.Tensor) -> torch.Tensor:
-        """The natural weight (*natural_shape), or a batch of them (G, *natural_shape), as (..., groups, taps, K, N).
+        """A weight as torch holds it (*torch_shape), or a batch (G, *torch_shape), as (..., groups, taps, K, N).
 
         A contiguous copy.
         """
-        batch = weight.shape[: weight.dim() - len(self.natural_shape)]
+        batch = weight.shape[: weight.dim() - len(self.torch_shape)]
         first, second = (self.inputs, self.outputs) if self.input_major else (self.outputs, self.inputs)
         apart = weight.reshape(*batch, self.groups, first, second, self.taps).movedim(-1, -3)
         packed = apart if self.input_major else apart.transpose(-1, -2)
         return packed.index_select(-3, torch.tensor(self.order, device=weight.device)).contiguous()
 
 
-def _positions(along: Sequence[torch.Tensor], hw: Pair) -> torch.Tensor:
+def _positions(along: Sequence[torch.Tensor], hw: Size) -> torch.Tensor:
     """Input positions from rows (taps h, out h) and columns (taps w, out w): (taps h, taps w, out h, out w), or -1."""
     rows, columns = (torch.where((line >= 0) & (line < size), line, -1) for line, size in zip(along, hw, strict=True))
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]
@@ -169,7 +169,7 @@ def _geometry(
     in_positions: int,
     out_positions: int,
     sources: Sequence[torch.Tensor],
-    natural_shape: tuple[int, ...],
+    torch_shape: tuple[int, ...],
     input_major: bool,
     targets: Sequence[torch.Tensor] | None = None,
 ) -> Geometry:
@@ -186,6 +186,6 @@ def _geometry(
         classes.append(MapClass(here, target.int(), source[alive].int().contiguous()))
     order += sorted(set(range(taps)) - set(order))
     return Geometry(
-        groups, inputs, outputs, in_positions, out_positions, taps, tuple(classes), tuple(order), natural_shape,
+        groups, inputs, outputs, in_positions, out_positions, taps, tuple(classes), tuple(order), torch_shape,
         input_major,
     )  # fmt: skip

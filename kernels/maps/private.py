@@ -110,7 +110,7 @@ class PrivateMap(Protocol):
 
 def check_theta(theta: torch.Tensor, geometry: Geometry) -> None:
     """Raises ValueError unless `theta` is a weight of `geometry` as torch holds it, float32."""
-    if tuple(theta.shape) != geometry.natural_shape or theta.dtype != torch.float32:
+    if tuple(theta.shape) != geometry.torch_shape or theta.dtype != torch.float32:
         raise ValueError(
-            f"theta must be float32 of shape {geometry.natural_shape}, got {theta.dtype} {tuple(theta.shape)}"
+            f"theta must be float32 of shape {geometry.torch_shape}, got {theta.dtype} {tuple(theta.shape)}"
         )

@@ -34,19 +34,19 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_out_of_memory_on_a_cpu_halves_the_threads_says_so_and_goes_on(engine, error, monkeypatch, caplog, threads):
     case, images = FAMILIES["VAE decoder"], FAMILIES["VAE decoder"].images(3)
     want = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1)
-    run, lanes = engine.run, []
+    run, at_work = engine.run, []
     torch.set_num_threads(4)
 
     def short_of_memory(self, job, plan, block):
-        lanes.append(plan.lanes)
+        at_work.append(plan.threads)
         run(self, job, plan, block)  # the work is done already, and is done again
-        if plan.lanes > 1:
+        if plan.threads > 1:
             raise error()
 
     monkeypatch.setattr(engine, "run", short_of_memory)
     caplog.set_level(logging.WARNING, "adgan_fast")
     found = adgan_fast.search(case.module, images, engine=engine.name, n_seed=4, steps=1)
-    assert lanes == [4, 2, 1]
+    assert at_work == [4, 2, 1]
     assert [r.getMessage() for r in caplog.records if "memory" in r.getMessage()] == [
         "out of memory on cpu: 2 threads at work instead of 4",
         "out of memory on cpu: 1 threads at work instead of 2",
@@ -72,7 +72,7 @@ def test_no_more_threads_are_at_work_than_were_planned(engine, monkeypatch, thre
 
     case = FAMILIES["DCGAN of 8"]
     planned = plan.planned
-    monkeypatch.setattr(plan, "planned", lambda *given: dataclasses.replace(planned(*given), lanes=2))
+    monkeypatch.setattr(plan, "planned", lambda *given: dataclasses.replace(planned(*given), threads=2))
     torch.set_num_threads(4)
     adgan_fast.score(
         case.module, case.images(8), engine=engine.name, n_seed=2, steps=2, starts="independent", loss=loss
@@ -93,7 +93,7 @@ def test_an_error_that_is_not_about_memory_is_raised_at_once(monkeypatch):
     calls = []
 
     def broken(self, job, plan, block):
-        calls.append(plan.lanes)
+        calls.append(plan.threads)
         raise RuntimeError("broken on purpose")
 
     monkeypatch.setattr(Grouped, "run", broken)

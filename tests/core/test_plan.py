@@ -41,15 +41,15 @@ class FakeEngine:
 
 
 @pytest.mark.parametrize(
-    ("free", "threads", "lanes"),
+    ("free", "cores", "threads"),
     [(10**9, 1, 1), (10**9, 3, 3), (3 * 10**4, 3, 2), (15000, 3, 1)],
     ids=["one thread", "memory enough", "room for two", "room for one"],
 )
-def test_on_a_cpu_as_many_threads_work_as_there_is_memory_for(free, threads, lanes, monkeypatch):
+def test_on_a_cpu_as_many_threads_work_as_there_is_memory_for(free, cores, threads, monkeypatch):
     monkeypatch.setattr(plan, "free_bytes", lambda device: free)
-    torch.set_num_threads(threads)
+    torch.set_num_threads(cores)
     found = plan.planned(FakeEngine(), make_job(CASE, chunk=3), 100)
-    assert found == Plan(10, lanes)  # the chunk is the engine's own, whatever the config's
+    assert found == Plan(10, threads)  # the chunk is the engine's own, whatever the config's
 
 
 @pytest.mark.parametrize(

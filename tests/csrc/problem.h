@@ -70,9 +70,9 @@ struct Problem {
   Problem(const Problem&) = delete;
   Problem& operator=(const Problem&) = delete;
 
-  const adgan::Plan plan;
+  const adgan::ExecutionPlan plan;
   std::vector<float> theta, fixed, images, starts, initial, final, latents, reconstructions;
-  const adgan::Pairs pairs;
+  const adgan::SearchArrays pairs;
 };
 
 }  // namespace problem

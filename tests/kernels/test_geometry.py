@@ -43,7 +43,7 @@ def input_grad(geometry: Geometry, packed: torch.Tensor, gy: torch.Tensor) -> to
 def check(layer: Layer) -> None:
     geometry = layer.geometry
     generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(geometry.natural_shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(geometry.torch_shape, generator=generator, dtype=torch.float64, requires_grad=True)
     x = torch.randn(
         geometry.in_positions, geometry.inputs * geometry.groups, generator=generator, dtype=torch.float64
     ).requires_grad_()
@@ -94,7 +94,7 @@ def test_transposed_convolution_of_stride_two_has_four_classes_without_holes() -
 @pytest.mark.parametrize("batch", [(), (3,)])
 def test_packing_takes_batches(batch: tuple[int, ...]) -> None:
     geometry = Geometry.conv_transpose2d((2, 3), 6, 4, (3, 2), (2, 1), (1, 0), (1, 0), (1, 2), 2)
-    weight = torch.randn(*batch, *geometry.natural_shape)
+    weight = torch.randn(*batch, *geometry.torch_shape)
     packed = geometry.pack(weight)
     assert packed.shape == (*batch, 2, 6, 3, 2)
     assert torch.equal(unpack(geometry, packed), weight)

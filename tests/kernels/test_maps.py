@@ -103,7 +103,7 @@ def search(
     """Run k steps with random x and gy beside the oracle, and compare all that comes out."""
     generator = torch.Generator().manual_seed(seed)
     geometry = layer.geometry
-    theta = 0.1 * torch.randn(geometry.natural_shape, generator=generator)
+    theta = 0.1 * torch.randn(geometry.torch_shape, generator=generator)
     x_shape = (pairs, geometry.in_positions, geometry.inputs * geometry.groups)
     y_shape = (pairs, geometry.out_positions, geometry.outputs * geometry.groups)
     expected = PlainMap(layer, theta.double(), pairs=pairs, steps=steps, adam=adam)
@@ -173,7 +173,7 @@ def test_zero_gradients_are_exactly_no_update(
 ) -> None:
     layer, steps = linear(positions, 4, 6), 3
     geometry = layer.geometry
-    theta = torch.randn(geometry.natural_shape, generator=torch.Generator().manual_seed(0)).to(device)
+    theta = torch.randn(geometry.torch_shape, generator=torch.Generator().manual_seed(0)).to(device)
     adam = AdamRule(0.03, 0.5, 0.999, eps)
     with poisoned():
         found = Maps(geometry, theta, pairs=2, steps=steps, adam=adam, precision=precision, device=device, form=form)
@@ -196,7 +196,7 @@ def test_zero_gradients_are_exactly_no_update(
 def test_shared_products_are_torchs(device: torch.device, layer: Layer, precision: str) -> None:
     generator = torch.Generator().manual_seed(0)
     geometry = layer.geometry
-    theta = torch.randn(geometry.natural_shape, generator=generator)
+    theta = torch.randn(geometry.torch_shape, generator=generator)
     found = Maps(geometry, theta.to(device), pairs=1, steps=1, adam=ADAM, precision=precision, device=device)
     x = torch.randn(3, geometry.in_positions, geometry.inputs * geometry.groups, generator=generator)
     gy = torch.randn(3, geometry.out_positions, geometry.outputs * geometry.groups, generator=generator)
@@ -240,7 +240,7 @@ def test_every_launch_gives_the_same_bits(device: torch.device) -> None:
     results = []
     for _ in range(2):
         generator = torch.Generator().manual_seed(0)
-        theta = torch.randn(geometry.natural_shape, generator=generator).to(device)
+        theta = torch.randn(geometry.torch_shape, generator=generator).to(device)
         found = Maps(geometry, theta, pairs=2, steps=1, adam=ADAM, precision="float32", device=device)
         x = torch.randn(2, geometry.in_positions, geometry.inputs, generator=generator).to(device)
         gy = torch.randn(2, geometry.out_positions, geometry.outputs, generator=generator).to(device)
@@ -255,7 +255,7 @@ def test_every_launch_gives_the_same_bits(device: torch.device) -> None:
 def test_bytes_of_a_pair_are_those_of_its_buffers(device: torch.device, precision: str, form: str, steps: int) -> None:
     for layer in LAYERS:
         geometry = layer.geometry
-        theta = torch.zeros(geometry.natural_shape, device=device)
+        theta = torch.zeros(geometry.torch_shape, device=device)
         found = Maps(geometry, theta, pairs=3, steps=steps, adam=ADAM, precision=precision, device=device, form=form)
         held = sum(tensor.numel() * tensor.element_size() for tensor in buffers(found))
         assert held == 3 * Maps.bytes_of_pair(geometry, steps, precision, form)

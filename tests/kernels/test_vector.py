@@ -41,7 +41,7 @@ Step = tuple[torch.Tensor, torch.Tensor]
 
 
 def theta_of(layer: Layer, scale: float = 0.02) -> torch.Tensor:
-    return scale * torch.randn(layer.geometry.natural_shape, generator=torch.Generator().manual_seed(0))
+    return scale * torch.randn(layer.geometry.torch_shape, generator=torch.Generator().manual_seed(0))
 
 
 def draw_steps(layer: Layer, pairs: int, steps: int, active: float = 0.4, seed: int = 1) -> list[Step]:
@@ -180,7 +180,7 @@ def test_slots_are_given_in_order_of_first_use_and_then_of_column(
     pairs, steps = 3, 4
     drawn = draw_steps(layer, pairs, steps, active=0.2)
     made = make(layer, device, pairs, steps)
-    live = dense(layer, torch.ones(layer.geometry.natural_shape)).any(0)
+    live = dense(layer, torch.ones(layer.geometry.torch_shape)).any(0)
     expected: list[list[int]] = [[] for _ in range(pairs)]
     for step, (x, gy) in enumerate(drawn[:-1], start=1):
         made.keep(step, x.to(device), gy.to(device))
@@ -266,7 +266,7 @@ def test_results_do_not_depend_on_what_memory_held_nor_on_earlier_searches(
 
 def test_a_pair_does_not_depend_on_how_many_others_share_the_launch(device: torch.device) -> None:
     layer = BLOCKS
-    zero = torch.zeros(layer.geometry.natural_shape)  # a dense product's rows may depend on their number
+    zero = torch.zeros(layer.geometry.torch_shape)  # a dense product's rows may depend on their number
     drawn = draw_steps(layer, 4, 2)
     many = run(make(layer, device, 4, 2, theta=zero), drawn, device)
     one = run(make(layer, device, 1, 2, theta=zero), [(x[2:3], gy[2:3]) for x, gy in drawn], device)

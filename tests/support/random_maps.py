@@ -32,11 +32,11 @@ class Layer:
 
 
 def unpack(geometry: Geometry, packed: torch.Tensor) -> torch.Tensor:
-    """The inverse of `Geometry.pack`: (..., groups, taps, K, N) to (..., *natural_shape)."""
+    """The inverse of `Geometry.pack`: (..., groups, taps, K, N) to (..., *torch_shape)."""
     back = torch.tensor(geometry.order, device=packed.device).argsort()
     apart = packed.index_select(-3, back)
     apart = apart if geometry.input_major else apart.transpose(-1, -2)
-    return apart.movedim(-3, -1).reshape(*packed.shape[:-4], *geometry.natural_shape)
+    return apart.movedim(-3, -1).reshape(*packed.shape[:-4], *geometry.torch_shape)
 
 
 def linear(positions: int, inputs: int, outputs: int) -> Layer:

@@ -76,12 +76,14 @@ class Native:
         """See Engine.run."""
         call = _Call(job, block)
         if job.loss.builtin:
-            return call.search_all(plan.lanes)
+            return call.search_all(plan.threads)
         # Each call has one thread; the loss is asked at every step whether to stop.
-        call.size = max(1, min(call.size, len(block) * job.n_seed // (4 * plan.lanes)))
+        call.size = max(1, min(call.size, len(block) * job.n_seed // (4 * plan.threads)))
         own = OwnLoss(job.loss, job.image_shape, block.check)
         with contextlib.suppress(Cancelled):
-            run_items(lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, plan.lanes, block.cancel)
+            run_items(
+                lambda tile: call.search(tile, 1, own), list(call.tiles(1)), job.device, plan.threads, block.cancel
+            )
         if own.error is not None:
             raise own.error
 

@@ -27,7 +27,7 @@ from ..loading import load_kernels
 
 if TYPE_CHECKING:
     from .graph import Graphed
-    from .search import Found, Search
+    from .search import TileResult, TileSearch
 
 log = logging.getLogger("adgan_fast")
 
@@ -148,7 +148,7 @@ class Runner:
 
     def __init__(self, job: Job, chunk: int, n: int, graphs: bool = True):
         """chunk: see Plan; n: images of the first block, which is the largest."""
-        from .search import Search
+        from .search import TileSearch
 
         self._chunk = even_chunk(job, chunk, n)
         largest = runs_of_tiles(job, n, self._chunk)[0][0]
@@ -164,8 +164,8 @@ class Runner:
         if self._stream is not None and why_not:
             log.info("engine 'triton' without CUDA graphs: %s", why_not)
         with self._on_stream():
-            self._search = Search(job.lowered, job.loss, job.config, job.device, largest.shape)
-        self._work: Search | Graphed = self._search
+            self._search = TileSearch(job.lowered, job.loss, job.config, job.device, largest.shape)
+        self._work: TileSearch | Graphed = self._search
         self._warm = False
 
     def run(self, job: Job, block: Block) -> None:
@@ -191,7 +191,7 @@ class Runner:
         fill(mine.transpose(0, 1), starts.transpose(0, 1))
         fill(self._search.starts, mine)
 
-    def _recorded(self) -> Search | Graphed:
+    def _recorded(self) -> TileSearch | Graphed:
         """The search as graphs, or itself where it cannot be recorded."""
         from .graph import Graphed
 
@@ -204,7 +204,7 @@ class Runner:
             self._graphs = False
             return self._search
 
-    def _put(self, block: Block, tile: Tile, found: Found) -> None:
+    def _put(self, block: Block, tile: Tile, found: TileResult) -> None:
         rows, columns = tile.shape
         block.put(tile, *(part.unflatten(0, self._search.shape)[:rows, :columns] for part in found))
 

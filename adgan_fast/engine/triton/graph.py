@@ -1,4 +1,4 @@
-"""CUDA graphs of a Search: its launches are recorded once and replayed for every tile after.
+"""CUDA graphs of a TileSearch: its launches are recorded once and replayed for every tile after.
 
 The first pass and the search of a tile are two graphs, since a run of tiles with the same starts needs the first pass
 only once. Autograd's graph of the first pass outlives its recording: the second recording goes backward through it, on
@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import torch
 
-from .search import Found, Search
+from .search import TileResult, TileSearch
 
 Result = TypeVar("Result")
 
@@ -24,20 +24,20 @@ _broken: list[torch.cuda.CUDAGraph] = []
 
 
 class Graphed:
-    """A Search that has run once, by replay. To be used on the stream that `search` ran on, and no other."""
+    """A TileSearch that has run once, by replay. To be used on the stream that `search` ran on, and no other."""
 
-    def __init__(self, search: Search):
+    def __init__(self, search: TileSearch):
         stream = torch.cuda.current_stream(search.images.device)
         self._first, self._made = capture(search.first, stream)
         self._run, self._found = capture(search.run, stream)
 
     def first(self) -> torch.Tensor:
-        """See Search.first."""
+        """See TileSearch.first."""
         self._first.replay()
         return self._made
 
-    def run(self) -> Found:
-        """See Search.run; the result is good until the next call."""
+    def run(self) -> TileResult:
+        """See TileSearch.run; the result is good until the next call."""
         self._run.replay()
         return self._found
 

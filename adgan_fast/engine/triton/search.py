@@ -7,11 +7,11 @@ batched.py's, with ordinary leaves and one fused Adam launch a step.
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import torch
 
-from ... import ops
 from ...config import SearchConfig
 from ...core.losses import Loss
 from ...core.tiles import layout
@@ -19,10 +19,11 @@ from ...generator.program import Layer, Program
 from ...kernels.loss import LOSSES, pixel_loss
 from ...kernels.maps.private import AdamRule
 from .. import batched
+from ..descent import State, descend
 from .lift import Chain, PrivateLayer, lift
 
 
-class Found(NamedTuple):
+class TileResult(NamedTuple):
     """Of the pairs of a tile, images first: losses (I·S,), latents (I·S, *latent), reconstructions (I·S, C, H, W)."""
 
     initial: torch.Tensor
@@ -31,7 +32,7 @@ class Found(NamedTuple):
     reconstructions: torch.Tensor
 
 
-class Search:
+class TileSearch:
     """The search of I images × S starts, on the device of the program's parameters.
 
     Fill `starts` (I, S, *latent) and call `first`; fill `images` (I, C, H, W) and call `run`. After one `first` any
@@ -56,12 +57,11 @@ class Search:
         away = {chain.parameter for chain in chains}
         self._learned = [] if config.weights == "frozen" else [i for i in range(len(theta)) if i not in away]
         self._old = [self._latents, *(theta[i] for i in self._learned)]
-        self._lrs = [config.lr_z] + [config.lr_weights] * len(self._learned)
         # Values, moments and gradients at addresses that do not change: a replayed graph reads them, and the fused
         # step's table of pointers names them.
-        kept = 4 if config.steps > 0 else 0
         first = [self._latents, *(self._shared[i] for i in self._learned)]
-        self._state = [[leaf.new_empty(leaf.shape) for leaf in first] for _ in range(kept)]
+        kept = first if config.steps > 0 else []
+        self._state, self._gradients = State.like(kept), [leaf.new_empty(leaf.shape) for leaf in kept]
         self._leaves = [leaf.detach().requires_grad_(config.steps > 0) for leaf in first]
 
     def _layer(self, chain: Chain, program: Program, pairs: int) -> PrivateLayer:
@@ -74,29 +74,26 @@ class Search:
         self._first = self._forward(1, self._leaves)
         return self._first
 
-    def run(self) -> Found:
+    def run(self) -> TileResult:
         """Search `images` from `starts`."""
-        config, steps = self.config, self.config.steps
-        leaves, reconstruction = self._leaves, self._first
-        initial: torch.Tensor | None = None
-        for step in range(1, steps + 1):
-            value, slope = self._loss_and_slope(reconstruction)
-            initial = value if initial is None else initial
-            values, moments, squares, kept = self._state
-            grads = torch.autograd.grad(reconstruction, leaves, slope, retain_graph=step == 1)
-            torch._foreach_copy_(kept, list(grads))
-            del grads, slope  # their memory serves the next ones
-            old = self._old if step == 1 else []
-            ops.adam_step_(
-                values, moments, squares, kept, old, self._lrs, *config.betas, config.eps, step, step == steps
-            )
-            leaves = [leaf.detach().requires_grad_(step < steps) for leaf in values]
-            reconstruction = self._forward(step + 1, leaves)
-        final = self._loss(reconstruction.detach())
-        return Found(
-            final if initial is None else initial, final, leaves[0].detach().flatten(0, 1),
-            reconstruction.detach().flatten(0, 1),
-        )  # fmt: skip
+        config, steps = self.config, itertools.count(1)
+
+        def gradients(leaves: list[torch.Tensor]) -> tuple[list[torch.Tensor], torch.Tensor]:
+            step = next(steps)
+            if step > 1:
+                leaves = [leaf.detach().requires_grad_() for leaf in leaves]
+            made = self._first if step == 1 else self._forward(step, leaves)
+            value, of_made = self._loss_and_gradient(made)
+            found = torch.autograd.grad(made, leaves, of_made, retain_graph=step == 1)
+            torch._foreach_copy_(self._gradients, list(found))
+            return self._gradients, value
+
+        initial, leaves = descend(config, gradients, self._leaves, self._old, self._state)
+        made = self._first if initial is None else self._forward(config.steps + 1, leaves)
+        final = self._loss(made.detach())
+        return TileResult(
+            final if initial is None else initial, final, leaves[0].detach().flatten(0, 1), made.detach().flatten(0, 1)
+        )
 
     def _forward(self, step: int, leaves: list[torch.Tensor]) -> torch.Tensor:
         parameters = list(self._shared)
@@ -117,13 +114,13 @@ class Search:
         spread = self.images.unsqueeze(1).expand(images, starts, *self.images.shape[1:])
         return self.loss(rows, spread.flatten(0, 1))
 
-    def _loss_and_slope(self, reconstruction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _loss_and_gradient(self, reconstruction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The losses (I·S,), and the gradient of each by its own reconstruction, shaped as `reconstruction`."""
         made = reconstruction.detach()
         if self.loss.builtin and self.loss.name in LOSSES:
-            value, slope = pixel_loss(self.loss.name, made.flatten(0, 1), self.images)
-            assert slope is not None
-            return value, slope.view_as(made)
+            value, gradient = pixel_loss(self.loss.name, made.flatten(0, 1), self.images)
+            assert gradient is not None
+            return value, gradient.view_as(made)
         value = self._loss(made.requires_grad_())
         return value.detach(), torch.autograd.grad(value.sum(), made)[0]
 

@@ -8,7 +8,7 @@
 #include "core/kernels/elementwise.inl"
 // clang-format on
 
-const Kernels kTable = {
+const KernelTable kTable = {
     .list_rows = list_rows,
     .list_columns = list_columns,
     .map_forward = map_forward,

@@ -6,7 +6,7 @@
 
 namespace adgan {
 
-const Kernels& kernels(Isa isa) {
+const KernelTable& kernels(Isa isa) {
 #if ADGAN_X86
   switch (isa) {
     case Isa::baseline: return baseline::kTable;

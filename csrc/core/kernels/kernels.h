@@ -117,7 +117,7 @@ struct Rank1Update {
   AdamStep adam;
 };
 
-struct Kernels {
+struct KernelTable {
   // Lists the entries of x that are not zero (or all). Returns how many are not zero.
   std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, bool all, RowLists);
   std::int64_t (*list_columns)(const float* x, std::int64_t sample_stride, int samples, int stride, int positions,
@@ -154,17 +154,17 @@ struct Kernels {
   float (*l1)(const float* y, const float* target, float* g, std::int64_t n);
 };
 
-const Kernels& kernels(Isa isa = best_isa());
+const KernelTable& kernels(Isa isa = best_isa());
 
 namespace baseline {
-extern const Kernels kTable;
+extern const KernelTable kTable;
 }
 #if ADGAN_X86
 namespace avx2 {
-extern const Kernels kTable;
+extern const KernelTable kTable;
 }
 namespace avx512 {
-extern const Kernels kTable;
+extern const KernelTable kTable;
 }
 #endif
 

@@ -17,7 +17,7 @@ struct Timers {
 
 // What a node works on: some samples (or one), and the weights of their owner.
 struct Run {
-  const Kernels* kernels;
+  const KernelTable* kernels;
   const float* fixed;  // constants, and what follows from them alone
   const float* theta;  // θ₀, in the layout of the state
   State state;         // parameters of the owner; `old` is what a forward or backward pass reads
@@ -34,7 +34,7 @@ struct Run {
   float *history, *change;      // of the rank-1 layers: inputs and output gradients; what their weights have moved by
   AdamStep adam;                // of the parameters
   int step;                     // from 1; 0 before any
-  // The latent's own state, for the node that moves it (Plan::moves_latent).
+  // The latent's own state, for the node that moves it (ExecutionPlan::moves_latent).
   AdamStep adam_latent;
   State latent;
   float* next_act;

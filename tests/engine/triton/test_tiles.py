@@ -52,13 +52,13 @@ def test_a_later_and_smaller_block_is_searched_in_the_same_buffers(
 ) -> None:
     made = []
 
-    class Counted(triton_search.Search):
+    class Counted(triton_search.TileSearch):
         def __init__(self, *args) -> None:
             super().__init__(*args)
             made.append(self.shape)
 
     monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 2)
-    monkeypatch.setattr(triton_search, "Search", Counted)
+    monkeypatch.setattr(triton_search, "TileSearch", Counted)
     assert_agrees(TINY, device, n=3, n_seed=1, steps=1, chunk=2)
     assert made == [(2, 1)]
 
@@ -144,7 +144,7 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
     class Graphed:
         """Runs in place of replaying, and says so."""
 
-        def __init__(self, search: triton_search.Search):
+        def __init__(self, search: triton_search.TileSearch):
             self.search = search
             calls.append("record")
 
@@ -152,7 +152,7 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
             calls.append("first")
             return self.search.first()
 
-        def run(self) -> triton_search.Found:
+        def run(self) -> triton_search.TileResult:
             calls.append("run")
             return self.search.run()
 
@@ -179,7 +179,7 @@ def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
         pytest.skip("recording works there; what fails is put in its place here")
     tried: list[None] = []
 
-    def fails(search: triton_search.Search) -> None:
+    def fails(search: triton_search.TileSearch) -> None:
         tried.append(None)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 

@@ -9,7 +9,7 @@ from torch import fx
 
 
 @dataclass
-class Lifted:
+class Stateless:
     """A program whose state is passed in: the common form of a live and of a saved one.
 
     `graph` has one placeholder for each name in `inputs`, in that order; None stands for the latent. Its output is the
