@@ -75,7 +75,7 @@ def run_items(
         for item in items:
             function(item)
         return
-    threads = torch.get_num_threads()
+    before = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, "adgan_fast", _begin_worker)
     try:
         futures = [pool.submit(function, item) for item in items]
@@ -86,4 +86,4 @@ def run_items(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # a worker's own setting is also what threads made later begin with
+        torch.set_num_threads(before)  # a worker's own setting is also what threads made later begin with

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.pages import PAGES, ROOT, code_blocks, name
+from tests.support.pages import PAGES, code_blocks, name
+from tests.support.paths import ROOT
 
 WITH_EXAMPLES = [name(page) for page in PAGES if code_blocks(page, "python")]
 SHORTER = {"README.md": [("steps=400", "steps=10"), ("normal[100:150]", "normal[100:110]")]}

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.pages import PAGES, ROOT, name, prose
+from tests.support.pages import PAGES, name, prose
+from tests.support.paths import ROOT
 
 LINK = re.compile(r"!?\[[^\[\]]*\]\(<?([^()\s<>]+)>?\)|(?:href|src)=\"([^\"]+)\"")
 FILES = {name(page): page for page in PAGES}

@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-from tests.support.pages import PAGES, ROOT, name
+from tests.support.pages import PAGES, name
+from tests.support.paths import ROOT
 
 SUFFIXES = ("py", "cpp", "h", "inl", "md", "jsonl", "toml")
 MENTION = re.compile(rf"`([\w./-]+\.(?:{'|'.join(SUFFIXES)}))(?:: (\w+))?`")

@@ -6,7 +6,8 @@ import re
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from tests.support.pages import ROOT, code_blocks
+from tests.support.pages import code_blocks
+from tests.support.paths import ROOT
 
 WHOLE = ("adgan_fast", "kernels", "csrc")
 """Folders of which every module has a line."""

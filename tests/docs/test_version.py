@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from adgan_fast import __version__
-from tests.support.pages import ROOT
+from tests.support.paths import ROOT
 
 
 def test_the_citation_and_the_changelog_name_this_version():
