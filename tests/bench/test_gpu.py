@@ -221,7 +221,7 @@ def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     from bench.gpu.part import Part
 
     numbers = itertools.count()
-    monkeypatch.setattr(gpu_tune, "OPTIONS", dict.fromkeys(gpu_tune.OPTIONS, {"outer": (32, 64, 128)}))
+    monkeypatch.setattr(gpu_tune, "OPTIONS", {key: {"outer": (32, 64, 128)} for key in gpu_tune.OPTIONS})
     monkeypatch.setattr(gpu_tune, "_measure", lambda *_: (torch.ones(1), measure(next(numbers))))
     folder = str(tmp_path)
     gpu_tune.tune(Part("cpu", True, True, "", "", str(tmp_path / "rows"), "", folder, folder, math.inf))
