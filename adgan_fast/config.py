@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 
 from .core import registry
 from .given import is_number, whole
 
-WEIGHTS = ("per_seed", "per_sample", "frozen")
+Weights = Literal["per_seed", "per_sample", "frozen"]
+Prior = Literal["normal", "uniform"]
+Precision = Literal["float32", "tf32", "bf16"]
+WEIGHTS: tuple[Weights, ...] = get_args(Weights)
 LOSSES = ("l2", "l1", "laplacian")
-PRIORS = ("normal", "uniform")
-PRECISIONS = ("float32", "tf32", "bf16")
+PRIORS: tuple[Prior, ...] = get_args(Prior)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 LossFunction = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -57,14 +60,14 @@ class SearchConfig:
     lr_weights: float = 5e-5
     betas: tuple[float, float] = (0.5, 0.999)
     eps: float = 1e-8
-    weights: Literal["per_seed", "per_sample", "frozen"] = "per_seed"
+    weights: Weights = "per_seed"
     loss: str | LossFunction = "l2"
     starts: str | torch.Tensor = "shared"
-    prior: Literal["normal", "uniform"] = "normal"
+    prior: Prior = "normal"
     seed: int = 0
     latent_shape: tuple[int, ...] | None = None
     engine: str = "auto"
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Precision = "float32"
     device: str | torch.device | None = None
     chunk: int | None = None
     progress: bool = False

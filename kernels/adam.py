@@ -51,7 +51,8 @@ def adam_update(
     """One Adam step on values in registers; other kernels may fuse it. All arguments in one dtype, float32 or float64.
 
     With FIRST the moments given are ignored (they count as zero). Returns (param, exp_avg, exp_avg_sq). The operations
-    and their order are those of ``csrc/core/kernels/adam.inl``, one rounding each: CPU and GPU agree to the last bit.
+    and their order are those of ``stacked_adam_phase`` in csrc/core/kernels/adam.inl, one rounding each: CPU and GPU
+    agree to the last bit.
 
     The root and the division are correctly rounded. In float32 ``tl.sqrt`` and ``/`` compile to ``sqrt.approx`` and
     ``div.full`` (2 ulp), hence ``sqrt_rn`` and ``div_rn`` (``sqrt.rn``, ``div.rn``); in float64 the plain forms are

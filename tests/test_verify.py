@@ -149,13 +149,12 @@ def test_auto_takes_the_next_engine_and_says_so(monkeypatch, caplog):
 
 def test_the_triton_engine_is_checked_too(device, monkeypatch):
     pytest.importorskip("triton", reason="Triton is not installed")
-    from adgan_fast.engine.triton import search as triton_search
 
     case = Case(randomise(nn.Sequential(nn.Linear(3, 4), nn.Unflatten(1, (1, 2, 2))), 0), (3,), (1, 2, 2))
     settings = {"latent_shape": (3,), "n_seed": 1, "steps": 2, "device": device, "weights": "per_sample"}
     adgan_fast.score(case.module, case.images(1), engine="triton", **settings)
     verify._verdicts.clear()
-    monkeypatch.setattr(triton_search.ops, "adam_step_", faster(ops.adam_step_))
+    monkeypatch.setattr(ops, "adam_step_", faster(ops.adam_step_))
     with pytest.raises(ValueError, match=r"engine 'triton' cannot run: disagrees with the generator: (rms|mean) "):
         adgan_fast.score(case.module, case.images(1), engine="triton", **settings)
 

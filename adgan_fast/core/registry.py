@@ -18,6 +18,7 @@ def add(engine: Any, before: str | None = None) -> None:
 
     Raises ValueError where its name is no text, or is taken, or no engine is called `before`.
     """
+    global _engines
     name = engine.name
     if not isinstance(name, str) or not name:
         raise ValueError(f"an engine's name must be a text, got {name!r}")
@@ -28,8 +29,7 @@ def add(engine: Any, before: str | None = None) -> None:
     order = list(_engines)
     order.insert(len(order) if before is None else order.index(before), name)
     known = _engines | {name: engine}
-    _engines.clear()
-    _engines.update({each: known[each] for each in order})
+    _engines = {each: known[each] for each in order}  # at once: another thread may be looking
 
 
 def engines() -> tuple[Any, ...]:

@@ -85,6 +85,8 @@ def choose(job: Job, verdict: Verdict) -> Engine:
     passed: list[str] = []
     for engine in table():
         reason = _cannot(engine, job)
+        if reason is None and job.config.precision == "float32" and not engine.exact:
+            reason = "it is less exact than float32"
         if reason is None and (reason := verdict(engine, job)):
             log.warning("engine %r %s. It is passed over; please report this generator", engine.name, reason)
         if reason is None:
@@ -118,4 +120,8 @@ def _asked(job: Job, verdict: Verdict) -> Engine:
 
 def _cannot(engine: Engine, job: Job) -> str | None:
     """Why an engine cannot run a job; None if it can."""
-    return engine.why_not() or (job.unlowered if engine.needs_program else "") or engine.refuses(job)
+    if reason := engine.why_not():
+        return reason
+    if engine.needs_program and job.program is None:
+        return job.unlowered or "the generator was not captured as a program"
+    return engine.refuses(job)

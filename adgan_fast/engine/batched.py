@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from ..core.engine import Gradients
 from ..core.job import Job
 from ..core.tiles import layout
+from ..generator.layers import Size
 from ..generator.program import Layer, Program
 
 Tensors = list[torch.Tensor | None]
@@ -148,9 +149,6 @@ class _Columns(torch.autograd.Function):
         weight, x = ctx.saved_tensors  # type: ignore[attr-defined]
         need_weight, need_x = ctx.needs_input_grad  # type: ignore[attr-defined]
         return torch.bmm(x, grad.mT) if need_weight else None, torch.bmm(weight, grad) if need_x else None
-
-
-Size = tuple[int, int]
 
 
 def im2col(x: torch.Tensor, kernel: Size, shape: Mapping[str, Size]) -> torch.Tensor:

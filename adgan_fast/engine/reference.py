@@ -6,12 +6,12 @@ nothing fast, and no speed-up is ever made here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import nn
 
-from ..config import SearchConfig
+from ..config import LossFunction, SearchConfig
 from ..core.block import Block
 from ..core.engine import Gradients
 from ..core.job import Job, Plan
@@ -19,12 +19,11 @@ from ..core.tiles import Tile
 from ..core.workers import run_items
 from ..generator.working_copy import copied
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Outcome = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 def search_image(
-    g: nn.Module, x: torch.Tensor, starts: torch.Tensor, config: SearchConfig, loss: Loss
+    g: nn.Module, x: torch.Tensor, starts: torch.Tensor, config: SearchConfig, loss: LossFunction
 ) -> Iterator[Outcome]:
     """Search one image `x` (C, H, W) from each of `starts` (S, *latent); `g` is in eval mode and is not changed.
 
@@ -39,7 +38,7 @@ def search_image(
 
 
 def _search(
-    g: nn.Module, x: torch.Tensor, starts: list[torch.Tensor], config: SearchConfig, loss: Loss
+    g: nn.Module, x: torch.Tensor, starts: list[torch.Tensor], config: SearchConfig, loss: LossFunction
 ) -> Iterator[Outcome]:
     """One private copy of the weights and the starts that share it (Algorithm 1, with the sum of their gradients)."""
     learn_weights = config.weights != "frozen"
@@ -87,7 +86,7 @@ def _image(g: nn.Module, z: torch.Tensor) -> torch.Tensor:
 
 
 class Reference:
-    """Algorithm 1 as an engine (see job.Engine)."""
+    """Algorithm 1 as an engine (see core/engine.py)."""
 
     name = "reference"
     exact = True

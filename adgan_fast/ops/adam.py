@@ -114,9 +114,9 @@ def adam_step_torch(
     bias1 = 1.0 - beta1**step
     inv_sqrt_bias2 = 1.0 / math.sqrt(1.0 - beta2**step)
     for k, (p, m, v, g) in enumerate(zip(params, exp_avgs, exp_avg_sqs, grads, strict=True)):
-        # The operations and order of csrc/core/kernels/adam.inl. No fused multiply-add (alpha=, addcmul): torch's
-        # vectorised loops use it in a loop's body and not in its tail, so that an element's result would depend on its
-        # place.
+        # The operations and order of stacked_adam_phase in csrc/core/kernels/adam.inl. No fused multiply-add (alpha=,
+        # addcmul): torch's vectorised loops use it in a loop's body and not in its tail, so that an element's result
+        # would depend on its place.
         new_m = g * (1.0 - beta1)
         new_v = (g * (1.0 - beta2)).mul_(g)
         if step > 1:

@@ -14,7 +14,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import re
 import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -33,7 +32,6 @@ from adgan_fast.engine.triton.lift import private_map
 from .clock import Work
 from .kernels import BOUNDS, Setting, pairs_that_fit, program_of, settings
 from .part import Part
-from .run import ROOT
 
 OPTIONS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "change": {"warps": (4, 8), "inner": (16, 32, 64), "outer": (32, 64, 128), "stages": (1, 2, 3, 4)},
@@ -76,17 +74,11 @@ class Found:
     unfit: list[dict[str, Any]]
 
 
-def config_name(gpu: str) -> str:
-    """The file's name, as kernels/maps/choices.py looks for it."""
-    return re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json"
-
-
 def tune(part: Part) -> None:
     """Rows "speedup" of each kernel that was tuned; the file grows with each."""
     gpu = torch.cuda.get_device_name() if part.clock.cuda else "smoke"
-    files = [Path(part.out) / config_name(gpu)]
-    if part.clock.cuda:
-        files.append(ROOT / "kernels" / "configs" / config_name(gpu))
+    used = map_choices.config_file(gpu)
+    files = [Path(part.out) / used.name, *([used] if part.clock.cuda else [])]
     found: dict[str, dict[str, int]] = {}
     for task, result in _results(part, _tasks(part)):
         name = f"{task.kernel} {task.precision}"

@@ -27,6 +27,7 @@ __all__ = [
     "block",
     "chosen_tiles",
     "class_size",
+    "config_file",
     "default_tiles",
     "form_of",
     "geometry_key",
@@ -147,7 +148,12 @@ def chosen_tiles(geometry: Geometry, precision: str, backend: Backend, device: t
     return found
 
 
+def config_file(gpu: str) -> Path:
+    """Where the tiles of a GPU are, or would be; `gpu` as torch.cuda.get_device_name has it."""
+    return Path(__file__).parents[1] / "configs" / (re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json")
+
+
 @functools.cache
 def _config(gpu: str) -> Mapping[str, Any]:
-    path = Path(__file__).parents[1] / "configs" / (re.sub(r"\W+", "-", gpu.lower()).strip("-") + ".json")
+    path = config_file(gpu)
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}

@@ -197,11 +197,11 @@ def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch
 
     from bench.gpu import tune as gpu_tune
 
-    file = tmp_path / "configs" / gpu_tune.config_name("NVIDIA H200 (SXM)")
-    assert file.name == "nvidia-h200-sxm.json"
+    monkeypatch.setattr(map_choices, "__file__", str(tmp_path / "maps" / "choices.py"))
+    file = map_choices.config_file("NVIDIA H200 (SXM)")
+    assert file == tmp_path / "configs" / "nvidia-h200-sxm.json"
     gpu_tune.write(file, {"change bf16 a": {"rows": 64, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
     gpu_tune.write(file, {"change bf16 b": {"rows": 16, "inner": 32, "outer": 64, "warps": 8, "stages": 2}})
-    monkeypatch.setattr(map_choices, "__file__", str(tmp_path / "maps" / "choices.py"))
     map_choices._config.cache_clear()
     try:
         found = map_choices._config("NVIDIA H200 (SXM)")

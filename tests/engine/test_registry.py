@@ -84,6 +84,34 @@ def test_auto_tries_a_registered_engine_before_the_one_it_is_said_to_be_faster_t
     assert "engine 'mine' on cpu" in caplog.text
 
 
+def test_auto_takes_an_engine_that_is_less_exact_only_where_that_is_permitted():
+    class Rough(Mine):
+        name, exact = "rough", False
+
+    register(Rough(), before="triton")
+    assert adgan_fast.search(CASE.module, CASE.images(1), **SMALL).engine != "rough"
+    assert adgan_fast.search(CASE.module, CASE.images(1), precision="bf16", **SMALL).engine == "rough"
+
+
+def test_an_engine_is_asked_about_no_job_without_the_program_that_it_needs():
+    class Reads(Mine):
+        name = "reads"
+
+        def refuses(self, job: Job) -> str | None:
+            return None if job.lowered.layers else "it has no layers"
+
+    class Refuses(Mine):
+        name = "refuses"
+
+        def refuses(self, job: Job) -> str | None:
+            return "it never runs"
+
+    register(Reads(needs_program=True))
+    register(Refuses())
+    with pytest.raises(ValueError, match=r"'refuses' cannot run: it never runs\. Use .* one of 'eager', 'reference'"):
+        adgan_fast.search(CASE.module, CASE.images(1), engine="refuses", **SMALL)
+
+
 def test_auto_leaves_an_engine_alone_that_is_registered_without_a_place():
     mine = Mine()
     register(mine)

@@ -43,7 +43,7 @@ class Native:
             return f"it runs on the CPU, not on {job.device}"
         if job.dtype != torch.float32:
             return f"it computes in float32, not in {job.dtype}"
-        return None if job.program is None else unknown(job.program)
+        return unknown(job.lowered)
 
     def bytes_of_pair(self, job: Job) -> int:
         """What a thread holds, and θ₀ as the kernels want it (one for all threads).

@@ -21,7 +21,7 @@ import torch
 
 from ...generator.layers import LINEAR_MAPS
 from ...generator.program import Layer, Program
-from ...kernels.epilogue import Affine, affine_act, affine_act_grad
+from ...kernels.epilogue import ACTIVATIONS, Affine, affine_act, affine_act_grad
 from ...kernels.maps.general import Maps
 from ...kernels.maps.geometry import Geometry
 from ...kernels.maps.private import AdamRule, PrivateMap
@@ -29,7 +29,7 @@ from ...kernels.maps.vector import VectorMap
 
 LEAST_OUTPUTS = 8
 LEAST_WEIGHTS = 4096
-FUSED = ("relu", "leaky_relu", "tanh", "sigmoid")
+FUSED = tuple(name for name in ACTIVATIONS if name != "none")
 """Activations of kernels/epilogue.py."""
 
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_the_large_maps_of_the_papers_generator_are_lifted_with_what_follows_them() -> None:
     program = lower(DCGANGenerator(32, 1, 256, 64).eval(), (256,))
     left, chains = triton_lift.lift(program)
-    assert [chain.geometry.natural_shape for chain in chains] == [(256, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4)]
+    assert [chain.geometry.torch_shape for chain in chains] == [(256, 256, 4, 4), (256, 128, 4, 4), (128, 64, 4, 4)]
     assert [[layer.op for layer in chain.layers] for chain in chains] == [
         ["conv_transpose2d", "batch_norm", "relu"]
     ] * 3
