@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from adgan_fast.core.losses import BY_NAME, Loss, l1, l2, laplacian
+from adgan_fast.core.losses import BY_NAME, Loss, joined_edges, l1, l2, laplacian
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -22,6 +22,12 @@ def test_l2_and_l1_are_sums_over_channels_and_pixels():
         differences = (r[b] - x[b]).flatten().tolist()
         assert l2(r, x)[b].item() == pytest.approx(sum(d * d for d in differences), rel=1e-14)
         assert l1(r, x)[b].item() == pytest.approx(sum(abs(d) for d in differences), rel=1e-14)
+
+
+def test_edges_are_repeated_on_a_gpu_as_pytorch_does_on_a_cpu():
+    x, _ = pair(2, 3, 4, 7)
+    want = torch.nn.functional.pad(x, (2, 2, 2, 2), mode="replicate")
+    assert torch.equal(joined_edges(joined_edges(x, -1), -2), want)
 
 
 def plain_blur(image: list[list[float]]) -> list[list[float]]:

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import adgan_fast
+from adgan_fast.core.losses import Loss
+from adgan_fast.generator import checks
 from tests.support.engines import ON_CPU, WEIGHTS
 from tests.support.layers import randomise
 from tests.support.made import Made, assert_right, engines, made, search
@@ -197,3 +199,19 @@ def test_checkpoints_that_allow_no_chosen_gradient_are_named():
 def test_an_error_of_the_generators_own_code_is_told_with_its_name():
     with pytest.raises(ValueError, match=r"generator Made cannot take a latent.*missing_name"):
         search(made(lambda s, z: missing_name(z)))  # noqa: F821
+
+
+def test_generator_and_loss_are_looked_at_while_cudnn_sums_in_one_order():
+    """By default it may sum in another order at each call, or in TF32: a good generator would look random."""
+    cudnn, seen = torch.backends.cudnn, []
+
+    def noted():
+        seen.append((cudnn.deterministic, cudnn.benchmark, cudnn.conv.fp32_precision))
+
+    gen = made(lambda s, z: noted() or s.l(z))
+    found = checks.check_generator(gen, torch.randn(checks.LOOKS, 6), (3, 4, 4))
+    assert set(seen) == {(True, False, "ieee")}
+    seen.clear()
+    checks.check_loss(Loss(lambda r, x: noted() or (r - x).square().flatten(1).sum(1)), found.image)
+    assert set(seen) == {(True, False, "ieee")}
+    assert not cudnn.deterministic

@@ -17,20 +17,34 @@ ADGAN_INLINE F moved_first(F w, F g, const AdamVectors& adam) {
   return fnma(adam.scale, div(g, add(abs(g), adam.eps)), w);
 }
 
+// The weight w after gradient g; m and v are those of the step before, unless it is the first, and become this step's.
+template <int PHASE>
+ADGAN_INLINE F stepped(F w, F g, F& m, F& v, const AdamVectors& adam) {
+  if constexpr (PHASE & kFirst) {
+    m = g;
+    v = mul(g, g);
+    return moved_first(w, g, adam);
+  } else {
+    m = fma(adam.beta1, m, g);
+    v = fma(adam.beta2, v, mul(g, g));
+    return moved(w, m, v, adam);
+  }
+}
+
 template <int PHASE>
 ADGAN_INLINE void update(F g, const State& state, std::int64_t at, const AdamVectors& adam) {
-  F m = g, v = mul(g, g);
+  F m = g, v = g;
   if constexpr (!(PHASE & kFirst)) {
     const F stored = load(state.m + at);
-    m = fma(adam.beta1, PHASE & kCompact ? high_of(stored) : stored, m);
-    v = fma(adam.beta2, PHASE & kCompact ? low_of(stored) : load(state.v + at), v);
+    m = PHASE & kCompact ? high_of(stored) : stored;
+    v = PHASE & kCompact ? low_of(stored) : load(state.v + at);
   }
+  const F w = stepped<PHASE>(load(state.old + at), g, m, v, adam);
   if constexpr (!(PHASE & kLast)) {
     store(state.m + at, PHASE & kCompact ? pack_bf16(m, v) : m);
     if constexpr (!(PHASE & kCompact)) store(state.v + at, v);
   }
-  const F w = load(state.old + at);
-  store(state.value + at, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam));
+  store(state.value + at, w);
 }
 
 template <int PHASE>
@@ -38,17 +52,17 @@ static void adam_phase(const State& s, const float* gradient, std::int64_t n, co
   const AdamVectors adam(step);
   each_vector(n, [&](std::int64_t i, int lanes) {
     const F g = load_up_to(gradient + i, lanes);
-    F m = g, v = mul(g, g);
+    F m = g, v = g;
     if constexpr (!(PHASE & kFirst)) {
-      m = fma(adam.beta1, load_up_to(s.m + i, lanes), m);
-      v = fma(adam.beta2, load_up_to(s.v + i, lanes), v);
+      m = load_up_to(s.m + i, lanes);
+      v = load_up_to(s.v + i, lanes);
     }
+    const F w = stepped<PHASE>(load_up_to(s.old + i, lanes), g, m, v, adam);
     if constexpr (!(PHASE & kLast)) {
       store_up_to(s.m + i, m, lanes);
       store_up_to(s.v + i, v, lanes);
     }
-    const F w = load_up_to(s.old + i, lanes);
-    store_up_to(s.value + i, PHASE & kFirst ? moved_first(w, g, adam) : moved(w, m, v, adam), lanes);
+    store_up_to(s.value + i, w, lanes);
   });
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import pytest
 
@@ -134,6 +135,18 @@ def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, ch
     assert triton.even_chunk(job, chunk, n) == even
 
 
+def recorded_by(monkeypatch: pytest.MonkeyPatch, graphed: Callable[[triton_search.TileSearch], object]) -> None:
+    """Searches record graphs on a CPU too, by `graphed` in place of what takes a GPU."""
+    made = triton.Runner.__init__
+
+    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
+        made(self, job, chunk, n, graphs)
+        self._graphs = True
+
+    monkeypatch.setattr(triton_graph, "Graphed", graphed)
+    monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
+
+
 def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,14 +169,7 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
             calls.append("run")
             return self.search.run()
 
-    made = triton.Runner.__init__
-
-    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
-        made(self, job, chunk, n, graphs)
-        self._graphs = True
-
-    monkeypatch.setattr(triton_graph, "Graphed", Graphed)
-    monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
+    recorded_by(monkeypatch, Graphed)
     monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 4)
     assert_agrees(TINY, device, n=6, n_seed=2, chunk=4, weights="frozen")
     assert calls == ["record", "first", "run", "first", "run"]  # 2 tiles of a block of 4 images, and 1 of another
@@ -183,14 +189,7 @@ def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
         tried.append(None)
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
-    made = triton.Runner.__init__
-
-    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
-        made(self, job, chunk, n, graphs)
-        self._graphs = True
-
-    monkeypatch.setattr(triton_graph, "Graphed", fails)
-    monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
+    recorded_by(monkeypatch, fails)
     with caplog.at_level("WARNING", "adgan_fast"):
         assert_agrees(TINY, device, n=3, n_seed=2, chunk=1, weights="frozen")
     assert "goes on without CUDA graphs: operation not permitted when stream is capturing" in caplog.text
