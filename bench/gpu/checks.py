@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -30,7 +31,9 @@ def tests(part: Part) -> None:
     # In a smoke run one file's tests that take a moment; else all that run on the GPU.
     which = [str(ROOT / "tests/kernels/test_geometry.py")] if part.smoke else [*where, "-k", "cuda"]
     command = [sys.executable, "-m", "pytest", "-v", "--tb=short", "--no-header", "-p", "no:cacheprovider"]
-    command += ["-p", "no:xdist", *which]  # the GPU is one
+    if importlib.util.find_spec("xdist") and not part.smoke:
+        command += ["-n", str(min(8, os.cpu_count() or 1)), "--dist", "worksteal"]  # most of the time goes to compiling
+    command += which
     log = Path(part.work) / "tests.log"
     with open(log, "w", encoding="utf-8") as file:
         process = subprocess.Popen(
@@ -44,12 +47,22 @@ def tests(part: Part) -> None:
             process.wait()
     said = log.read_text(encoding="utf-8", errors="replace")
     part.say(said)
-    for outcome, count in Counter(re.findall(r"::.* (PASSED|FAILED|ERROR|SKIPPED)\b", said)).items():
+    found = outcomes(said)
+    for outcome, count in Counter(outcome for _, outcome in found).items():
         part.add("tests", "pytest", outcome.lower(), count, "tests")
-    for name in re.findall(r"^(\S+::.*?) (?:FAILED|ERROR)\b", said, re.MULTILINE):
-        part.fail("tests", "pytest", name)
+    for name, outcome in found:
+        if outcome in ("FAILED", "ERROR"):
+            part.fail("tests", "pytest", name)
     if process.returncode not in (0, -9):
         raise SystemExit(f"pytest ended with {process.returncode}")
+
+
+def outcomes(said: str) -> list[tuple[str, str]]:
+    """Tests and their outcomes in what `pytest -v` has printed by now, with pytest-xdist or without."""
+    outcome = "(PASSED|FAILED|ERROR|SKIPPED)"
+    spread = re.findall(rf"^\[gw\d+\] \[ *\d+%\] {outcome} (\S.*?) *$", said, re.MULTILINE)
+    alone = re.findall(rf"^(\S+::.*?) {outcome}\b", said, re.MULTILINE)
+    return [(name, how) for how, name in spread] + alone
 
 
 def sanitize(part: Part, tool: str) -> None:

@@ -70,7 +70,7 @@ PARTS: dict[str, Entry] = {
     "peer-grouped_conv": _peer("grouped_conv", 30, (16, 64)),
     "peer-jax_vmap": _peer("jax_vmap", 50, (64,)),
     "kernels": Entry("bench.gpu.kernels:kernels", 50),
-    "tests": Entry("bench.gpu.checks:tests", 90),
+    "tests": Entry("bench.gpu.checks:tests", 150),
     "precision": Entry("bench.gpu.precision:precision_table", 60),
     "memcheck": Entry("bench.gpu.checks:sanitize", 60, {"tool": "memcheck"}),
     "memory": Entry("bench.gpu.engine:peaks", 50),

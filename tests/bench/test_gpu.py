@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.gpu import checks
 from bench.gpu import run as gpu
 from bench.gpu import table as gpu_table
 from bench.race import gate
@@ -71,6 +72,23 @@ def test_parts_that_fail_hang_or_crash_are_reported_and_the_others_go_on(
     for line in ("PART raises FAILED", "PART hangs TIMED OUT", "PART crashes FAILED", "1 of 4 parts done"):
         assert line in printed
     assert printed.endswith((tmp_path / "out" / "gpu.txt").read_text() + "\n")
+
+
+SAID = """
+[gw0] [ 33%] PASSED tests/a.py::test_a[cuda] 
+[gw1] [ 66%] FAILED tests/a.py::test_b[of two words] 
+tests/b.py::test_c[cuda] SKIPPED (no)                                     [100%]
+=================================== FAILURES ===================================
+FAILED tests/a.py::test_b[of two words] - assert 0
+"""
+
+
+def test_outcomes_of_tests_are_read_from_what_pytest_prints() -> None:
+    assert checks.outcomes(SAID) == [
+        ("tests/a.py::test_a[cuda]", "PASSED"),
+        ("tests/a.py::test_b[of two words]", "FAILED"),
+        ("tests/b.py::test_c[cuda]", "SKIPPED"),
+    ]
 
 
 def test_a_part_without_time_is_left_out(tmp_path: Path) -> None:
