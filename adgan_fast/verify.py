@@ -37,7 +37,7 @@ STEPS = 5
 """Steps of these pairs, at most: what a step may do wrong shows in the first ones, and rounding grows with them."""
 GRADIENT, FLOOR = 1e-3, 1e-6
 """How far a gradient may be off in rms: by a share of its own rms, and by one of the rms of all of them together."""
-REDUCED = 5e-2
+REDUCED_GRADIENT = 5e-2
 """The same share where a GPU multiplies in TF32: its rounding of 5e-4 moves some ReLU's input across zero, and so a
 gradient by about the root of that (2e-2 on an H100, a DCGAN of random weights)."""
 KEY = 0x5EED
@@ -59,7 +59,7 @@ def verdict(engine: Engine, job: Job) -> str | None:
     if key not in _verdicts:
         began = time.perf_counter()
         try:
-            found = _look(engine, job)
+            found = _disagreement(engine, job)
         except (MemoryError, RuntimeError) as error:
             if plan.out_of_memory(error):
                 log.warning("engine %r is not compared with the generator, for want of memory: %s", engine.name, error)
@@ -101,8 +101,8 @@ def _bytes(tensor: torch.Tensor | None) -> bytes:
     return b"" if tensor is None else tensor.detach().double().cpu().numpy().tobytes()
 
 
-def _look(engine: Engine, job: Job) -> str | None:
-    """The check itself."""
+def _disagreement(engine: Engine, job: Job) -> str | None:
+    """What is wrong with the engine on a few pairs, and again on AGAIN of them; None where nothing is."""
     for check, few in ((_gradients, 1), (_pairs, PAIRS)):
         missed = check(engine, job, few)
         if missed and (missed := check(engine, job, AGAIN)):
@@ -117,7 +117,7 @@ def _gradients(engine: Engine, job: Job, count: int) -> str:
     """What is wrong with the engine's output or gradients at most of `count` latents, or ""."""
     exact, image = _Oracle(job), _images(job, 1)[0]
     misses: list[str] = []
-    share = REDUCED if job.device.type == "cuda" and job.config.precision != "float32" else GRADIENT
+    share = REDUCED_GRADIENT if job.device.type == "cuda" and job.config.precision != "float32" else GRADIENT
     for z in _latents(job, count):
         with arithmetic(job.config.precision):
             found = engine.gradients(job, image, z)

@@ -57,13 +57,13 @@ void check_shape(const Tensor& t, const char* name, std::size_t k, IntHeaderOnly
 }
 
 void check_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tensors& exp_avg_sqs, const Tensors& grads,
-                     const Tensors& initial, const std::vector<double>& lrs, const adgan::AdamRule& rule) {
-  ADAM_CHECK(rule.step >= 1, "step must be 1 or more, got ", rule.step);
-  ADAM_CHECK(rule.beta1 >= 0 && rule.beta1 < 1 && rule.beta2 >= 0 && rule.beta2 < 1, "betas must lie in [0, 1), got ",
-             rule.beta1, " and ", rule.beta2);
-  ADAM_CHECK(rule.eps >= 0, "eps must not be negative, got ", rule.eps);
-  ADAM_CHECK(initial.empty() || rule.step == 1, "initial is read at step 1 only; pass an empty list at step ",
-             rule.step);
+                     const Tensors& initial, const std::vector<double>& lrs, const adgan::AdamSettings& settings) {
+  ADAM_CHECK(settings.step >= 1, "step must be 1 or more, got ", settings.step);
+  ADAM_CHECK(settings.beta1 >= 0 && settings.beta1 < 1 && settings.beta2 >= 0 && settings.beta2 < 1,
+             "betas must lie in [0, 1), got ", settings.beta1, " and ", settings.beta2);
+  ADAM_CHECK(settings.eps >= 0, "eps must not be negative, got ", settings.eps);
+  ADAM_CHECK(initial.empty() || settings.step == 1, "initial is read at step 1 only; pass an empty list at step ",
+             settings.step);
   check_count(params, exp_avgs.size(), "exp_avgs");
   check_count(params, exp_avg_sqs.size(), "exp_avg_sqs");
   check_count(params, grads.size(), "grads");
@@ -96,7 +96,7 @@ void check_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tenso
 
 template <typename T>
 void run_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tensors& exp_avg_sqs, const Tensors& grads,
-                   const Tensors& initial, const std::vector<double>& lrs, const adgan::AdamRule& rule) {
+                   const Tensors& initial, const std::vector<double>& lrs, const adgan::AdamSettings& settings) {
   struct Block {
     std::size_t entry;
     std::int64_t begin;
@@ -119,18 +119,18 @@ void run_adam_step(const Tensors& params, const Tensors& exp_avgs, const Tensors
   torch::stable::parallel_for(0, static_cast<std::int64_t>(blocks.size()), kGrain,
                               [&](std::int64_t first, std::int64_t last) {
                                 for (std::int64_t b = first; b < last; ++b) {
-                                  adgan::adam_step(entries[blocks[b].entry], rule, blocks[b].begin, blocks[b].end);
+                                  adgan::adam_step(entries[blocks[b].entry], settings, blocks[b].begin, blocks[b].end);
                                 }
                               });
 }
 
 void adam_step_(Tensors params, Tensors exp_avgs, Tensors exp_avg_sqs, Tensors grads, Tensors initial,
                 std::vector<double> lrs, double beta1, double beta2, double eps, std::int64_t step, bool last) {
-  const adgan::AdamRule rule{beta1, beta2, eps, step, last};
-  check_adam_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, rule);
+  const adgan::AdamSettings settings{beta1, beta2, eps, step, last};
+  check_adam_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, settings);
   if (params.empty()) return;
   const auto run = params[0].scalar_type() == ScalarType::Float ? run_adam_step<float> : run_adam_step<double>;
-  run(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, rule);
+  run(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, settings);
 }
 
 }  // namespace

@@ -75,7 +75,7 @@ def act_value(u, slope, ACT: tl.constexpr):
 
 
 @triton.jit
-def act_slope(u, slope, ACT: tl.constexpr):
+def act_derivative(u, slope, ACT: tl.constexpr):
     """act'(u); at the corner of relu and leaky_relu what torch takes: 0 and slope."""
     if ACT == _RELU:
         d = tl.where(u <= 0, 0.0, 1.0)
@@ -136,7 +136,7 @@ def affine_act_grad_kernel(
         mask = (rows < positions)[:, None] & inside[None, :]
         z = (tl.load(y + place, mask=mask, other=0.0) - centre[None, :]) * width[None, :]
         u = z * factor[None, :] + offset[None, :]
-        d = tl.load(ga + place, mask=mask, other=0.0) * act_slope(u, slope, ACT)
+        d = tl.load(ga + place, mask=mask, other=0.0) * act_derivative(u, slope, ACT)
         tl.store(gy + place, d * (factor * width)[None, :], mask=mask)
         sum_scale, lost_scale = kahan_add(sum_scale, lost_scale, d * z)
         sum_shift, lost_shift = kahan_add(sum_shift, lost_shift, d)

@@ -22,9 +22,9 @@ from .aot import Case
 from .launch import on
 from .sums import kahan_add
 
-__all__ = ["LOSSES", "cases", "pixel_loss"]
+__all__ = ["PIXEL_LOSSES", "cases", "pixel_loss"]
 
-LOSSES = ("l2", "l1")
+PIXEL_LOSSES = ("l2", "l1")
 _BLOCK = 1024  # numbers of an image in hand at a time
 
 
@@ -72,8 +72,8 @@ def pixel_loss(
     Raises:
         ValueError: an unknown loss, or tensors that do not fit together.
     """
-    if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; the known ones are {', '.join(LOSSES)}")
+    if loss not in PIXEL_LOSSES:
+        raise ValueError(f"unknown loss {loss!r}; the known ones are {', '.join(PIXEL_LOSSES)}")
     rows, images = reconstruction.shape[0], image.shape[0]
     fits = reconstruction.dim() == 4 == image.dim() and reconstruction.shape[1:] == image.shape[1:]
     if not fits or (rows % images if images else rows):
@@ -104,7 +104,7 @@ _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}  # a multiply-add is one r
 def cases() -> Iterator[Case]:
     """Every specialisation, for images of a whole number of 16-byte vectors."""
     tensors = ("reconstruction", "image", "value", "gradient")
-    for loss in LOSSES:
+    for loss in PIXEL_LOSSES:
         for channels_last in (False, True):
             for gradient in (False, True):
                 words = [f"loss {loss}", "channels last" if channels_last else "", "" if gradient else "value alone"]

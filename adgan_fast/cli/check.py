@@ -20,7 +20,7 @@ from .table import columns
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class EngineRow:
     """An engine: what the check found, or why it cannot run."""
 
     engine: str
@@ -91,20 +91,20 @@ def _names(asked: list[str] | None) -> list[str]:
     return list(dict.fromkeys(asked or known))
 
 
-def _row(module: Any, images: Any, name: str, config: SearchConfig) -> Row:
+def _row(module: Any, images: Any, name: str, config: SearchConfig) -> EngineRow:
     try:
-        return Row(name, testing.check_engine(module, images, engine=name, config=config))
+        return EngineRow(name, testing.check_engine(module, images, engine=name, config=config))
     except (TypeError, ValueError) as error:
         refused, _, reason = str(error).partition(" cannot run: ")
         if refused != f"engine {name!r}":  # not the engine's doing: the generator's, or the images'
             raise Mistake(str(error)) from error
-        return Row(name, None, reason.partition(" Use engine=")[0].rstrip("."))
+        return EngineRow(name, None, reason.partition(" Use engine=")[0].rstrip("."))
 
 
 HEADS = ("engine", "", *FIGURES, "seconds")
 
 
-def _lines(rows: list[Row], bound: Bound) -> list[str]:
+def _lines(rows: list[EngineRow], bound: Bound) -> list[str]:
     table: list[tuple[str, ...]] = [HEADS]
     notes: list[str] = []
     for row in rows:
@@ -126,8 +126,8 @@ def _lines(rows: list[Row], bound: Bound) -> list[str]:
     return [*columns(table), explained, *notes]
 
 
-def _json(rows: list[Row], bound: Bound) -> str:
-    def of(row: Row) -> dict[str, Any]:
+def _json(rows: list[EngineRow], bound: Bound) -> str:
+    def of(row: EngineRow) -> dict[str, Any]:
         if row.check is None:
             return {"engine": row.engine, "verdict": row.verdict, "why_not": row.why_not}
         return {

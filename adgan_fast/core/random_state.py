@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-State = dict[str, Any]
+RandomState = dict[str, Any]
 
 
-def state(device: torch.device) -> State:
+def state(device: torch.device) -> RandomState:
     """Every global state that a generator may draw from, by where it belongs; in values that compare."""
     kind, keys, *rest = np.random.get_state()
-    found: State = {
+    found: RandomState = {
         "torch": torch.random.get_rng_state().numpy().tobytes(),
         "random": random.getstate(),
         "numpy": (kind, np.asarray(keys).tobytes(), *rest),
@@ -26,7 +26,7 @@ def state(device: torch.device) -> State:
     return found
 
 
-def restore(given: State, device: torch.device) -> None:
+def restore(given: RandomState, device: torch.device) -> None:
     """Put back what `state` gave."""
     torch.random.set_rng_state(_tensor(given["torch"]))
     random.setstate(given["random"])

@@ -32,7 +32,7 @@ def add(engine: Any, before: str | None = None) -> None:
     _engines = {each: known[each] for each in order}  # at once: another thread may be looking
 
 
-def engines() -> tuple[Any, ...]:
+def table() -> tuple[Any, ...]:
     """Every engine, fastest first."""
     return tuple(_engines.values())
 

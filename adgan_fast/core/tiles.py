@@ -21,24 +21,24 @@ class Tile(NamedTuple):
         return self.last - self.first, self.stop - self.start
 
 
-def runs_of_tiles(job: Job, n: int, chunk: int) -> list[list[Tile]]:
+def tiles_by_starts(job: Job, n: int, chunk: int) -> list[list[Tile]]:
     """Cut n images × S starts into tiles of `chunk` pairs (images for weights="per_sample").
 
-    The tiles of a run have the same starts, which are shared by the images or else the run has one tile.
+    The tiles of a list have the same starts, which are shared by the images or else the list has one tile.
     """
     n_seed = job.n_seed
     if job.config.weights == "per_sample":
         starts, images = n_seed, chunk
     else:
         starts, images = min(chunk, n_seed), max(1, chunk // n_seed)
-    runs = [
+    lists = [
         [
             Tile(first, min(first + images, n), start, min(start + starts, n_seed))
             for first in range(0, n, images)
         ]
         for start in range(0, n_seed, starts)
     ]  # fmt: skip
-    return runs if job.starts.common is not None else [[tile] for run in runs for tile in run]
+    return lists if job.starts.common is not None else [[tile] for tiles in lists for tile in tiles]
 
 
 def layout(weights: str, images: int, starts: int) -> tuple[int, int]:

@@ -46,7 +46,7 @@ for _engine in (Triton(), Native(), Grouped(), Eager(), Reference()):  # fastest
 
 def table() -> tuple[Engine, ...]:
     """Every engine, fastest first."""
-    return registry.engines()
+    return registry.table()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 from ..core.block import Block
 from ..core.engine import Gradients
 from ..core.job import Job, Plan
-from ..core.tiles import Tile, layout, on_cpu, runs_of_tiles
+from ..core.tiles import Tile, layout, on_cpu, tiles_by_starts
 from ..core.workers import run_items
 from ..generator.look import first_line
 from ..generator.working_copy import copied
@@ -25,7 +25,7 @@ from .loading import load_kernels
 
 CACHE = 96 << 20  # bytes in use by a thread on a CPU, measured (docs/performance.md)
 
-Tensors = dict[str, torch.Tensor]
+NamedTensors = dict[str, torch.Tensor]
 
 
 class Eager:
@@ -75,7 +75,7 @@ class Eager:
     def run(self, job: Job, plan: Plan, block: Block) -> None:
         """See Engine.run."""
         load_kernels(job.device)
-        tiles = [tile for run in runs_of_tiles(job, len(block), plan.chunk) for tile in run]
+        tiles = [tile for tiles in tiles_by_starts(job, len(block), plan.chunk) for tile in tiles]
         modules: SimpleQueue[_Module] = SimpleQueue()  # functional_call puts weights into the module: one a thread
         for _ in range(plan.threads):
             modules.put(_Module(job))
@@ -115,13 +115,13 @@ class _Module:
         self.learned = list(self.theta) if job.learns else []
         self._apart = job.config.weights == "per_seed"
 
-    def expanded(self, groups: int) -> Tensors:
+    def expanded(self, groups: int) -> NamedTensors:
         """The learned weights of each group, at θ."""
         return {name: self.theta[name].expand(groups, *self.theta[name].shape) for name in self.learned}
 
     def gradient(
-        self, w: Tensors, z: torch.Tensor, x: torch.Tensor
-    ) -> tuple[tuple[Tensors, torch.Tensor], torch.Tensor]:
+        self, w: NamedTensors, z: torch.Tensor, x: torch.Tensor
+    ) -> tuple[tuple[NamedTensors, torch.Tensor], torch.Tensor]:
         """Images x (G, B, C, H, W): ((dw, dz), losses (G, B))."""
         if self._apart:
             (dw, dz), losses = vmap(grad(self._pair, argnums=(0, 1), has_aux=True))(w, z[:, 0], x[:, 0])
@@ -130,7 +130,7 @@ class _Module:
         dw = {name: torch.stack([of_weights[name] for (of_weights, _), _ in found]) for name in w}
         return (dw, torch.stack([dz for (_, dz), _ in found])), torch.stack([losses for _, losses in found])
 
-    def images(self, w: Tensors, z: torch.Tensor) -> torch.Tensor:
+    def images(self, w: NamedTensors, z: torch.Tensor) -> torch.Tensor:
         """(G, B, C, H, W), without a gradient."""
         with torch.no_grad():
             if self._apart:
@@ -138,15 +138,15 @@ class _Module:
             alone = vmap(lambda w, z: self._image(w, z)[0], in_dims=(None, 0))
             return torch.stack([alone(_of_group(w, g), z[g]) for g in range(len(z))])
 
-    def _pair(self, w: Tensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _pair(self, w: NamedTensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         value = self._loss(self._image(w, z), x.unsqueeze(0))[0]
         return value, value
 
-    def _group(self, w: Tensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _group(self, w: NamedTensors, z: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         losses = vmap(lambda z, x: self._pair(w, z, x)[0])(z, x)
         return losses.sum(), losses
 
-    def _image(self, w: Tensors, z: torch.Tensor) -> torch.Tensor:
+    def _image(self, w: NamedTensors, z: torch.Tensor) -> torch.Tensor:
         """(1, C, H, W) of one latent (*latent), copied: a first layer may work in place."""
         weights = {**self.theta, **w}
         placed = {place: weights[name] for place, name in self._slots.items()}
@@ -154,7 +154,7 @@ class _Module:
         return image
 
 
-def _of_group(w: Tensors, group: int) -> Tensors:
+def _of_group(w: NamedTensors, group: int) -> NamedTensors:
     return {name: each[group] for name, each in w.items()}
 
 
@@ -173,7 +173,7 @@ def _slots(module: nn.Module) -> dict[str, str]:
     }
 
 
-def _weights(module: nn.Module) -> Tensors:
+def _weights(module: nn.Module) -> NamedTensors:
     """Every floating-point parameter, once."""
     return {name: w.detach() for name, w in module.named_parameters() if w.is_floating_point()}
 

@@ -15,7 +15,7 @@ import torch
 from ..core.block import Block
 from ..core.engine import Gradients
 from ..core.job import Job, Plan
-from ..core.tiles import Tile, layout, on_cpu, runs_of_tiles
+from ..core.tiles import Tile, layout, on_cpu, tiles_by_starts
 from ..core.workers import run_items
 from . import batched
 from .descent import State, descend
@@ -58,14 +58,14 @@ class Grouped:
         """See Engine.run."""
         load_kernels(job.device)
         spare: Spare = defaultdict(list)
-        runs = runs_of_tiles(job, len(block), plan.chunk)
-        run_items(lambda run: _search(job, block, run, spare), runs, job.device, plan.threads, block.cancel)
+        lists = tiles_by_starts(job, len(block), plan.chunk)
+        run_items(lambda tiles: _search(job, block, tiles, spare), lists, job.device, plan.threads, block.cancel)
 
 
-def _search(job: Job, block: Block, run: list[Tile], spare: Spare) -> None:
+def _search(job: Job, block: Block, tiles: list[Tile], spare: Spare) -> None:
     """Search tiles that have the same starts; those of one layout share the first forward."""
     first_pass: _Pass | None = None
-    for tile in run:
+    for tile in tiles:
         shape = layout(job.config.weights, *tile.shape)
         if first_pass is None or first_pass.layout != shape:
             first_pass = _Pass(job, block.grouped_starts(tile))

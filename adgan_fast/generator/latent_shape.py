@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..core.starts import draw
-from .look import described, first_line, remedy
+from .look import Shape, described, first_line, remedy
 from .working_copy import copied
 
 ATTRIBUTES = (
@@ -19,8 +19,6 @@ ATTRIBUTES = (
 )  # fmt: skip
 """Where generators keep the size of their latent."""
 HALVINGS = 7  # of the image's sides, down to which a spatial latent is looked for
-
-Shape = tuple[int, ...]
 
 
 def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dtype: torch.dtype) -> Shape:

@@ -83,7 +83,7 @@ LAYERS: Mapping[str, LayerType] = {
 LINEAR_MAPS = tuple(op for op, kind in LAYERS.items() if kind.linear_map)
 
 
-def check(op: str, inputs: Sequence[int | None], attrs: Mapping[str, Any]) -> None:
+def check_layer(op: str, inputs: Sequence[int | None], attrs: Mapping[str, Any]) -> None:
     """Raise a ValueError that names what of a layer its row of LAYERS does not allow."""
     kind = LAYERS.get(op)
     if kind is None:

@@ -10,7 +10,7 @@ import torch
 from torch import fx, nn
 from torch.export.graph_signature import OutputKind
 
-from .layers import check
+from .layers import check_layer
 from .program import Layer, Program, Unlowered, Value
 
 Rule = Callable[..., int]
@@ -100,7 +100,7 @@ class Lowering:
 
         Its output has the node's shape, or `shape`: of one sample or whole, as the inputs say.
         """
-        check(op, inputs, attrs)
+        check_layer(op, inputs, attrs)
         given = [self.values[i] for i in inputs if i is not None]
         batched = any(value.batched for value in given)
         if shape is None:

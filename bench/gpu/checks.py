@@ -18,7 +18,7 @@ from adgan_fast.config import PRECISIONS, SearchConfig
 from adgan_fast.core.precision import arithmetic
 
 from ..race import cases
-from .kernels import BOUNDS, errors, program_of, settings
+from .kernels import BOUNDS, largest_error, layer_settings, program_of
 from .part import Part
 from .run import ROOT, environment
 
@@ -96,8 +96,8 @@ def every_kernel(device: str) -> None:
     program = program_of(part, "dcgan8x1")
     for precision in PRECISIONS[:1] if device == "cpu" else PRECISIONS:
         with arithmetic(precision):
-            for setting in settings(part, program, precision):
-                error = errors(setting)
+            for setting in layer_settings(part, program, precision):
+                error = largest_error(setting)
                 if not error <= BOUNDS[precision]:
                     raise SystemExit(f"{setting.name}: error {error:.1e}")
         found = adgan_fast.search(

@@ -16,9 +16,10 @@ import adgan_fast
 from adgan_fast.config import WEIGHTS, SearchConfig
 from adgan_fast.engine import named
 from adgan_fast.engine.triton.engine import Triton
+from adgan_fast.testing import Losses
 
 from ..race import cases, gate, memory
-from ..race.contenders import Contender, Losses, contenders
+from ..race.contenders import Contender, contenders
 from .part import Part
 
 ENGINE = "triton"
@@ -60,14 +61,14 @@ def title(case: cases.Case) -> str:
     return f"{case.key}/{case.config.precision}{chunk}"
 
 
-def reference(part: Part, case: cases.Case) -> gate.Reference:
+def reference(part: Part, case: cases.Case) -> gate.ReferenceLosses:
     """The float64 reference of a case's first images, once for all parts."""
     path = Path(part.work) / (case.key.replace("/", "_") + ".reference")
     images = case.images[: len(GATED)].cpu()
     if path.is_file():
         initial, final, of_images = torch.load(path)
         if torch.equal(of_images, images):
-            return gate.Reference(initial, final, gate.plain_loop(case, GATED))
+            return gate.ReferenceLosses(initial, final, gate.plain_loop(case, GATED))
     found = gate.reference(case, GATED)
     torch.save((found.initial, found.final, images), path)
     return found

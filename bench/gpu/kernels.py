@@ -17,7 +17,7 @@ from adgan_fast.kernels.epilogue import Affine, affine_act, affine_act_grad
 from adgan_fast.kernels.loss import pixel_loss
 from adgan_fast.kernels.maps.choices import FUSED_ROWS, class_size
 from adgan_fast.kernels.maps.general import Maps
-from adgan_fast.kernels.maps.private import AdamRule, Form, PrivateMap
+from adgan_fast.kernels.maps.private import AdamConstants, Form, PrivateMap
 
 from adgan_fast import ops
 from adgan_fast.config import PRECISIONS, SearchConfig
@@ -45,7 +45,7 @@ def kernels(part: Part) -> None:
     program = program_of(part, "dcgan32x1")
     for precision in ("float32",) if part.smoke else ("float32", "bf16") if part.quick else PRECISIONS:
         with arithmetic(precision):
-            for setting in settings(part, program, precision):
+            for setting in layer_settings(part, program, precision):
                 _chain(part, "dcgan32x1", setting)
             _others(part, "dcgan32x1", program, precision)
 
@@ -57,18 +57,18 @@ def program_of(part: Part, shape: str) -> Program:
     return lower(gen.eval().to(part.device), (latent,))
 
 
-def settings(part: Part, program: Program, precision: str, chosen_form: bool = False) -> list[Setting]:
+def layer_settings(part: Part, program: Program, precision: str, chosen_form: bool = False) -> list[LayerSetting]:
     """Every layer with kernels of its own, in each form that it can have, or in that of the cost model alone."""
     steps, device = 2 if part.smoke else SearchConfig().steps, torch.device(part.device)
     return [
-        Setting(program, chain, steps, precision, form, device)
+        LayerSetting(program, chain, steps, precision, form, device)
         for chain in lift(program)[1]
         for form in ([None] if chosen_form else _forms(chain))
     ]
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class LayerSetting:
     """A layer, and how it is run."""
 
     program: Program
@@ -79,16 +79,16 @@ class Setting:
     device: torch.device
 
     @property
-    def adam(self) -> AdamRule:
+    def adam(self) -> AdamConstants:
         config = SearchConfig()
-        return AdamRule(config.lr_weights, *config.betas, config.eps)
+        return AdamConstants(config.lr_weights, *config.betas, config.eps)
 
     @property
     def name(self) -> str:
         form = "" if self.form is None else f" {self.form}"
         return f"{self.chain.map.name.split(' ')[0]} {self.precision}{form}"
 
-    def map(self, pairs: int, adam: AdamRule) -> PrivateMap:
+    def map(self, pairs: int, adam: AdamConstants) -> PrivateMap:
         geometry, theta = self.chain.geometry, self.program.parameters[self.chain.parameter].detach().contiguous()
         return private_map(geometry)(
             geometry, theta, pairs=pairs, steps=self.steps, adam=adam, precision=self.precision, device=self.device,
@@ -105,7 +105,7 @@ class Setting:
         return list(x), list(gy)
 
 
-def errors(setting: Setting) -> float:
+def largest_error(setting: LayerSetting) -> float:
     """The largest error of any result of a search's calls, each as ‖found − wanted‖ / ‖wanted‖; NaN if one is.
 
     In reduced precision ε is as large as gradients are: else Adam's first step is their sign, which for those that are
@@ -134,7 +134,7 @@ def _error(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.double() - wanted).norm() / wanted.norm())
 
 
-def calls_of(setting: Setting, pairs: int) -> list[tuple[str, Work]]:
+def calls_of(setting: LayerSetting, pairs: int) -> list[tuple[str, Work]]:
     """The calls of a search in their order, and the products with θ₀ by themselves."""
     mine = setting.map(pairs, setting.adam)
     x, gy = setting.tensors(pairs)
@@ -165,10 +165,10 @@ def _forms(chain: Chain) -> list[Form | None]:
     return ["rebuild", "stored"] if both else [None]
 
 
-def _chain(part: Part, shape: str, setting: Setting) -> None:
+def _chain(part: Part, shape: str, setting: LayerSetting) -> None:
     if part.left() < 5:
         return part.fail(shape, setting.name, "no time left")
-    error = errors(setting)
+    error = largest_error(setting)
     part.add(shape, setting.name, "error", error, "relative")
     if not error <= BOUNDS[setting.precision]:
         return part.fail(shape, setting.name, f"error {error:.1e}, {BOUNDS[setting.precision]:.0e} is allowed")

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from adgan_fast.kernels.maps import choices as map_choices
 from adgan_fast.kernels.maps.geometry import Geometry
-from adgan_fast.kernels.maps.precision import Precision
+from adgan_fast.kernels.maps.precision import MapPrecision
 from adgan_fast.kernels.maps.private import Form
 from adgan_fast.kernels.maps.vector import VectorMap
 
@@ -128,7 +128,7 @@ def of_map(
 
 
 def _of_maps(layer: str, geometry: Geometry, steps: int, precision: str, rebuilt: bool) -> Iterator[Call]:
-    row = Precision.of(precision, "cuda")
+    row = MapPrecision.of(precision, "cuda")
     weights = geometry.groups * geometry.live_taps * geometry.inputs * geometry.outputs
     x = geometry.in_positions * geometry.inputs * geometry.groups
     y = geometry.out_positions * geometry.outputs * geometry.groups
@@ -161,7 +161,7 @@ def _of_maps(layer: str, geometry: Geometry, steps: int, precision: str, rebuilt
 def _of_vector(layer: str, geometry: Geometry, steps: int, precision: str, opened: float) -> Iterator[Call]:
     inputs, columns = geometry.inputs, geometry.out_positions * geometry.outputs
     slots = opened * columns
-    delta = Precision.of(precision).delta.itemsize
+    delta = MapPrecision.of(precision).delta.itemsize
     dense, weights = 4 * (inputs + columns), inputs * slots
     shared = {"ieee" if precision == "float32" else "tf32": float(inputs * columns)}
     for step in _each(steps):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 from adgan_fast.kernels.maps.geometry import Geometry
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.private import AdamConstants
 
 
 class Oracle:
     """As kernels/maps/private.py's PrivateMap; float64 on theta's device, whole weights, gradients and moments."""
 
-    def __init__(self, geometry: Geometry, theta: torch.Tensor, *, pairs: int, adam: AdamRule) -> None:
+    def __init__(self, geometry: Geometry, theta: torch.Tensor, *, pairs: int, adam: AdamConstants) -> None:
         self.geometry, self.adam = geometry, adam
         packed = geometry.pack(theta.detach().double())
         self.weight = packed.expand(pairs, *packed.shape).clone()

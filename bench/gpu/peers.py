@@ -18,7 +18,7 @@ from .part import Part
 
 
 @dataclasses.dataclass(frozen=True)
-class Engine(Contender):
+class EngineContender(Contender):
     """The engine, whose speed shows once its graphs are replayed."""
 
     def least_pairs(self, case: Case) -> int:
@@ -46,7 +46,7 @@ def against(part: Part, name: str, pairs: Sequence[int], precision: str) -> None
         if part.left() < (0 if part.smoke else 8):
             part.fail(title(case), variant.name, "no time left")
             continue
-        among = [Engine(ENGINE), Contender(variant.name, variant)]
+        among = [EngineContender(ENGINE), Contender(variant.name, variant)]
         rounds = 1 if part.smoke else 3
         entries = race(
             case, among, rounds=rounds, seconds=0.01 if part.smoke else 1.5, with_memory=False, gate_starts=GATED,

@@ -31,7 +31,7 @@ PATIENCE = 4.0  # times the limit of a part, in a smoke run
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class PartEntry:
     """A part.
 
     Attributes:
@@ -45,36 +45,36 @@ class Entry:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def _by_precision(name: str, target: str, *seconds: float) -> dict[str, Entry]:
+def _by_precision(name: str, target: str, *seconds: float) -> dict[str, PartEntry]:
     return {
-        f"{name}-{precision}": Entry(target, limit, {"precision": precision})
+        f"{name}-{precision}": PartEntry(target, limit, {"precision": precision})
         for precision, limit in zip(("float32", "bf16", "tf32"), seconds, strict=True)
     }
 
 
-def _peer(name: str, seconds: float, pairs: Sequence[int] = (), precision: str = "float32") -> Entry:
-    return Entry("bench.gpu.peers:against", seconds, {"name": name, "pairs": list(pairs), "precision": precision})
+def _peer(name: str, seconds: float, pairs: Sequence[int] = (), precision: str = "float32") -> PartEntry:
+    return PartEntry("bench.gpu.peers:against", seconds, {"name": name, "pairs": list(pairs), "precision": precision})
 
 
-PARTS: dict[str, Entry] = {
-    "machine": Entry("bench.gpu.machine:machine", 30),
+PARTS: dict[str, PartEntry] = {
+    "machine": PartEntry("bench.gpu.machine:machine", 30),
     **_by_precision("gate", "bench.gpu.engine:gates", 90, 60, 45),
     **_by_precision("speed", "bench.gpu.engine:speed", 60, 60, 20),
-    "profile": Entry("bench.gpu.engine:profile", 40),
-    "growth": Entry("bench.gpu.engine:growth", 60),
-    "tune": Entry("bench.gpu.tune:tune", 90),
+    "profile": PartEntry("bench.gpu.engine:profile", 40),
+    "growth": PartEntry("bench.gpu.engine:growth", 60),
+    "tune": PartEntry("bench.gpu.tune:tune", 90),
     "peer-plain_loop": _peer("plain_loop", 30),
     "peer-compiled_vmap": _peer("compiled_vmap", 70, (64,)),
     "peer-bmm_fold": _peer("bmm_fold", 40, (64, 512)),
     "peer-vmap": _peer("vmap", 25, (64,)),
     "peer-grouped_conv": _peer("grouped_conv", 30, (16, 64)),
     "peer-jax_vmap": _peer("jax_vmap", 50, (64,)),
-    "kernels": Entry("bench.gpu.kernels:kernels", 50),
-    "tests": Entry("bench.gpu.checks:tests", 150),
-    "precision": Entry("bench.gpu.precision:precision_table", 60),
-    "memcheck": Entry("bench.gpu.checks:sanitize", 60, {"tool": "memcheck"}),
-    "memory": Entry("bench.gpu.engine:peaks", 50),
-    "racecheck": Entry("bench.gpu.checks:sanitize", 60, {"tool": "racecheck"}),
+    "kernels": PartEntry("bench.gpu.kernels:kernels", 50),
+    "tests": PartEntry("bench.gpu.checks:tests", 150),
+    "precision": PartEntry("bench.gpu.precision:precision_table", 60),
+    "memcheck": PartEntry("bench.gpu.checks:sanitize", 60, {"tool": "memcheck"}),
+    "memory": PartEntry("bench.gpu.engine:peaks", 50),
+    "racecheck": PartEntry("bench.gpu.checks:sanitize", 60, {"tool": "racecheck"}),
     "tf32-bmm_fold": _peer("bmm_fold", 40, (64, 512), "tf32"),
     "tf32-compiled_vmap": _peer("compiled_vmap", 70, (64, 256), "tf32"),
 }
@@ -126,7 +126,7 @@ def run(names: Sequence[str], given: argparse.Namespace, out: Path, work: Path, 
     return results
 
 
-def one(name: str, entry: Entry, order: Mapping[str, Any], limit: float, work: Path, log: TextIO) -> dict[str, Any]:
+def one(name: str, entry: PartEntry, order: Mapping[str, Any], limit: float, work: Path, log: TextIO) -> dict[str, Any]:
     """Run a part: its status ("ok", "failed" or "timed out"), seconds, rows, and what it said last if it failed."""
     rows_file = work / f"{name}.rows"
     told = {

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..race.report import text
-
-Row = Mapping[str, Any]
+from ..race.rows import Row
 
 
 def lines(results: Mapping[str, Any]) -> list[str]:

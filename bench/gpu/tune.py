@@ -30,7 +30,7 @@ from adgan_fast.core.precision import arithmetic
 from adgan_fast.engine.triton.lift import private_map
 
 from .clock import Work
-from .kernels import BOUNDS, Setting, pairs_that_fit, program_of, settings
+from .kernels import BOUNDS, LayerSetting, layer_settings, pairs_that_fit, program_of
 from .part import Part
 
 OPTIONS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
@@ -48,8 +48,8 @@ WORKERS = 14
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """A kernel of one layer: its place in `settings` of a shape's program."""
+class TuningTask:
+    """A kernel of one layer: its place in the `layer_settings` of a shape's program."""
 
     part: Part
     shape: str
@@ -59,7 +59,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Tuned:
     """What a task comes to.
 
     Attributes:
@@ -104,22 +104,22 @@ def write(file: Path, entries: Mapping[str, Mapping[str, int]]) -> None:
     temporary.replace(file)
 
 
-def _tasks(part: Part) -> list[Task]:
+def _tasks(part: Part) -> list[TuningTask]:
     shapes = ("dcgan32x1",) if part.smoke or part.quick else ("dcgan32x1", "dcgan64x3")
     precisions = ("bf16",) if part.smoke else ("float32", "bf16") if part.quick else ("float32", "bf16", "tf32")
     tasks = []
     for shape in shapes:
         program = program_of(part, shape)
         for precision in precisions:
-            for index, setting in enumerate(settings(part, program, precision, chosen_form=True)):
+            for index, setting in enumerate(layer_settings(part, program, precision, chosen_form=True)):
                 if private_map(setting.chain.geometry) is Maps:
                     fused = class_size(setting.chain.geometry) <= FUSED_ROWS
                     kernels = ("change" if fused else "update", "product", "shared")
-                    tasks += [Task(part, shape, precision, index, kernel) for kernel in kernels]
+                    tasks += [TuningTask(part, shape, precision, index, kernel) for kernel in kernels]
     return tasks[1:2] if part.smoke else tasks
 
 
-def _results(part: Part, tasks: list[Task]) -> Iterator[tuple[Task, Found | str]]:
+def _results(part: Part, tasks: list[TuningTask]) -> Iterator[tuple[TuningTask, Tuned | str]]:
     """Each task with its result, or with words where it has none, as they come."""
     if part.smoke:
         for task in tasks:
@@ -149,7 +149,7 @@ def _take_turns(lock: Any) -> None:
     _turn = lock
 
 
-def _tuned(task: Task) -> Found | str:
+def _tuned(task: TuningTask) -> Tuned | str:
     """What a task comes to, or the words of what failed."""
     try:
         return _search(task)
@@ -163,10 +163,10 @@ def _words(error: BaseException) -> str:
     return f"{type(error).__name__}: {(message.strip().splitlines() or [''])[0]}"[:300]
 
 
-def _search(task: Task) -> Found:
+def _search(task: TuningTask) -> Tuned:
     part = task.part
     program = program_of(part, task.shape)
-    setting = settings(part, program, task.precision, chosen_form=True)[task.index]
+    setting = layer_settings(part, program, task.precision, chosen_form=True)[task.index]
     geometry = setting.chain.geometry
     key = f"{task.kernel} {task.precision} {geometry_key(geometry)}"
     each = Maps.bytes_of_pair(geometry, setting.steps, task.precision) * WORKERS
@@ -187,7 +187,7 @@ def _search(task: Task) -> Found:
                     continue
                 if seconds < least and _same(found, wanted, BOUNDS[task.precision]):
                     best, least = tiles, seconds
-    return Found(key, best, default / least, unfit)
+    return Tuned(key, best, default / least, unfit)
 
 
 def _same(found: torch.Tensor, wanted: torch.Tensor, bound: float) -> bool:
@@ -195,7 +195,7 @@ def _same(found: torch.Tensor, wanted: torch.Tensor, bound: float) -> bool:
 
 
 def _measure(
-    part: Part, setting: Setting, kernel: str, pairs: int, tiles: Mapping[str, Tiles]
+    part: Part, setting: LayerSetting, kernel: str, pairs: int, tiles: Mapping[str, Tiles]
 ) -> tuple[torch.Tensor, float]:
     """What a kernel's call makes with these tiles, and its median time."""
     with using(tiles):

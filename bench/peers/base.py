@@ -14,9 +14,10 @@ import torch
 from torch import nn
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
-Losses = tuple[torch.Tensor, torch.Tensor]
-Search = Callable[[torch.Tensor, torch.Tensor], Losses]
+Searcher = Callable[[torch.Tensor, torch.Tensor], Losses]
+"""Images and starts to the initial and final losses of each pair."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Peer:
     name: str
     description: str
     pairs: dict[str, int]
-    prepare: Callable[[nn.Module, SearchConfig, int], Search]
+    prepare: Callable[[nn.Module, SearchConfig, int], Searcher]
     refuse: Callable[[nn.Module, SearchConfig, torch.Tensor], str | None]
     fixed_size: bool = False
 
@@ -49,7 +50,7 @@ class Peer:
             return f"not written for {starts.device.type}"
         return self.refuse(gen, config, starts)
 
-    def searcher(self, gen: nn.Module, config: SearchConfig, pairs: int | None = None) -> Search:
+    def searcher(self, gen: nn.Module, config: SearchConfig, pairs: int | None = None) -> Searcher:
         """A search of (images (N, C, H, W), starts (S, *latent)) to initial and final losses (N, S), to be kept:
         its first call may compile."""
         device = next(gen.parameters()).device.type
@@ -80,7 +81,7 @@ def sum_of_squares(made: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
 
 
 def _by_groups(
-    search: Search, images: torch.Tensor, starts: torch.Tensor, config: SearchConfig, pairs: int, fixed_size: bool
+    search: Searcher, images: torch.Tensor, starts: torch.Tensor, config: SearchConfig, pairs: int, fixed_size: bool
 ) -> Losses:
     n, s = len(images), len(starts)
     if config.weights == "per_seed":
@@ -101,4 +102,4 @@ def _by_groups(
         initial, final = search(part_x, part_z)
         found.append((initial[:real], final[:real]))
     initial, final = (torch.cat(part).reshape(n, s) for part in zip(*found, strict=True))
-    return initial, final
+    return Losses(initial, final)

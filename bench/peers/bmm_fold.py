@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
-from .base import Losses, Peer, Search
-from .chain import Activation, ConvTranspose, Layer, Norm, activate, lay_out, parameters, read_chain, refuse
+from .base import Peer, Searcher
+from .chain import Activation, ChainLayer, ConvTranspose, Norm, activate, lay_out, parameters, read_chain, refuse
 
 
 class _Conv:
@@ -96,14 +97,14 @@ def _grad(p: torch.Tensor) -> torch.Tensor:
     return p.grad
 
 
-def _module(layer: Layer, params: list[torch.Tensor]) -> _Conv | _Norm | _Activation:
+def _module(layer: ChainLayer, params: list[torch.Tensor]) -> _Conv | _Norm | _Activation:
     if isinstance(layer, Activation):
         return _Activation(layer)
     mine = [params.pop(0) for p in (layer.weight, layer.bias) if p is not None]
     return _Conv(layer, mine) if isinstance(layer, ConvTranspose) else _Norm(layer, mine)
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     layers = read_chain(gen)
     learn = config.weights != "frozen"
 
@@ -141,7 +142,7 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
             if initial is None:
                 initial = error.square().sum((1, 3, 4))
         final = residual().square().sum((1, 3, 4))
-        return (final if initial is None else initial).reshape(shape), final.reshape(shape)
+        return Losses((final if initial is None else initial).reshape(shape), final.reshape(shape))
 
     return search
 

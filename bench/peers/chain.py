@@ -51,13 +51,13 @@ class Activation:
     slope: float = 0.0
 
 
-Layer = ConvTranspose | Norm | Activation
+ChainLayer = ConvTranspose | Norm | Activation
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout2d, nn.Flatten, nn.Unflatten)
 
 
-def read_chain(gen: nn.Module) -> list[Layer]:
+def read_chain(gen: nn.Module) -> list[ChainLayer]:
     """The layers of `gen` in the order of ``modules()``; ValueError names a layer that the chain has no word for."""
-    layers: list[Layer] = []
+    layers: list[ChainLayer] = []
     for name, module in gen.named_modules():
         if next(module.children(), None) is not None or isinstance(module, _TRANSPARENT):
             continue
@@ -92,7 +92,7 @@ def read_chain(gen: nn.Module) -> list[Layer]:
     return layers
 
 
-def parameters(layers: Sequence[Layer]) -> list[torch.Tensor]:
+def parameters(layers: Sequence[ChainLayer]) -> list[torch.Tensor]:
     """Every learnt tensor of the chain, in order: weight, then bias where there is one."""
     found: list[torch.Tensor] = []
     for layer in layers:
@@ -130,7 +130,7 @@ def lay_out(x: torch.Tensor, z: torch.Tensor, learn: bool) -> tuple[torch.Tensor
     return x.repeat_interleave(z.shape[1], 0).unsqueeze(0), z.flatten(0, 1).unsqueeze(0)
 
 
-def _forward(layers: Sequence[Layer], z: torch.Tensor) -> torch.Tensor:
+def _forward(layers: Sequence[ChainLayer], z: torch.Tensor) -> torch.Tensor:
     x = z.reshape(len(z), -1, 1, 1)
     for layer in layers:
         if isinstance(layer, ConvTranspose):

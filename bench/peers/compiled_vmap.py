@@ -9,14 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
 from . import stacked
-from .base import Losses, Peer, Search
+from .base import Peer, Searcher
 
 Moments = tuple[Tensor, Tensor]
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     learn = config.weights != "frozen"
     gen = stacked.with_plain_norms(gen)
     gradients = stacked.gradients(gen, learn)
@@ -55,7 +56,7 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
                 if initial is None:
                     initial = losses
             final = compiled_forward(params, z, x)
-        return final if initial is None else initial, final
+        return Losses(final if initial is None else initial, final)
 
     return search
 

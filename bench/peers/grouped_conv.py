@@ -7,12 +7,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
-from .base import Losses, Peer, Search
+from .base import Peer, Searcher
 from .chain import Activation, ConvTranspose, activate, lay_out, parameters, read_chain, refuse
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     layers = read_chain(gen)
     learn = config.weights != "frozen"
 
@@ -54,7 +55,7 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
         with torch.no_grad():
             final = losses_of(params, z, wanted, groups)
         initial = final if initial is None else initial
-        return initial.T.reshape(shape), final.T.reshape(shape)
+        return Losses(initial.T.reshape(shape), final.T.reshape(shape))
 
     return search
 

@@ -9,10 +9,10 @@ from torch import nn
 from adgan_fast.config import SearchConfig
 
 from . import jax_search
-from .base import Peer, Search
+from .base import Peer, Searcher
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     import jax
 
     def batched(search: Callable) -> Callable:

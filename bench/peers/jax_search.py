@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
-from .base import Losses, Search
+from .base import Searcher
 from .chain import Activation, ConvTranspose, read_chain
 from .chain import refuse as refuse_chain
 
@@ -28,7 +29,7 @@ def refuse(gen: nn.Module, config: SearchConfig, starts: torch.Tensor) -> str | 
     return refuse_chain(gen, config, starts)
 
 
-def prepare(gen: nn.Module, config: SearchConfig, batched: Callable) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, batched: Callable) -> Searcher:
     """`batched` makes (search_group, params) and batches (z (G, R, L), x (G, H, W, C)) out of a search of one group."""
     import jax
     import jax.numpy as jnp
@@ -107,7 +108,7 @@ def prepare(gen: nn.Module, config: SearchConfig, batched: Callable) -> Search:
         device = x.device
         with jax.default_matmul_precision("float32"):  # or a GPU takes TF32
             initial, final = run(params, to_jax(z.flatten(2)), to_jax(x.permute(0, 2, 3, 1)))
-            return _to_torch(jax.device_get(initial), device), _to_torch(jax.device_get(final), device)
+            return Losses(_to_torch(jax.device_get(initial), device), _to_torch(jax.device_get(final), device))
 
     return search
 

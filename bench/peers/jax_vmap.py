@@ -7,10 +7,10 @@ from torch import nn
 from adgan_fast.config import SearchConfig
 
 from . import jax_search
-from .base import Peer, Search
+from .base import Peer, Searcher
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     import jax
 
     return jax_search.prepare(gen, config, lambda search: jax.vmap(search, in_axes=(None, 0, 0)))

@@ -8,11 +8,12 @@ import torch
 from torch import nn
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
-from .base import Losses, Peer, Search, no_limits, sum_of_squares
+from .base import Peer, Searcher, no_limits, sum_of_squares
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     def search_one(x: torch.Tensor, z: torch.Tensor) -> Losses:
         """One image (C, H, W) and the starts (R, *latent) that share a copy of the weights."""
         model = copy.deepcopy(gen)
@@ -33,12 +34,11 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
                 initial = losses.detach()
         with torch.no_grad():
             final = sum_of_squares(model(z), x)
-        return final if initial is None else initial, final
+        return Losses(final if initial is None else initial, final)
 
     def search(x: torch.Tensor, z: torch.Tensor) -> Losses:
         found = [search_one(image, starts) for image, starts in zip(x, z, strict=True)]
-        initial, final = (torch.stack(part) for part in zip(*found, strict=True))
-        return initial, final
+        return Losses(*(torch.stack(part) for part in zip(*found, strict=True)))
 
     return search
 

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from adgan_fast.config import SearchConfig
+from adgan_fast.testing import Losses
 
 from . import stacked
-from .base import Losses, Peer, Search, no_limits
+from .base import Peer, Searcher, no_limits
 
 
-def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
+def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Searcher:
     learn = config.weights != "frozen"
     gradients, forward = stacked.gradients(gen, learn), stacked.forward(gen, learn)
 
@@ -35,7 +36,7 @@ def prepare(gen: nn.Module, config: SearchConfig, pairs: int) -> Search:
                 initial = losses
         with torch.no_grad():
             final = forward(params, z, x)
-        return final if initial is None else initial, final
+        return Losses(final if initial is None else initial, final)
 
     return search
 

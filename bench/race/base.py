@@ -54,7 +54,7 @@ def beside(revision: str, turns: int, options: Sequence[str]) -> list[str]:
         here, found = Tree("here", ROOT, Path(sys.executable)), []
         for turn in range(turns):
             print(f"turn {turn + 1} of {turns}: {base.name}, then here", file=sys.stderr, flush=True)
-            found.append((rows_of(base, options), rows_of(here, options)))
+            found.append((rows_in(base, options), rows_in(here, options)))
     return [f"{base.name} with {base.note}", "", *lines(base.name, found)]
 
 
@@ -99,7 +99,7 @@ def _bench_of(root: Path, python: Path) -> str:
     return "today's bench"
 
 
-def rows_of(tree: Tree, options: Sequence[str]) -> list[Row]:
+def rows_in(tree: Tree, options: Sequence[str]) -> list[Row]:
     """The rows of one run of the bench in a tree."""
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "rows.jsonl"

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 
 import adgan_fast
+from adgan_fast.testing import Losses
 
 from ..peers import PEERS, Peer
+from ..peers.base import Searcher
 from .cases import Case
 
-Losses = tuple[torch.Tensor, torch.Tensor]
-Run = Callable[[torch.Tensor, torch.Tensor], Losses]
 BASELINE = "plain_loop"
 
 
@@ -52,7 +51,7 @@ class Contender:
         """The smallest load that shows it at its usual speed."""
         return 8 if self.peer is None else max(8, self.peer.pairs[case.starts.device.type])
 
-    def start(self, case: Case) -> Run:
+    def start(self, case: Case) -> Searcher:
         """A search of (images (N, C, H, W), starts (S, *latent)) to initial and final losses (N, S)."""
         if self.peer is not None:
             return self.peer.searcher(case.gen, case.config)
@@ -60,7 +59,7 @@ class Contender:
         def run(images: torch.Tensor, starts: torch.Tensor) -> Losses:
             config = case.config.replace(engine=self.name, starts=starts)
             found = adgan_fast.search(case.gen, images, config=config)
-            return found.initial_losses, found.losses
+            return Losses(found.initial_losses, found.losses)
 
         return run
 

@@ -21,7 +21,7 @@ from .cases import Case
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Reference:
+class ReferenceLosses:
     """Float64 losses of the first images of a case: initial and final, (n, S), NaN for pairs that were not searched.
 
     `plain`: runs the plain float32 loop on these pairs, once; None where there is no time for it.
@@ -46,12 +46,12 @@ class Gate:
         return not self.failures
 
 
-def reference(case: Case, starts: Sequence[int] = (64, 8)) -> Reference:
+def reference(case: Case, starts: Sequence[int] = (64, 8)) -> ReferenceLosses:
     """The float64 reference: of the first image its first starts[0] starts, of the second starts[1], and so on.
 
     With ``weights="per_sample"`` the starts of an image depend on each other, so that all of them are searched.
     """
-    return Reference(*_searched(case, starts, torch.float64), plain_loop(case, starts))
+    return ReferenceLosses(*_searched(case, starts, torch.float64), plain_loop(case, starts))
 
 
 def plain_loop(case: Case, starts: Sequence[int]) -> Callable[[], Losses]:
@@ -59,7 +59,7 @@ def plain_loop(case: Case, starts: Sequence[int]) -> Callable[[], Losses]:
     return functools.cache(lambda: _searched(case, starts, torch.float32))
 
 
-def check(losses: tuple[torch.Tensor, torch.Tensor], against: Reference, precision: str = "float32") -> Gate:
+def check(losses: tuple[torch.Tensor, torch.Tensor], against: ReferenceLosses, precision: str = "float32") -> Gate:
     """Gate of initial and final losses (N, s), of the first images and starts, on the pairs that the reference knows.
 
     The bound of the score is for all S starts of an image. Where fewer are known, it is held against what these

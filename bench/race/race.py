@@ -19,9 +19,12 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 
+from adgan_fast.testing import Losses
+
+from ..peers.base import Searcher
 from . import gate, memory
 from .cases import Case
-from .contenders import Contender, Losses, Run
+from .contenders import Contender
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,7 +103,7 @@ def race(
     }
     say("the float64 reference")
     wanted = gate.reference(case, gate_starts)
-    runs: dict[str, Run] = {}
+    runs: dict[str, Searcher] = {}
     for entry in entries.values():
         if entry.why_not is None:
             say(f"warming up {entry.contender.name}")
@@ -158,7 +161,7 @@ def _loads(case: Case, least_pairs: int) -> list[Load]:
     return [*loads, Load(len(case.images), s)]
 
 
-def _fitting_load(case: Case, contender: Contender, run: Run, seconds: float) -> tuple[Load, Losses]:
+def _fitting_load(case: Case, contender: Contender, run: Searcher, seconds: float) -> tuple[Load, Losses]:
     """The first load, of growing ones, that takes at least half of `seconds` warm; and its losses."""
     for load in _loads(case, contender.least_pairs(case)):
         losses = timed_call(case, run, load)[1]  # warm-up: compilation, caches, the allocator
@@ -170,7 +173,7 @@ def _fitting_load(case: Case, contender: Contender, run: Run, seconds: float) ->
     return load, losses
 
 
-def _one_round(case: Case, entry: Entry, run: Run, wanted: gate.Reference) -> None:
+def _one_round(case: Case, entry: Entry, run: Searcher, wanted: gate.ReferenceLosses) -> None:
     assert entry.load is not None and entry.gate is not None
     if entry.contender.kind == "engine":
         entry.setups.append(setup_seconds(case, run))
@@ -181,12 +184,12 @@ def _one_round(case: Case, entry: Entry, run: Run, wanted: gate.Reference) -> No
         entry.gate = found if entry.gate.green else entry.gate
 
 
-def setup_seconds(case: Case, run: Run) -> float:
+def setup_seconds(case: Case, run: Searcher) -> float:
     """Seconds of a call without images."""
     return timed_call(case, run, Load(0, len(case.starts)))[0]
 
 
-def timed_call(case: Case, run: Run, load: Load) -> tuple[float, Losses]:
+def timed_call(case: Case, run: Searcher, load: Load) -> tuple[float, Losses]:
     """Seconds of one call, and its losses (N, S)."""
     images, starts = case.images[: load.images], case.starts[: load.starts]
     gc.collect()

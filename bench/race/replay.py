@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 
-class Clock:
+class ReplayClock:
     """A timer for pytest-benchmark, in seconds."""
 
     __name__ = "bench.race.replay.CLOCK"
@@ -24,7 +24,7 @@ class Clock:
         self.now += seconds
 
 
-CLOCK = Clock()
+CLOCK = ReplayClock()
 
 
 def replay(benchmark: Any, seconds: Sequence[float]) -> None:

@@ -106,7 +106,7 @@ class _Clock:
         self.runs = [contender.start(job) for job in jobs]
         self.calls, self.setups = ([math.inf] * len(jobs) for _ in range(2))
 
-    def gate(self, wanted: gate.Reference) -> gate.Gate:
+    def gate(self, wanted: gate.ReferenceLosses) -> gate.Gate:
         """One call of each job, and the gate of the smallest; where only threads differ, the worst."""
         losses = []
         for i, (job, run) in enumerate(zip(self.jobs, self.runs, strict=True)):

@@ -132,7 +132,7 @@ def task(
     return Task(gen, images, labels[which] != normal, starts, config)
 
 
-def reference(task: Task) -> gate.Reference:
+def reference(task: Task) -> gate.ReferenceLosses:
     """In float64: by `grouped`, held to the plain `reference` on the first image.
 
     Raises RuntimeError where the two are apart.
@@ -146,7 +146,7 @@ def reference(task: Task) -> gate.Reference:
     if not error.norm() <= 1e-7 * wanted.norm():
         raise RuntimeError(f"grouped in float64 is {float(error.norm() / wanted.norm()):.1e} from the reference")
     few = len(task.images) * task.config.n_seed <= MOST_PLAIN
-    return gate.Reference(*_of_scored(task, found), functools.cache(lambda: _plain(task)) if few else None)
+    return gate.ReferenceLosses(*_of_scored(task, found), functools.cache(lambda: _plain(task)) if few else None)
 
 
 def _plain(task: Task) -> Losses:
@@ -163,7 +163,7 @@ def _of_scored(task: Task, found: adgan_fast.SearchResult) -> Losses:
     )
 
 
-def compare(task: Task, wanted: gate.Reference, engine: str, precision: str) -> Line:
+def compare(task: Task, wanted: gate.ReferenceLosses, engine: str, precision: str) -> Line:
     """One line of the table."""
     from scipy.stats import spearmanr
     from sklearn.metrics import roc_auc_score

@@ -10,24 +10,24 @@ namespace {
 
 // Bias corrections are computed in double and rounded once.
 template <typename T>
-StackedAdam<T> for_elements(const AdamRule& rule, double lr) {
-  const auto step = static_cast<double>(rule.step);
-  return {static_cast<T>(rule.beta1),
-          static_cast<T>(rule.beta2),
-          static_cast<T>(1.0 - rule.beta1),
-          static_cast<T>(1.0 - rule.beta2),
-          static_cast<T>(1.0 / std::sqrt(1.0 - std::pow(rule.beta2, step))),
-          static_cast<T>(rule.eps),
-          static_cast<T>(lr / (1.0 - std::pow(rule.beta1, step))),
-          rule.step == 1,
-          rule.last};
+StackedAdam<T> for_elements(const AdamSettings& settings, double lr) {
+  const auto step = static_cast<double>(settings.step);
+  return {static_cast<T>(settings.beta1),
+          static_cast<T>(settings.beta2),
+          static_cast<T>(1.0 - settings.beta1),
+          static_cast<T>(1.0 - settings.beta2),
+          static_cast<T>(1.0 / std::sqrt(1.0 - std::pow(settings.beta2, step))),
+          static_cast<T>(settings.eps),
+          static_cast<T>(lr / (1.0 - std::pow(settings.beta1, step))),
+          settings.step == 1,
+          settings.last};
 }
 
 }  // namespace
 
 template <typename T>
-void adam_step(const AdamEntry<T>& entry, const AdamRule& rule, std::int64_t begin, std::int64_t end, Isa isa) {
-  const StackedAdam<T> adam = for_elements<T>(rule, entry.lr);
+void adam_step(const AdamEntry<T>& entry, const AdamSettings& settings, std::int64_t begin, std::int64_t end, Isa isa) {
+  const StackedAdam<T> adam = for_elements<T>(settings, entry.lr);
   while (begin < end) {
     const std::int64_t offset = begin % entry.period;
     const std::int64_t n = std::min(end - begin, entry.period - offset);
@@ -41,7 +41,7 @@ void adam_step(const AdamEntry<T>& entry, const AdamRule& rule, std::int64_t beg
   }
 }
 
-template void adam_step<float>(const AdamEntry<float>&, const AdamRule&, std::int64_t, std::int64_t, Isa);
-template void adam_step<double>(const AdamEntry<double>&, const AdamRule&, std::int64_t, std::int64_t, Isa);
+template void adam_step<float>(const AdamEntry<float>&, const AdamSettings&, std::int64_t, std::int64_t, Isa);
+template void adam_step<double>(const AdamEntry<double>&, const AdamSettings&, std::int64_t, std::int64_t, Isa);
 
 }  // namespace adgan

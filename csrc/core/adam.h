@@ -11,7 +11,7 @@
 namespace adgan {
 
 // What is the same for every parameter.
-struct AdamRule {
+struct AdamSettings {
   double beta1;
   double beta2;
   double eps;
@@ -34,7 +34,7 @@ struct AdamEntry {
 
 // Elements [begin, end) of one entry.
 template <typename T>
-void adam_step(const AdamEntry<T>& entry, const AdamRule& rule, std::int64_t begin, std::int64_t end,
+void adam_step(const AdamEntry<T>& entry, const AdamSettings& settings, std::int64_t begin, std::int64_t end,
                Isa isa = best_isa());
 
 }  // namespace adgan

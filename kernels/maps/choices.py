@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .geometry import Geometry
-from .precision import Backend, Precision
+from .precision import Backend, MapPrecision
 from .private import Form
 
 __all__ = [
@@ -67,7 +67,7 @@ def rebuilds(geometry: Geometry, steps: int, precision: str) -> bool:
     a multiply-add a row of the class, and that row of x for every block of outputs. The rates are an H200's; the choice
     has not been checked on one. Histories above LONGEST_HISTORY are never rebuilt, nor classes of more than FUSED_ROWS.
     """
-    row, size = Precision.of(precision), class_size(geometry)
+    row, size = MapPrecision.of(precision), class_size(geometry)
     if steps > LONGEST_HISTORY or size > FUSED_ROWS:
         return False
     stored = 4 * (steps - 1) * row.moments.itemsize / _MEMORY

@@ -28,8 +28,8 @@ from ..launch import check_device, check_tensor, interpreted, launch
 from .choices import FUSED_ROWS, KERNELS, Tiles, block, chosen_tiles, class_size, default_tiles, form_of
 from .general_kernels import change_kernel, product_kernel, shared_kernel, update_kernel
 from .geometry import Geometry
-from .precision import PRECISIONS, Backend, Precision, delta_scale, round_to_tf32
-from .private import AdamRule, Form, check_theta
+from .precision import MAP_PRECISIONS, Backend, MapPrecision, delta_scale, round_to_tf32
+from .private import AdamConstants, Form, check_theta
 
 __all__ = ["Maps", "cases"]
 
@@ -49,7 +49,13 @@ class _Launches:
     """The compile-time constants and options of each launch of one map."""
 
     def __init__(
-        self, geometry: Geometry, row: Precision, steps: int, form: Form, tiles: Mapping[str, Tiles], eps: float = 1e-8
+        self,
+        geometry: Geometry,
+        row: MapPrecision,
+        steps: int,
+        form: Form,
+        tiles: Mapping[str, Tiles],
+        eps: float = 1e-8,
     ) -> None:
         self.geometry, self.row, self.steps, self.rebuild, self.tiles = geometry, row, steps, form == "rebuild", tiles
         self.tiny_eps = eps < _LEAST_EPS
@@ -138,7 +144,7 @@ class Maps:
         *,
         pairs: int,
         steps: int,
-        adam: AdamRule,
+        adam: AdamConstants,
         precision: str,
         device: torch.device,
         form: Form | None = None,
@@ -146,7 +152,7 @@ class Maps:
         check_theta(theta, geometry)
         device = torch.device(device)
         backend = _backend(device)
-        row = Precision.of(precision, backend)
+        row = MapPrecision.of(precision, backend)
         form = form_of(geometry, steps, precision, form)
         tiles = chosen_tiles(geometry, precision, backend, device)
         self.geometry, self.pairs, self.steps, self.adam, self.form = geometry, pairs, steps, adam, form
@@ -196,7 +202,7 @@ class Maps:
     @staticmethod
     def bytes_of_pair(geometry: Geometry, steps: int, precision: str, form: Form | None = None) -> int:
         """Bytes of the buffers that each pair adds: Δ, m and v, the history."""
-        row = Precision.of(precision)
+        row = MapPrecision.of(precision)
         weights = geometry.groups * geometry.live_taps * geometry.inputs * geometry.outputs
         rows = geometry.groups * (geometry.in_positions * geometry.inputs + geometry.out_positions * geometry.outputs)
         stored = form_of(geometry, steps, precision, form) == "stored"
@@ -330,13 +336,15 @@ def cases() -> Iterator[Case]:
     """Launches of a search of five steps in DCGAN's maps of 32×32 (and one larger), in every precision and form."""
     for backend in ("cuda", "hip"):
         targets = tuple(name for name, target in TARGETS.items() if target.gpu.backend == backend)
-        for precision in PRECISIONS if backend == "cuda" else ("float32", "bf16"):  # "tf32" is float32's but for a root
+        for precision in (
+            MAP_PRECISIONS if backend == "cuda" else ("float32", "bf16")
+        ):  # "tf32" is float32's but for a root
             for case in _cases(precision, backend):
                 yield dataclasses.replace(case, targets=targets)
 
 
 def _cases(precision: str, backend: Backend) -> Iterator[Case]:
-    row = Precision.of(precision, backend)
+    row = MapPrecision.of(precision, backend)
 
     def of_map(side: int, channels: int, form: Form, steps: int = 5) -> _Launches:
         """Of the transposed convolution that doubles both sides and halves the channels."""

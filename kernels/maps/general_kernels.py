@@ -84,7 +84,7 @@ def _gather_columns(base, positions, channels, COUNT: tl.constexpr, STRIDE: tl.c
 
 
 @triton.jit
-def _rule(beta1, beta2, factor_m, factor_v, eps):
+def _constants(beta1, beta2, factor_m, factor_v, eps):
     """A kernel's doubles, each rounded once to float32."""
     return (
         tl.full((), beta1, tl.float32), tl.full((), beta2, tl.float32), tl.full((), factor_m, tl.float32),
@@ -93,9 +93,9 @@ def _rule(beta1, beta2, factor_m, factor_v, eps):
 
 
 @triton.jit
-def _moments(m, v, g, rule):
+def _moments(m, v, g, constants):
     """m and v after one more gradient, without their (1 - β): that is in the factors of `_update`, once an update."""
-    beta1, beta2, _, _, _ = rule
+    beta1, beta2, _, _, _ = constants
     return m * beta1 + g, v * beta2 + g * g
 
 
@@ -110,7 +110,7 @@ def _state(state, place, mask, READ: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_
 
 @triton.jit
 def _update(
-    before, g, m, v, rule, delta, moment, square, place, mask,
+    before, g, m, v, constants, delta, moment, square, place, mask,
     STORE: tl.constexpr, MOMENTS: tl.constexpr, TINY_EPS: tl.constexpr,
 ):  # fmt: skip
     """Adam's step on a tile of Δ: float32 in Δ's scale, as Δ's dtype rounds it.
@@ -119,8 +119,8 @@ def _update(
     within a few ulp of a change that is a hundredth of its weight. Unless TINY_EPS, ε² is a normal number, and the
     quotient is a reciprocal root: two instructions where a division has eight.
     """
-    m, v = _moments(m, v, g, rule)
-    _, _, factor_m, factor_v, eps = rule
+    m, v = _moments(m, v, g, constants)
+    _, _, factor_m, factor_v, eps = constants
     denom = tl.sqrt(v * factor_v) + eps
     ratio = tl.where(denom == 0, 0.0, m / denom) if TINY_EPS else m * tl.rsqrt(denom * denom)
     after = before - ratio * factor_m
@@ -161,7 +161,7 @@ def change_kernel(
     x_step and gy_step numbers from one step to the next; delta: scaled by 1 / unscale, not written if LAST; moment,
     square: m and v, not touched if REBUILD, not read at STEP 1, not written if LAST.
     """
-    rule = _rule(beta1, beta2, factor_m, factor_v, eps)
+    constants = _constants(beta1, beta2, factor_m, factor_v, eps)
     program = tl.program_id(0)
     blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     outputs = (program % blocks) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -195,11 +195,11 @@ def change_kernel(
         v = _state(square, place, mask, STEP > 1 and not REBUILD, BLOCK_K, BLOCK_N)
         for step in tl.static_range(history - 1):
             g = _outer(kept_x + step * x_step, grads[step], sources, channels, K, KG, BLOCK_K, BLOCK_N, GRADIENT)
-            m, v = _moments(m, v, g, rule)
+            m, v = _moments(m, v, g, constants)
         now: tl.constexpr = history - 1
         g = _outer(kept_x + now * x_step, grads[now], sources, channels, K, KG, BLOCK_K, BLOCK_N, GRADIENT)
         change = _update(
-            before, g, m, v, rule, delta, moment, square, place, mask,
+            before, g, m, v, constants, delta, moment, square, place, mask,
             not LAST, not REBUILD and not LAST, TINY_EPS,
         )  # fmt: skip
         left = _gather(x, sources, channels, K, KG)
@@ -247,7 +247,7 @@ def update_kernel(
     A program handles a pair, a group, a tap, a block of channels and one of outputs. classes: (taps,) int32, the class
     of each tap; the rest as in `change_kernel`.
     """
-    rule = _rule(beta1, beta2, factor_m, factor_v, eps)
+    constants = _constants(beta1, beta2, factor_m, factor_v, eps)
     program = tl.program_id(0)
     output_blocks: tl.constexpr = (N + BLOCK_N - 1) // BLOCK_N
     channel_blocks: tl.constexpr = (K + BLOCK_K - 1) // BLOCK_K
@@ -274,14 +274,14 @@ def update_kernel(
             kept_x + step * x_step, kept_gy + step * gy_step, source, target, channels, outputs,
             K, N, KG, NG, WIDTH, ROWS, BLOCK_K, BLOCK_N, GRADIENT,
         )  # fmt: skip
-        m, v = _moments(m, v, g, rule)
+        m, v = _moments(m, v, g, constants)
     now: tl.constexpr = history - 1
     g = _long_outer(
         kept_x + now * x_step, kept_gy + now * gy_step, source, target, channels, outputs,
         K, N, KG, NG, WIDTH, ROWS, BLOCK_K, BLOCK_N, GRADIENT,
     )  # fmt: skip
     _update(
-        before, g, m, v, rule, delta, moment, square, place, mask,
+        before, g, m, v, constants, delta, moment, square, place, mask,
         True, not REBUILD and not LAST, TINY_EPS,
     )  # fmt: skip
 

@@ -22,7 +22,8 @@ import torch
 
 __all__ = ["Geometry", "MapClass"]
 
-Size = tuple[int, int]
+HW = tuple[int, int]
+"""(h, w)"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ class Geometry:
 
     @staticmethod
     def conv2d(
-        in_hw: Size, in_c: int, out_c: int, kernel: Size, stride: Size, padding: Size, dilation: Size, groups: int
+        in_hw: HW, in_c: int, out_c: int, kernel: HW, stride: HW, padding: HW, dilation: HW, groups: int
     ) -> Geometry:
         """torch.nn.functional.conv2d of (in_c, *in_hw); weight (out_c, in_c / groups, *kernel)."""
         sizes = [
@@ -94,14 +95,14 @@ class Geometry:
 
     @staticmethod
     def conv_transpose2d(
-        in_hw: Size,
+        in_hw: HW,
         in_c: int,
         out_c: int,
-        kernel: Size,
-        stride: Size,
-        padding: Size,
-        output_padding: Size,
-        dilation: Size,
+        kernel: HW,
+        stride: HW,
+        padding: HW,
+        output_padding: HW,
+        dilation: HW,
         groups: int,
     ) -> Geometry:
         """torch.nn.functional.conv_transpose2d of (in_c, *in_hw); weight (in_c, out_c / groups, *kernel)."""
@@ -155,7 +156,7 @@ class Geometry:
         return packed.index_select(-3, torch.tensor(self.order, device=weight.device)).contiguous()
 
 
-def _positions(along: Sequence[torch.Tensor], hw: Size) -> torch.Tensor:
+def _positions(along: Sequence[torch.Tensor], hw: HW) -> torch.Tensor:
     """Input positions from rows (taps h, out h) and columns (taps w, out w): (taps h, taps w, out h, out w), or -1."""
     rows, columns = (torch.where((line >= 0) & (line < size), line, -1) for line, size in zip(along, hw, strict=True))
     rows, columns = rows[:, None, :, None], columns[None, :, None, :]

@@ -30,16 +30,17 @@ from typing import Literal
 
 import torch
 
-from .private import AdamRule
+from .private import AdamConstants
 
-__all__ = ["PRECISIONS", "Backend", "Precision", "delta_scale", "round_to_tf32"]
+__all__ = ["MAP_PRECISIONS", "Backend", "MapPrecision", "delta_scale", "round_to_tf32"]
 
 Backend = Literal["cuda", "hip", "interpreter"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Precision:
-    """
+class MapPrecision:
+    """What a map computes and stores in for one precision of SearchConfig.
+
     Attributes:
         name: as in SearchConfig.precision.
         delta: dtype of Δ in memory, which holds `delta_scale` times its value.
@@ -62,15 +63,15 @@ class Precision:
     rounded: bool
 
     @staticmethod
-    def of(name: str, backend: Backend = "interpreter") -> Precision:
+    def of(name: str, backend: Backend = "interpreter") -> MapPrecision:
         """The row of `name` with the modes that `backend` has.
 
         On AMD "ieee" stands in for TF32. The interpreter multiplies in float32 whatever the mode, and has no product of
         bfloat16: "bf16 in float32" rounds the operands as "bf16" does.
         """
-        if name not in PRECISIONS:
-            raise ValueError(f"unknown precision {name!r}; the known ones are {', '.join(PRECISIONS)}")
-        row = PRECISIONS[name]
+        if name not in MAP_PRECISIONS:
+            raise ValueError(f"unknown precision {name!r}; the known ones are {', '.join(MAP_PRECISIONS)}")
+        row = MAP_PRECISIONS[name]
         modes = {"cuda": {}, "hip": _ON_HIP, "interpreter": _INTERPRETED}[backend]
         shared, change, gradient = (modes.get(mode, mode) for mode in (row.shared, row.change, row.gradient))
         return dataclasses.replace(row, shared=shared, change=change, gradient=gradient)
@@ -80,18 +81,18 @@ _ON_HIP = {"tf32x3": "ieee", "tf32": "ieee"}
 _INTERPRETED = {"tf32x3": "ieee", "bf16": "bf16 in float32"}
 
 _float32, _bfloat16 = torch.float32, torch.bfloat16
-PRECISIONS = {
-    "float32": Precision("float32", _float32, _float32, _float32, "tf32x3", "tf32x3", "tf32x3", True),
-    "tf32": Precision("tf32", _float32, _float32, _float32, "tf32", "tf32", "tf32", False),
-    "bf16": Precision("bf16", torch.float16, _bfloat16, _bfloat16, "tf32", "bf16", "bf16", False),
+MAP_PRECISIONS = {
+    "float32": MapPrecision("float32", _float32, _float32, _float32, "tf32x3", "tf32x3", "tf32x3", True),
+    "tf32": MapPrecision("tf32", _float32, _float32, _float32, "tf32", "tf32", "tf32", False),
+    "bf16": MapPrecision("bf16", torch.float16, _bfloat16, _bfloat16, "tf32", "bf16", "bf16", False),
 }
 
 
-def delta_scale(precision: Precision, adam: AdamRule, steps: int) -> float:
+def delta_scale(precision: MapPrecision, adam: AdamConstants, steps: int) -> float:
     """The power of two by which Δ is multiplied in memory: 1 for float32.
 
     float16 has its relative rounding of 2⁻¹¹ from 6e-5 to 65504 only, and a change is about 1e-4. No change can exceed
-    `AdamRule.largest_change`, so the scale that brings that bound into [2¹⁴, 2¹⁵) overflows for no gradients, and
+    `AdamConstants.largest_change`, so the scale that brings that bound into [2¹⁴, 2¹⁵) overflows for no gradients, and
     leaves 28 binary orders of magnitude below it at full precision.
     """
     if precision.delta != torch.float16:

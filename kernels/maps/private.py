@@ -1,4 +1,4 @@
-"""What every implementation of a map with private weights has in common: `PrivateMap`, and the rule of its updates."""
+"""What all implementations of a map with private weights have in common: `PrivateMap`, and Adam's constants."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import torch
 
 from .geometry import Geometry
 
-__all__ = ["AdamRule", "Form", "PrivateMap", "check_theta"]
+__all__ = ["AdamConstants", "Form", "PrivateMap", "check_theta"]
 
 Form = Literal["rebuild", "stored"]
 """Where the moments of step t come from: rebuilt from the history of inputs and output gradients, or stored."""
 
 
 @dataclasses.dataclass(frozen=True)
-class AdamRule:
+class AdamConstants:
     """Adam's constants (Kingma & Ba 2015, algorithm 1), and what its step t needs of them, taken in double."""
 
     lr: float
@@ -74,7 +74,7 @@ class PrivateMap(Protocol):
         *,
         pairs: int,
         steps: int,
-        adam: AdamRule,
+        adam: AdamConstants,
         precision: str,
         device: torch.device,
         form: Form | None = None,

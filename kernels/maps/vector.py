@@ -38,8 +38,8 @@ import triton
 from ..aot import Case
 from ..launch import check_device, check_tensor, launch
 from .geometry import Geometry
-from .precision import PRECISIONS, Precision, delta_scale
-from .private import AdamRule, Form, check_theta
+from .precision import MAP_PRECISIONS, MapPrecision, delta_scale
+from .private import AdamConstants, Form, check_theta
 from .vector_kernels import LINE, forward_kernel, input_grad_kernel, keep_kernel
 
 __all__ = ["VectorMap", "cases"]
@@ -73,7 +73,7 @@ class VectorMap:
         *,
         pairs: int,
         steps: int,
-        adam: AdamRule,
+        adam: AdamConstants,
         precision: str,
         device: torch.device,
         form: Form | None = None,
@@ -84,7 +84,7 @@ class VectorMap:
         check_device(forward_kernel, device)
         self.geometry, self.pairs, self.steps, self.adam, self.device = geometry, pairs, steps, adam, device
         self.form: Form = "rebuild"
-        self._precision = Precision.of(precision)
+        self._precision = MapPrecision.of(precision)
         self._scale = delta_scale(self._precision, adam, steps)
         self._theta, live = _dense(geometry, theta.detach().to(device))
         self._partial = not bool(live.all())
@@ -106,7 +106,7 @@ class VectorMap:
         """Bytes of the buffers that each pair adds, with room for a slot for every column."""
         _check_geometry(geometry, form)
         capacity, columns = _capacity(geometry), geometry.out_positions * geometry.outputs
-        delta = capacity * geometry.inputs * Precision.of(precision).delta.itemsize if steps else 0
+        delta = capacity * geometry.inputs * MapPrecision.of(precision).delta.itemsize if steps else 0
         return delta + 4 * (steps * (capacity + geometry.inputs + 1) + capacity + columns)
 
     def shared_forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -213,7 +213,7 @@ def _keep_constants(step: int, partial: bool) -> dict[str, Any]:
     return {"FIRST": step == 1, "PARTIAL": partial, "BLOCK": _KEEP_BLOCK}
 
 
-def _forward_constants(precision: Precision, update: int, last: bool) -> dict[str, Any]:
+def _forward_constants(precision: MapPrecision, update: int, last: bool) -> dict[str, Any]:
     return {
         "HISTORY": update if update <= _RESIDENT else 0,
         "LAST": last,
@@ -223,11 +223,11 @@ def _forward_constants(precision: Precision, update: int, last: bool) -> dict[st
     }
 
 
-def _input_grad_constants(precision: Precision) -> dict[str, Any]:
+def _input_grad_constants(precision: MapPrecision) -> dict[str, Any]:
     return {"ROWS": _INPUT_GRAD_ROWS, "BLOCK": _block(precision)}
 
 
-def _block(precision: Precision) -> int:
+def _block(precision: MapPrecision) -> int:
     """Slots of a program: 16 bytes of Δ for each of the 32 threads of a warp. (AMD's 64 take 8 bytes each.)"""
     return 512 // precision.delta.itemsize
 
@@ -251,7 +251,7 @@ def cases() -> Iterator[Case]:
         words = ["keep", "first" if step == 1 else "", "partial" if partial else ""]
         yield case(", ".join(filter(None, words)), keep_kernel, _keep_constants(step, partial), _KEEP_OPTIONS)
     updates = [(t, last) for t in range(1, 6) for last in (False, True)] + [(_RESIDENT, False), (_RESIDENT + 1, False)]
-    for precision in map(Precision.of, PRECISIONS):
+    for precision in map(MapPrecision.of, MAP_PRECISIONS):
         types["delta"] = "*fp16" if precision.delta == torch.float16 else "*fp32"
         for update, last in updates:
             constants = _forward_constants(precision, update, last)

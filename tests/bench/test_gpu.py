@@ -52,9 +52,9 @@ def test_parts_that_fail_hang_or_crash_are_reported_and_the_others_go_on(
     (tmp_path / "bad_parts.py").write_text(BAD_PARTS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     bad = {
-        "raises": gpu.Entry("bad_parts:raises", 30),
-        "hangs": gpu.Entry("bad_parts:hangs", 2.5),
-        "crashes": gpu.Entry("bad_parts:crashes", 30),
+        "raises": gpu.PartEntry("bad_parts:raises", 30),
+        "hangs": gpu.PartEntry("bad_parts:hangs", 2.5),
+        "crashes": gpu.PartEntry("bad_parts:crashes", 30),
     }
     monkeypatch.setattr(gpu, "PARTS", bad | {"machine": gpu.PARTS["machine"]})
     status, found = smoke(tmp_path / "out", "")
@@ -294,5 +294,5 @@ def test_the_precision_table_passes_what_is_exact_and_names_what_is_not(monkeypa
     assert line.failures == "" and line.rms < 1e-3 and line.spearman > 0.999
     assert len(line.cells) == len(first.cells) == len(precision.HEADS)
     wanted = precision.reference(task)
-    wrong = precision.compare(task, gate.Reference(wanted.initial, wanted.final.flip(0)), "grouped", "float32")
+    wrong = precision.compare(task, gate.ReferenceLosses(wanted.initial, wanted.final.flip(0)), "grouped", "float32")
     assert "rms" in wrong.failures and "Spearman" in wrong.failures

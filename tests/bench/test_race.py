@@ -162,7 +162,7 @@ def test_the_gate_runs_the_plain_loop_once_and_only_where_a_bound_is_missed() ->
         runs.append(1)
         return gate.Losses(exact[0], exact[1] + 1e-3 * exact[0])
 
-    noisy = gate.Reference(wanted.initial, wanted.final, functools.cache(plain))
+    noisy = gate.ReferenceLosses(wanted.initial, wanted.final, functools.cache(plain))
     assert gate.check(exact, noisy).green and not runs
     for times, green in ((2.9, True), (3.1, False), (2.9, True)):
         off = exact[0], exact[1] + times * 1e-3 * exact[0]

@@ -13,7 +13,7 @@ from torch import nn
 from adgan_fast.engine import batched
 from adgan_fast.engine.native import encode
 from adgan_fast.generator import rules
-from adgan_fast.generator.layers import LAYERS, Dims, LayerType, Size, check, layer_type
+from adgan_fast.generator.layers import LAYERS, Dims, LayerType, Size, check_layer, layer_type
 from adgan_fast.generator.program import POSITIONS, Unlowered
 from adgan_fast.generator.rules import lower
 from tests.fuzz.generators import draw
@@ -25,8 +25,8 @@ Table = Mapping[str, LayerType]
 
 def test_what_a_row_does_not_allow_is_refused_by_name():
     window = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
-    check("conv2d", (0, 1, None), window)
-    check("permute", (0,), {"dims": (2, 0, 1)})
+    check_layer("conv2d", (0, 1, None), window)
+    check_layer("permute", (0,), {"dims": (2, 0, 1)})
     for op, inputs, attrs, said in [
         ("group_norm", (0,), {}, "layer 'group_norm' has no row in generator/layers.py"),
         ("conv2d", (0, 1), window, r"layer 'conv2d' takes 3 inputs \(x, weight, bias\), got 2"),
@@ -40,7 +40,7 @@ def test_what_a_row_does_not_allow_is_refused_by_name():
         ("permute", (0,), {"dims": (0.0, 1)}, "attribute dims of layer 'permute'"),
     ]:
         with pytest.raises(ValueError, match=said):
-            check(op, inputs, attrs)
+            check_layer(op, inputs, attrs)
 
 
 def test_a_rule_that_makes_what_the_table_does_not_hold_is_told_by_name(monkeypatch):

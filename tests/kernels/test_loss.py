@@ -42,7 +42,7 @@ def by_autograd(name: str, made: torch.Tensor, image: torch.Tensor) -> tuple[tor
 
 @settings(max_examples=25)
 @given(
-    name=st.sampled_from(kernels.LOSSES),
+    name=st.sampled_from(kernels.PIXEL_LOSSES),
     images=st.integers(0, 3),
     starts=st.integers(1, 3),
     shape=st.tuples(st.integers(1, 4), st.integers(1, 30), st.integers(1, 30)),
@@ -63,7 +63,7 @@ def test_any_shape_and_layout_has_the_value_and_gradient_of_autograd(
     assert torch.equal(alone, value) and none is None
 
 
-@pytest.mark.parametrize("name", kernels.LOSSES)
+@pytest.mark.parametrize("name", kernels.PIXEL_LOSSES)
 def test_a_row_has_the_same_bits_alone_as_among_others_and_at_every_launch(device: torch.device, name: str) -> None:
     made, image = draw(3, 2, (3, 21, 23), torch.channels_last, device)
     many, again = (kernels.pixel_loss(name, made, image) for _ in range(2))
@@ -79,7 +79,7 @@ def test_where_both_are_equal_the_gradient_of_l1_is_zero(device: torch.device) -
     assert gradient is not None and not gradient.any() and not value.any()
 
 
-@pytest.mark.parametrize("name", kernels.LOSSES)
+@pytest.mark.parametrize("name", kernels.PIXEL_LOSSES)
 def test_nan_in_an_image_stays_in_its_rows(device: torch.device, name: str) -> None:
     made, image = draw(3, 2, (1, 5, 5), torch.contiguous_format, device)
     clean = kernels.pixel_loss(name, made, image)

@@ -23,7 +23,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from adgan_fast.kernels.maps import choices as map_choices
 from adgan_fast.kernels.maps.general import Maps
 from adgan_fast.kernels.maps.precision import round_to_tf32
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.private import AdamConstants
 
 FORMS = ["rebuild", "stored"]
 # What the kernels may differ from float64 by, rms, given the same gradients up to float32 rounding: (y and gx, Δ).
@@ -97,7 +97,7 @@ def search(
     steps: int = 3,
     precision: str = "float32",
     form: str | None = "rebuild",
-    adam: AdamRule = ADAM,
+    adam: AdamConstants = ADAM,
     seed: int = 0,
 ) -> None:
     """Run k steps with random x and gy beside the oracle, and compare all that comes out."""
@@ -174,7 +174,7 @@ def test_zero_gradients_are_exactly_no_update(
     layer, steps = linear(positions, 4, 6), 3
     geometry = layer.geometry
     theta = torch.randn(geometry.torch_shape, generator=torch.Generator().manual_seed(0)).to(device)
-    adam = AdamRule(0.03, 0.5, 0.999, eps)
+    adam = AdamConstants(0.03, 0.5, 0.999, eps)
     with poisoned():
         found = Maps(geometry, theta, pairs=2, steps=steps, adam=adam, precision=precision, device=device, form=form)
         x = torch.randn(2, positions, 4, generator=torch.Generator().manual_seed(1)).to(device)

@@ -13,10 +13,10 @@ from adgan_fast.kernels import aot  # noqa: E402
 from adgan_fast.kernels.maps import choices as map_choices  # noqa: E402
 from adgan_fast.kernels.maps import general as maps  # noqa: E402
 from adgan_fast.kernels.maps.geometry import Geometry  # noqa: E402
-from adgan_fast.kernels.maps.private import AdamRule  # noqa: E402
+from adgan_fast.kernels.maps.private import AdamConstants  # noqa: E402
 
 CASES = {case.name: case for case in maps.cases()}
-ADAM = AdamRule(5e-5, 0.5, 0.999, 1e-8)
+ADAM = AdamConstants(5e-5, 0.5, 0.999, 1e-8)
 
 
 # "tf32" takes fewer registers than "float32" with the same tiles: once is enough.

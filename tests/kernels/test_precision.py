@@ -6,16 +6,16 @@ import math
 
 import pytest
 import torch
-from adgan_fast.kernels.maps.precision import PRECISIONS, Precision, delta_scale
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.precision import MAP_PRECISIONS, MapPrecision, delta_scale
+from adgan_fast.kernels.maps.private import AdamConstants
 from hypothesis import given
 from hypothesis import strategies as st
 
-PAPER = AdamRule(5e-5, 0.5, 0.999, 1e-8)
+PAPER = AdamConstants(5e-5, 0.5, 0.999, 1e-8)
 REAL = st.floats(-1e3, 1e3, allow_subnormal=False)
 
 
-def changes(adam: AdamRule, gradients: list[float]) -> list[float]:
+def changes(adam: AdamConstants, gradients: list[float]) -> list[float]:
     """The change of one weight after each of Adam's steps."""
     m = v = change = 0.0
     found = []
@@ -34,7 +34,7 @@ def changes(adam: AdamRule, gradients: list[float]) -> list[float]:
 def test_no_gradients_change_a_weight_by_more_than_the_bound(
     gradients: list[float], beta1: float, beta2: float, eps: float
 ) -> None:
-    adam = AdamRule(1e-3, beta1, beta2, eps)
+    adam = AdamConstants(1e-3, beta1, beta2, eps)
     for step, change in enumerate(changes(adam, gradients), start=1):
         assert abs(change) <= adam.largest_change(step) * (1 + 1e-9)
 
@@ -50,16 +50,16 @@ def test_bound_is_met_by_the_worst_gradients() -> None:
 @pytest.mark.parametrize("lr", [1e-9, 5e-5, 0.25, 10.0])
 @pytest.mark.parametrize("steps", [1, 5, 100])
 def test_scaled_changes_fill_float16_and_never_overflow(lr: float, steps: int) -> None:
-    adam = AdamRule(lr, 0.5, 0.999, 1e-8)
-    scale = delta_scale(Precision.of("bf16"), adam, steps)
+    adam = AdamConstants(lr, 0.5, 0.999, 1e-8)
+    scale = delta_scale(MapPrecision.of("bf16"), adam, steps)
     assert math.log2(scale).is_integer()
     assert 2**14 <= scale * adam.largest_change(steps) < 2**15 < torch.finfo(torch.float16).max
-    assert delta_scale(Precision.of("float32"), adam, steps) == 1.0
+    assert delta_scale(MapPrecision.of("float32"), adam, steps) == 1.0
 
 
 def test_a_change_without_bound_or_without_size_is_not_scaled() -> None:
-    assert delta_scale(Precision.of("bf16"), AdamRule(1e-3, 0.5, 0.0, 1e-8), 3) == 1.0
-    assert delta_scale(Precision.of("bf16"), AdamRule(0.0, 0.5, 0.999, 1e-8), 3) == 1.0
+    assert delta_scale(MapPrecision.of("bf16"), AdamConstants(1e-3, 0.5, 0.0, 1e-8), 3) == 1.0
+    assert delta_scale(MapPrecision.of("bf16"), AdamConstants(0.0, 0.5, 0.999, 1e-8), 3) == 1.0
 
 
 def test_every_precision_has_modes_that_each_backend_knows() -> None:
@@ -69,8 +69,8 @@ def test_every_precision_has_modes_that_each_backend_knows() -> None:
         "interpreter": {"ieee", "tf32", "bf16 in float32"},
     }
     for backend, modes in known.items():
-        for name in PRECISIONS:
-            row = Precision.of(name, backend)
+        for name in MAP_PRECISIONS:
+            row = MapPrecision.of(name, backend)
             assert {row.shared, row.change, row.gradient} <= modes
     with pytest.raises(ValueError, match="unknown precision 'half'; the known ones are float32, tf32, bf16"):
-        Precision.of("half")
+        MapPrecision.of("half")

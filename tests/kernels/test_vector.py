@@ -18,7 +18,7 @@ from tests.support.random_maps import Layer, conv2d, conv_transpose2d, linear
 pytest.importorskip("triton", reason="Triton is not installed")
 
 from adgan_fast.kernels.maps import vector
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.private import AdamConstants
 from adgan_fast.kernels.maps.vector import VectorMap
 
 # Root mean square error that is allowed: of the change, of y and of gx, by the rms of what the change makes of them;
@@ -58,7 +58,7 @@ def draw_steps(layer: Layer, pairs: int, steps: int, active: float = 0.4, seed: 
 
 
 def make(
-    layer: Layer, device: torch.device, pairs: int, steps: int, precision: str = "float32", adam: AdamRule = ADAM,
+    layer: Layer, device: torch.device, pairs: int, steps: int, precision: str = "float32", adam: AdamConstants = ADAM,
     theta: torch.Tensor | None = None,
 ) -> VectorMap:  # fmt: skip
     """A map whose buffers hold NaN, or indices far outside, until they are written."""
@@ -218,7 +218,7 @@ def test_a_latent_that_was_always_zero_is_exactly_no_update(device: torch.device
     drawn = draw_steps(layer, 2, 3, active=0.8)
     for x, _ in drawn[:-1]:
         x[..., 2:4] = 0.0
-    made = make(layer, device, 2, 3, precision, AdamRule(0.03, 0.5, 0.999, eps))
+    made = make(layer, device, 2, 3, precision, AdamConstants(0.03, 0.5, 0.999, eps))
     results = run(made, drawn, device)
     assert all(tensor.isfinite().all() for tensor in results)
     moved = change(made, 3)

@@ -12,7 +12,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 from adgan_fast.kernels import aot
 from adgan_fast.kernels.maps import vector
 from adgan_fast.kernels.maps.geometry import Geometry
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.private import AdamConstants
 
 CASES = {case.name: case for case in vector.cases()}
 
@@ -72,6 +72,6 @@ def test_launches_pass_scalars_as_the_types_that_are_compiled() -> None:
 def test_compiled_kernels_refuse_cpu_tensors() -> None:
     with pytest.raises(RuntimeError, match="the tensors are on cpu, but Triton needs them on a GPU"):
         vector.VectorMap(
-            Geometry.linear(1, 3, 4), torch.zeros(4, 3), pairs=1, steps=2, adam=AdamRule(1e-4, 0.5, 0.999, 1e-8),
+            Geometry.linear(1, 3, 4), torch.zeros(4, 3), pairs=1, steps=2, adam=AdamConstants(1e-4, 0.5, 0.999, 1e-8),
             precision="float32", device=torch.device("cpu"),
         )  # fmt: skip

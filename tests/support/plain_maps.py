@@ -7,11 +7,11 @@ more than its shapes, and reads like Algorithm 1.
 from __future__ import annotations
 
 import torch
-from adgan_fast.kernels.maps.private import AdamRule
+from adgan_fast.kernels.maps.private import AdamConstants
 
 from tests.support.random_maps import Layer
 
-ADAM = AdamRule(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)
+ADAM = AdamConstants(lr=0.03, beta1=0.5, beta2=0.999, eps=1e-8)
 """A large step, so that the change is about as large as the weights, and an error of it shows in y."""
 PRECISIONS = ["float32", "tf32", "bf16"]
 
@@ -24,7 +24,7 @@ class PlainMap:
         gradients: (G, *natural) of each step that has been kept.
     """
 
-    def __init__(self, layer: Layer, theta: torch.Tensor, *, pairs: int, steps: int, adam: AdamRule) -> None:
+    def __init__(self, layer: Layer, theta: torch.Tensor, *, pairs: int, steps: int, adam: AdamConstants) -> None:
         self.layer, self.steps, self.adam, self.theta = layer, steps, adam, theta
         self.weight = theta.expand(pairs, *theta.shape).clone()
         self.m, self.v = torch.zeros_like(self.weight), torch.zeros_like(self.weight)

@@ -20,7 +20,7 @@ import torch
 from ...core.block import Block
 from ...core.engine import Gradients
 from ...core.job import Job, Plan
-from ...core.tiles import Tile, runs_of_tiles
+from ...core.tiles import Tile, tiles_by_starts
 from ...generator.look import first_line
 from .. import batched
 from ..loading import load_kernels
@@ -151,7 +151,7 @@ class Runner:
         from .search import TileSearch
 
         self._chunk = even_chunk(job, chunk, n)
-        largest = runs_of_tiles(job, n, self._chunk)[0][0]
+        largest = tiles_by_starts(job, n, self._chunk)[0][0]
         self._stream = _stream(job.device) if job.device.type == "cuda" else None
         why_not = ""
         if not graphs:
@@ -171,7 +171,7 @@ class Runner:
     def run(self, job: Job, block: Block) -> None:
         """Search a block and put the results into it."""
         with self._on_stream():
-            for tiles in runs_of_tiles(job, len(block), self._chunk):
+            for tiles in tiles_by_starts(job, len(block), self._chunk):
                 self._starts(block, tiles[0])
                 started = False
                 for tile in tiles:

@@ -24,7 +24,7 @@ from ...generator.program import Layer, Program
 from ...kernels.epilogue import ACTIVATIONS, Affine, affine_act, affine_act_grad
 from ...kernels.maps.general import Maps
 from ...kernels.maps.geometry import Geometry
-from ...kernels.maps.private import AdamRule, PrivateMap
+from ...kernels.maps.private import AdamConstants, PrivateMap
 from ...kernels.maps.vector import VectorMap
 
 LEAST_OUTPUTS = 8
@@ -148,7 +148,7 @@ def _rows(x: torch.Tensor) -> torch.Tensor:
 class PrivateLayer:
     """A chain with weights of its own for each of G pairs, over the steps of a search."""
 
-    def __init__(self, chain: Chain, program: Program, pairs: int, steps: int, adam: AdamRule, precision: str):
+    def __init__(self, chain: Chain, program: Program, pairs: int, steps: int, adam: AdamConstants, precision: str):
         theta = program.parameters[chain.parameter].detach().contiguous()
         self.chain = chain
         self.private = private_map(chain.geometry)(

@@ -16,8 +16,8 @@ from ...config import SearchConfig
 from ...core.losses import Loss
 from ...core.tiles import layout
 from ...generator.program import Layer, Program
-from ...kernels.loss import LOSSES, pixel_loss
-from ...kernels.maps.private import AdamRule
+from ...kernels.loss import PIXEL_LOSSES, pixel_loss
+from ...kernels.maps.private import AdamConstants
 from .. import batched
 from ..descent import State, descend
 from .lift import Chain, PrivateLayer, lift
@@ -66,7 +66,7 @@ class TileSearch:
 
     def _layer(self, chain: Chain, program: Program, pairs: int) -> PrivateLayer:
         config = self.config
-        adam = AdamRule(config.lr_weights, *config.betas, config.eps)
+        adam = AdamConstants(config.lr_weights, *config.betas, config.eps)
         return PrivateLayer(chain, program, pairs, config.steps, adam, config.precision)
 
     def first(self) -> torch.Tensor:
@@ -108,7 +108,7 @@ class TileSearch:
     def _loss(self, reconstruction: torch.Tensor) -> torch.Tensor:
         """(G, B, C, H, W) to (I·S,)."""
         rows = reconstruction.flatten(0, 1)
-        if self.loss.builtin and self.loss.name in LOSSES:
+        if self.loss.builtin and self.loss.name in PIXEL_LOSSES:
             return pixel_loss(self.loss.name, rows, self.images, gradient=False)[0]
         images, starts = self.shape
         spread = self.images.unsqueeze(1).expand(images, starts, *self.images.shape[1:])
@@ -117,7 +117,7 @@ class TileSearch:
     def _loss_and_gradient(self, reconstruction: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The losses (I·S,), and the gradient of each by its own reconstruction, shaped as `reconstruction`."""
         made = reconstruction.detach()
-        if self.loss.builtin and self.loss.name in LOSSES:
+        if self.loss.builtin and self.loss.name in PIXEL_LOSSES:
             value, gradient = pixel_loss(self.loss.name, made.flatten(0, 1), self.images)
             assert gradient is not None
             return value, gradient.view_as(made)

@@ -22,7 +22,7 @@ from tests.support.results import differences
 pytestmark = NEEDS_EXTENSION
 
 
-def slopes(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+def gradients_apart(reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     """A loss that itself takes a gradient: of a smooth energy, at the reconstruction and at the image."""
     found = []
     for x in (reconstruction, image):
@@ -72,7 +72,9 @@ def test_a_function_is_called_once_for_each_pass_and_asked_for_a_gradient_where_
 
 def test_a_function_that_takes_gradients_itself():
     case = FAMILIES["residual"]
-    assert not violations(run(case, case.images(2), loss=slopes), reference(case, case.images(2), loss=slopes), FLOAT32)
+    assert not violations(
+        run(case, case.images(2), loss=gradients_apart), reference(case, case.images(2), loss=gradients_apart), FLOAT32
+    )
 
 
 @pytest.mark.usefixtures("threads")
