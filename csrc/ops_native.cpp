@@ -115,7 +115,10 @@ std::vector<const float*> pointers(const Tensors& tensors) {
   return result;
 }
 
-std::int64_t shared_floats(const adgan::ExecutionPlan& plan) { return plan.theta_size + plan.fixed_size + 1024; }
+// Floats of the arena that LoadedWeights takes its two regions from.
+std::int64_t shared_floats(const adgan::ExecutionPlan& plan) {
+  return adgan::Arena::taken(plan.theta_size) + adgan::Arena::taken(plan.fixed_size);
+}
 
 // θ₀ and the constants in a plan's layout, which all threads read.
 struct LoadedWeights {
@@ -284,6 +287,8 @@ Tensors native_gradients(Tensor images, Tensor starts, Tensors parameters, Tenso
   constexpr double kEps = 0x1p60, kEnlarged = 0x1p20;
   NATIVE_CHECK(images.dim() == 4 && images.size(0) == 1 && starts.dim() > 0 && starts.size(0) == 1,
                "gradients are those of one image and one start");
+  check_modes(weights, loss, 1);
+  for (const Tensor& t : parameters) check_float(t, "parameters");
   const bool learns = static_cast<adgan::Weights>(weights) != adgan::Weights::frozen;
   Tensors after;
   std::vector<float*> to;

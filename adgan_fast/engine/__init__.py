@@ -32,9 +32,11 @@ def register(engine: Engine, *, before: str | None = None) -> None:
             where it is named.
 
     Raises:
-        TypeError: naming the members that it lacks.
+        TypeError: it is a class, or lacks members, which are named.
         ValueError: its name is taken, or `before` names none.
     """
+    if isinstance(engine, type):
+        raise TypeError(f"an engine is an object, got the class {engine.__name__}: register({engine.__name__}())")
     if missing := [name for name in _MEMBERS if not hasattr(engine, name)]:
         raise TypeError(f"{type(engine).__name__} is not an engine: it has no {', '.join(missing)}")
     registry.add(engine, before)

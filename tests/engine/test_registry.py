@@ -153,6 +153,12 @@ def test_what_is_no_engine_is_refused_with_what_it_lacks():
         register(Half())  # type: ignore[arg-type]
 
 
+def test_a_class_in_place_of_an_engine_is_refused_with_what_to_do():
+    with pytest.raises(TypeError, match=r"an engine is an object, got the class Mine: register\(Mine\(\)\)"):
+        register(Mine)  # type: ignore[arg-type]
+    assert "mine" not in registry.names()
+
+
 def test_a_job_has_a_program_where_the_engine_asks_for_one(monkeypatch):
     mine = Mine(needs_program=True)
     register(mine)

@@ -84,6 +84,16 @@ def test_what_breaks_the_contract_is_refused(change):
         ops.native_search(*a)
 
 
+def test_gradients_are_checked_before_anything_is_made_of_their_arguments():
+    images, starts, parameters, *others = op_arguments(FAMILIES["DCGAN of 8"], n=1, s=1)
+    constants, code, numbers, weights, loss = others[:5]
+    parameters = [parameters[0].double(), *parameters[1:]]
+    with pytest.raises(RuntimeError, match="parameters must be contiguous float32 on the cpu"):
+        torch.ops.adgan_fast.native_gradients.default(
+            images, starts, parameters, constants, code, numbers, weights, loss, 0
+        )
+
+
 @cache
 def well_formed() -> tuple:
     return op_arguments(FAMILIES["upsample and convolve"], n=1, s=1, steps=1)
