@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .checkpoint import CheckpointError, load_generator, save_generator
-from .wgan import TrainingDiverged, TrainResult, WGANConfig, train
+from .loop import TrainingDiverged, TrainResult, train
+from .wgan import WGANConfig
 
 __all__ = [
     "CheckpointError",

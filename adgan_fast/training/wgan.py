@@ -16,9 +16,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import logging
-import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -27,50 +24,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from .. import validate
-from ..core.ambient import neutral
-from ..core.precision import arithmetic
 from ..data.images import save_grid
 from ..given import is_number, positive, whole
 from ..models import DCGANCritic, DCGANGenerator
-from ..models.dcgan import IMAGE_SIZES, NORMS
-from .checkpoint import (
-    CheckpointError,
-    has_checkpoint,
-    load_checkpoint,
-    load_state,
-    require_finite,
-    save_checkpoint,
-    save_generator,
-)
-from .interrupt import Interrupt, held_back
-
-log = logging.getLogger("adgan_fast")
+from ..models.dcgan import NORMS
+from .checkpoint import CheckpointError, load_checkpoint, load_state, save_checkpoint
 
 HISTORY = ("critic_loss", "wasserstein", "generator_loss")
-GENERATOR_FILE = "generator.safetensors"
 
 _INIT, _ORDER, _LATENTS, _SAMPLES = range(4)  # purposes of random streams; the numbers are part of what a seed means
 # Settings that may differ between a run and its resumption: how long and where it runs, not what it computes.
 _FREE = frozenset({"steps", "device", "checkpoint_every", "sample_every", "sample_count"})
 _LR = {"clip": 5e-5, "gp": 1e-4}
 _NORM = {"clip": "batch", "gp": "layer"}
-
-
-class TrainingDiverged(RuntimeError):
-    """A loss or a weight became NaN or Inf.
-
-    Attributes:
-        step: the generator step (counted from 1) at which it was seen.
-        checkpoint: folder of the last checkpoint before it, sound and on disk; None if the run kept none.
-    """
-
-    def __init__(self, step: int, found: str, checkpoint: Path | None) -> None:
-        self.step, self.checkpoint = step, checkpoint
-        kept = f"the last good checkpoint is in {checkpoint}" if checkpoint else "no checkpoint was kept (no out=)"
-        super().__init__(f"training diverged at step {step}: {found}; {kept}. A smaller lr is the usual remedy")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,129 +120,11 @@ class WGANConfig:
         object.__setattr__(self, name, value)  # the class is frozen
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainResult:
-    """What ``train`` returns.
+class WGAN:
+    """Everything that changes during training, one step of it, and its storage.
 
-    Attributes:
-        generator: the trained generator, in eval mode.
-        critic: its critic, in eval mode.
-        history: for each generator step, float64 (steps,): ``"critic_loss"`` and ``"wasserstein"``, the estimate
-            mean d(x) - mean d(g(z)), both of the last critic step before it, and ``"generator_loss"``.
-        step: generator steps taken in all.
+    `images` are (N, C, H, H), uint8 or float32 in [-1, 1], on the CPU.
     """
-
-    generator: DCGANGenerator
-    critic: DCGANCritic
-    history: dict[str, npt.NDArray[np.float64]]
-    step: int
-
-
-def train(
-    images: torch.Tensor | npt.NDArray[Any],
-    config: WGANConfig | None = None,
-    *,
-    out: str | os.PathLike[str] | None = None,
-    resume: bool = False,
-    progress: bool = False,
-) -> TrainResult:
-    """Trains a DCGAN generator on ``images``.
-
-    On one machine, with one number of threads, the weights are bitwise a function of (images, config), whether or not
-    the run was interrupted and resumed, whatever else has drawn random numbers, and whatever the caller has set in
-    PyTorch (default dtype and device, autocast, inference mode, TF32).
-
-    Where ``out`` is given and this runs in the main thread, an interrupt (Ctrl-C) lets the step in work end, writes a
-    checkpoint, logs where it is, and then raises KeyboardInterrupt. A second one does not wait: what is in ``out`` then
-    is the checkpoint before it, whole.
-
-    Args:
-        images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1].
-        config: the settings; ``WGANConfig()`` when None.
-        out: folder for checkpoints, sample pictures (``samples-<step>.png``) and, at the end, the generator
-            (``generator.safetensors``, read by ``load_generator``); nothing is written when None.
-        resume: go on from the checkpoint in ``out``, if there is one. Images and settings must be the same; the
-            number of steps may grow, and device and the spacing of checkpoints and samples may change.
-        progress: show a progress bar on stderr.
-
-    Raises:
-        TypeError, ValueError: images or settings that cannot be trained on, naming what is wrong.
-        FileExistsError: ``out`` holds a checkpoint and ``resume`` is False.
-        CheckpointError: the checkpoint is damaged, or of other images or settings.
-        TrainingDiverged: a loss or weight became NaN or Inf.
-    """
-    config = WGANConfig() if config is None else config
-    if not isinstance(config, WGANConfig):
-        remedy = ": WGANConfig(**config) makes one of it" if isinstance(config, dict) else ""
-        raise TypeError(f"config must be a WGANConfig, got a {type(config).__name__}{remedy}")
-    folder = Path(out) if out is not None else None
-    if resume and folder is None:
-        raise ValueError("resume=True needs out=, the folder that holds the checkpoint")
-    if folder is not None and not resume and has_checkpoint(folder):
-        raise FileExistsError(f"{folder} holds a checkpoint: resume=True goes on from it; else give another folder")
-    # What the caller has set in PyTorch must not decide the result; all is put back at the end.
-    with (
-        neutral(config.device or "cpu"),
-        arithmetic("float32"),
-        held_back(folder is not None) as interrupt,
-    ):
-        run = _Run(_images(images), config)
-        if folder is not None and resume and has_checkpoint(folder):
-            run.restore(folder)
-        try:
-            _loop(run, folder, progress, interrupt)
-        except KeyboardInterrupt:
-            _say_where(run, folder)
-            raise
-        if folder is not None:
-            save_generator(run.generator, folder / GENERATOR_FILE)
-    history = {name: np.array([row[index] for row in run.history]) for index, name in enumerate(HISTORY)}
-    return TrainResult(run.generator.eval(), run.critic.eval(), history, run.step)
-
-
-def _loop(run: _Run, folder: Path | None, progress: bool, interrupt: Interrupt) -> None:
-    config, good = run.config, None
-
-    def keep() -> None:
-        nonlocal good
-        try:
-            for name, model in run.models().items():
-                require_finite({f"{name} {key}": value for key, value in model.state_dict().items()})
-        except ValueError as error:
-            raise TrainingDiverged(run.step, str(error), good) from error
-        if folder is not None:
-            run.save(folder)
-        good, run.saved = folder, run.step
-
-    keep()  # also shows now, not hours later, that the folder can be written to
-    with tqdm(total=config.steps, initial=run.step, disable=not progress, desc="train", unit="step") as bar:
-        while run.step < config.steps and not interrupt.asked:
-            losses = run.advance()
-            for name, value in zip(HISTORY, losses, strict=True):
-                if not math.isfinite(value):
-                    raise TrainingDiverged(run.step, f"{name} is {value}", good)
-            bar.update()
-            if progress and run.step % 10 == 0:
-                bar.set_postfix_str(f"W {losses[HISTORY.index('wasserstein')]:.3g}", refresh=False)
-            if folder is not None and config.sample_every and run.step % config.sample_every == 0:
-                run.picture(folder)
-            if config.checkpoint_every and run.step % config.checkpoint_every == 0:
-                keep()
-    if run.saved != run.step:
-        keep()
-    if interrupt.asked:
-        raise KeyboardInterrupt
-
-
-def _say_where(run: _Run, folder: Path | None) -> None:
-    if folder is not None and run.saved is not None:
-        where = f"the checkpoint of step {run.saved} is in {folder}"
-        remedy = "the same call with resume=True goes on from there"
-        log.warning("interrupted at step %d of %d: %s; %s", run.step, run.config.steps, where, remedy)
-
-
-class _Run:
-    """Everything that changes during training, and one step of it."""
 
     def __init__(self, images: torch.Tensor, config: WGANConfig) -> None:
         self.config, self.device = config, torch.device(config.device or "cpu")
@@ -372,6 +222,7 @@ class _Run:
         save_grid(samples[:, :shown], folder / f"samples-{self.step:07d}.png", scale=max(1, 64 // self.image_size))
 
     def save(self, folder: Path) -> None:
+        """Writes a checkpoint of everything that a resumption needs."""
         tensors = {"history": torch.tensor(self.history, dtype=torch.float64).reshape(-1, len(HISTORY))}
         for name, model in self.models().items():
             tensors |= {f"{name}/{key}": value for key, value in model.state_dict().items()}
@@ -389,6 +240,7 @@ class _Run:
         save_checkpoint(folder, tensors, meta)
 
     def restore(self, folder: Path) -> None:
+        """Goes back to the checkpoint in ``folder``; CheckpointError where it is of other images or settings."""
         tensors, meta = load_checkpoint(folder)
         if meta.get("kind") != "wgan":
             raise CheckpointError(f"{folder}: a checkpoint of {meta.get('kind')!r}, not of a WGAN")
@@ -417,14 +269,15 @@ class _Run:
         self.history = [tuple(row) for row in tensors["history"].tolist()]
 
     def models(self) -> dict[str, DCGANGenerator | DCGANCritic]:
+        """By what they are called in a checkpoint."""
         return {"generator": self.generator, "critic": self.critic}
 
 
 def _penalty(critic: Callable[[torch.Tensor], torch.Tensor], mixed: torch.Tensor) -> torch.Tensor:
     """mean (|grad d(y)| - 1)^2 over images y (B, C, H, W), |.| Euclidean; Gulrajani et al. 2017, eq. 3."""
     mixed = mixed.requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
-    return (torch.linalg.vector_norm(slope.flatten(1), dim=1) - 1).square().mean()
+    (gradient,) = torch.autograd.grad(critic(mixed).sum(), mixed, create_graph=True)
+    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
 
 
 def _optimizer(model: nn.Module, config: WGANConfig) -> torch.optim.Optimizer:
@@ -436,19 +289,6 @@ def _optimizer(model: nn.Module, config: WGANConfig) -> torch.optim.Optimizer:
 
 def _stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence((seed, purpose, counter))))
-
-
-def _images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
-    """(N, C, H, H) uint8 or float32 on the CPU, checked."""
-    tensor = validate.as_images(images).cpu()
-    if tensor.shape[2] != tensor.shape[3] or tensor.shape[2] not in IMAGE_SIZES:
-        wanted = f"(N, C, H, H) or (N, H, H) with H one of {', '.join(map(str, IMAGE_SIZES))}"
-        raise ValueError(f"images must have shape {wanted}, got {tuple(tensor.shape)}")
-    if tensor.numel() == 0:
-        raise ValueError(f"there must be at least one image of at least one channel, got shape {tuple(tensor.shape)}")
-    validate.scan(tensor, strict=True)
-    # uint8 stays as it is: a quarter of the memory, and scaled batch by batch.
-    return tensor if tensor.dtype == torch.uint8 else tensor.float()
 
 
 def _fingerprint(images: torch.Tensor) -> str:

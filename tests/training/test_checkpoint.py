@@ -19,9 +19,9 @@ from adgan_fast.training import (
     CheckpointError,
     checkpoint,
     load_generator,
+    loop,
     save_generator,
     train,
-    wgan,
 )
 from tests.support.wgan import SMALL
 
@@ -106,7 +106,7 @@ def test_a_generator_survives_its_file(images: np.ndarray, tmp_path: Path) -> No
     z = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     expected = result.generator(z)
     path = save_generator(result.generator, tmp_path / "mine.safetensors")
-    for source in (path, tmp_path / "run" / wgan.GENERATOR_FILE, tmp_path / "run", tmp_path / "run/checkpoint.json"):
+    for source in (path, tmp_path / "run" / loop.GENERATOR_FILE, tmp_path / "run", tmp_path / "run/checkpoint.json"):
         loaded = load_generator(source)
         assert isinstance(loaded, DCGANGenerator)
         assert not loaded.training

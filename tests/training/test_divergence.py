@@ -13,6 +13,7 @@ from adgan_fast.training import (
     TrainingDiverged,
     checkpoint,
     load_generator,
+    loop,
     train,
     wgan,
 )
@@ -22,9 +23,9 @@ pytestmark = pytest.mark.usefixtures("sigint_heard", "one_thread")
 
 
 def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
-    real = wgan._Run._generator_step
+    real = wgan.WGAN._generator_step
 
-    def poisoned(run: wgan._Run, stream: np.random.Generator) -> torch.Tensor:
+    def poisoned(run: wgan.WGAN, stream: np.random.Generator) -> torch.Tensor:
         loss = real(run, stream)
         if run.step + 1 == step:
             with torch.no_grad():
@@ -33,7 +34,7 @@ def poison(monkeypatch: pytest.MonkeyPatch, step: int, what: str) -> None:
                 return loss * float("inf")
         return loss
 
-    monkeypatch.setattr(wgan._Run, "_generator_step", poisoned)
+    monkeypatch.setattr(wgan.WGAN, "_generator_step", poisoned)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_divergence_stops_with_the_last_good_checkpoint(
     assert meta["step"] == 2
     assert all(torch.isfinite(value).all() for value in tensors.values())
     assert torch.isfinite(load_generator(tmp_path)(torch.zeros(1, 4))).all()
-    assert not (tmp_path / wgan.GENERATOR_FILE).exists()
+    assert not (tmp_path / loop.GENERATOR_FILE).exists()
 
 
 def test_divergence_without_a_folder_says_that_nothing_was_kept(

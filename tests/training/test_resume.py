@@ -21,6 +21,7 @@ from adgan_fast.training import (
     CheckpointError,
     WGANConfig,
     checkpoint,
+    loop,
     train,
     wgan,
 )
@@ -47,14 +48,14 @@ def test_a_resumed_run_equals_an_uninterrupted_one_bitwise(
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, what: Callable[[], None]) -> None:
     """Calls `what` within a generator step, when the critic has moved already and the generator has not."""
-    real = wgan._Run._generator_step
+    real = wgan.WGAN._generator_step
 
-    def interrupted(run: wgan._Run, stream: np.random.Generator) -> torch.Tensor:
+    def interrupted(run: wgan.WGAN, stream: np.random.Generator) -> torch.Tensor:
         if run.step + 1 == step:
             what()
         return real(run, stream)
 
-    monkeypatch.setattr(wgan._Run, "_generator_step", interrupted)
+    monkeypatch.setattr(wgan.WGAN, "_generator_step", interrupted)
 
 
 def interrupt() -> None:
@@ -76,7 +77,7 @@ def test_an_interrupt_keeps_the_step_in_work_and_the_run_goes_on_bitwise(
     assert f"interrupted at step {step} of 5: the checkpoint of step {step} is in {tmp_path}" in line
     assert "resume=True" in line
     assert_same(train(images, config), train(images, config, out=tmp_path, resume=True))
-    assert (tmp_path / wgan.GENERATOR_FILE).exists()
+    assert (tmp_path / loop.GENERATOR_FILE).exists()
 
 
 def raise_interrupt() -> None:
@@ -124,8 +125,8 @@ def test_an_interrupt_amid_a_write_leaves_a_whole_checkpoint(
 def test_an_interrupt_is_not_held_back_where_nothing_is_kept(images: np.ndarray, monkeypatch) -> None:
     at_step(monkeypatch, 2, interrupt)
     steps = itertools.count()
-    real = wgan._Run.advance
-    monkeypatch.setattr(wgan._Run, "advance", lambda run: (next(steps), real(run))[1])
+    real = wgan.WGAN.advance
+    monkeypatch.setattr(wgan.WGAN, "advance", lambda run: (next(steps), real(run))[1])
     with pytest.raises(KeyboardInterrupt):
         train(images, SMALL)
     assert next(steps) == 2

@@ -127,7 +127,7 @@ def test_images_may_come_as_bytes_or_floats_and_stay_as_they_were(images: np.nda
 @pytest.mark.parametrize(("count", "batch"), [(20, 8), (5, 8), (8, 8), (3, 10)])
 def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(count: int, batch: int) -> None:
     data = torch.arange(count).reshape(-1, 1, 1, 1).expand(-1, 1, 8, 8).contiguous() / 100
-    run = wgan._Run(data, dataclasses.replace(SMALL, batch_size=batch))
+    run = wgan.WGAN(data, dataclasses.replace(SMALL, batch_size=batch))
     batches = [run._batch() for _ in range(4 * count)]
     assert all(part.shape == (batch, 1, 8, 8) for part in batches)
     seen = (torch.cat(batches)[:, 0, 0, 0] * 100).round().int().reshape(-1, count)
@@ -161,12 +161,12 @@ def test_history_is_of_the_wasserstein_objective(images: np.ndarray) -> None:
 def test_critic_boost_follows_the_authors_schedule(images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: dict[int, int] = {}
 
-    def counted(run: wgan._Run, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    def counted(run: wgan.WGAN, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         counts[run.step] = counts.get(run.step, 0) + 1
         return torch.zeros(()), torch.zeros(())
 
-    monkeypatch.setattr(wgan._Run, "_critic_step", counted)
-    monkeypatch.setattr(wgan._Run, "_generator_step", lambda run, stream: torch.zeros(()))
+    monkeypatch.setattr(wgan.WGAN, "_critic_step", counted)
+    monkeypatch.setattr(wgan.WGAN, "_generator_step", lambda run, stream: torch.zeros(()))
     train(images, dataclasses.replace(SMALL, steps=502, critic_boost=True, batch_size=1))
     boosted = {step for step, count in counts.items() if count == 100}
     assert boosted == {*range(25), 500}
