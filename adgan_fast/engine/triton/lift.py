@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -31,6 +32,16 @@ LEAST_OUTPUTS = 8
 LEAST_WEIGHTS = 4096
 FUSED = tuple(name for name in ACTIVATIONS if name != "none")
 """Activations of kernels/epilogue.py."""
+
+
+GEOMETRIES: Mapping[str, Callable[[Layer, tuple[int, ...], tuple[int, ...]], Geometry]] = {
+    "linear": lambda layer, x, w: Geometry.linear(math.prod(x[:-1]), w[1], w[0]),
+    "conv2d": lambda layer, x, w: Geometry.conv2d((x[1], x[2]), x[0], w[0], (w[2], w[3]), **layer.attrs),
+    "conv_transpose2d": lambda layer, x, w: Geometry.conv_transpose2d(
+        (x[1], x[2]), x[0], w[1] * layer.attrs["groups"], (w[2], w[3]), **layer.attrs
+    ),
+}
+"""By linear map: its geometry, from the layer and the shapes of one sample of its input and of its weight."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,24 +121,11 @@ def _chain(program: Program, layer: Layer, readers: Counter[int], following: dic
     act = next_of(norm or layer)
     if act is None or act.op not in FUSED:
         act = None
-    return Chain(layer, weight.index, x.shape, out_shape, _geometry(layer, x.shape, weight.shape), norm, act)
+    return Chain(layer, weight.index, x.shape, out_shape, GEOMETRIES[layer.op](layer, x.shape, weight.shape), norm, act)
 
 
 def _constant(program: Program, inputs: tuple[int | None, ...]) -> bool:
     return all(i is not None and program.values[i].kind == "constant" for i in inputs)
-
-
-def _geometry(layer: Layer, in_shape: tuple[int, ...], weight: tuple[int, ...]) -> Geometry:
-    attrs = layer.attrs
-    if layer.op == "linear":
-        return Geometry.linear(math.prod(in_shape[:-1]), weight[1], weight[0])
-    channels, hw, kernel = in_shape[0], (in_shape[1], in_shape[2]), (weight[2], weight[3])
-    common = {name: attrs[name] for name in ("stride", "padding", "dilation", "groups")}
-    if layer.op == "conv2d":
-        return Geometry.conv2d(hw, channels, weight[0], kernel, **common)
-    assert layer.op == "conv_transpose2d", f"{layer.op} has no geometry"
-    outputs = weight[1] * attrs["groups"]
-    return Geometry.conv_transpose2d(hw, channels, outputs, kernel, output_padding=attrs["output_padding"], **common)
 
 
 def private_map(geometry: Geometry) -> type[PrivateMap]:
