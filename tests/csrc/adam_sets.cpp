@@ -35,7 +35,7 @@ int differences(const char* name) {
   for (const std::int64_t n : {1, 3, 4, 7, 8, 15, 16, 17, 1000, 1001}) {
     for (const std::int64_t step : {1, 2, 5}) {
       for (const bool last : {false, true}) {
-        const adgan::AdamRule rule{0.5, 0.999, 1e-8, step, last};
+        const adgan::AdamSettings settings{0.5, 0.999, 1e-8, step, last};
         Tensors<T> expected(static_cast<std::size_t>(n));
         for (int isa = 0; isa <= static_cast<int>(adgan::best_isa()); ++isa) {
           Tensors<T> found(static_cast<std::size_t>(n));
@@ -47,7 +47,7 @@ int differences(const char* name) {
                                           n,
                                           n,
                                           5e-5};
-          adgan::adam_step(entry, rule, 0, n, static_cast<adgan::Isa>(isa));
+          adgan::adam_step(entry, settings, 0, n, static_cast<adgan::Isa>(isa));
           if (isa == 0) expected = found;
           if (found.same(expected)) continue;
           ++wrong;
