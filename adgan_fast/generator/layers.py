@@ -69,16 +69,38 @@ LAYERS: Mapping[str, LayerType] = {
     "elu": layer_type("x", alpha=float, scale=float, input_scale=float),
     "softplus": layer_type("x", beta=float, threshold=float),
     "silu": layer_type("x"),
+    "gelu": layer_type("x", "x · Φ(x)"),
+    "gelu_tanh": layer_type("x", "GELU's approximation by tanh"),
+    "hardtanh": layer_type("x", "to [low, high]; no gradient on the bounds", low=float, high=float),
+    "clamp": layer_type("x", "to [low, high]; a gradient on the bounds", low=float, high=float),
+    "pow": layer_type("x", exponent=float),
+    "exp": layer_type("x"),
+    "log": layer_type("x"),
+    "abs": layer_type("x"),
+    "prelu": layer_type("x weight", "one slope, or one for each row of x's first dimension", weights="weight"),
     "scale_shift": layer_type("x", "scale · x + shift", scale=float, shift=float),
     "add": layer_type("a b", "a + alpha · b, broadcast", alpha=float),
     "mul": layer_type("a b", "elementwise, broadcast"),
     "div": layer_type("a b", "elementwise, broadcast"),
+    "matmul": layer_type("a b", "of matrices (…, n, k) and (…, k, m), the other dimensions alike"),
+    "standardize": layer_type("x", "mean 0 and variance 1 (of the population) over dims", dims=Dims, eps=float),
+    "softmax": layer_type("x", dim=int),
+    "sum": layer_type("x", "over dims, to the output's shape, which may keep them as 1", dims=Dims),
+    "resample": layer_type("x rows columns", "x (C, H, W) to rows · x · columnsᵀ; rows (H', H), columns (W', W)"),
     "reshape": layer_type("x", "to the output's shape"),
+    "expand": layer_type("x", "dimensions of size 1 to the output's; the output has a row for each sample"),
+    "take": layer_type("x", "x's slices at index along dim", dim=int, index=Dims),
+    "pad": layer_type("x", "so many of value around each dimension", before=Dims, after=Dims, value=float),
+    "cat": layer_type("a b", dim=int),
     "permute": layer_type("x", "dims of one sample where x has a row for each", dims=Dims),
     "upsample_nearest": layer_type("x", "each pixel repeated", scale=Size),
     "pixel_shuffle": layer_type("x", factor=int),
 }  # fmt: skip
-"""By name. An operand of add, mul, div that has no row for each sample broadcasts as (1, *shape of a sample) does."""
+"""By name. Dimensions are of one sample where a value has a row for each sample, else of the whole.
+
+An operand of add, mul, div that has no row for each sample broadcasts as (1, *shape of a sample) does. The matrices of
+`resample` are constants. `matmul` and `cat` take two values with a row for each sample, or two without.
+"""
 
 LINEAR_MAPS = tuple(op for op, kind in LAYERS.items() if kind.linear_map)
 
