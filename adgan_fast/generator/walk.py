@@ -13,32 +13,39 @@ from torch.export.graph_signature import OutputKind
 from .layers import check_layer
 from .program import Layer, Program, Unlowered, Value
 
-Rule = Callable[..., int]
+Rule = Callable[..., Any]
+Shape = tuple[int, ...]
 
 
 class Lowering:
     """The state of one lowering: values and layers so far, and the node in hand.
 
     `rules` are by the op's name. A rule gets this state and the arguments in the schema's order, and gives the id of
-    the value that it made.
+    the value that it made (a list of ids, where the op gives a list). Each value has its shape in the graph beside that
+    in the program, `wholes`: of a value with a row for each sample the two differ by a first dimension of 1, if it has
+    one. The graph is of one latent (1, *latent), and what it does to that is what the program does to each: so a
+    module may put its batch dimension anywhere.
     """
 
     def __init__(
         self,
         module: nn.Module,
         exported: torch.export.ExportedProgram,
+        device: torch.device,
         dtype: torch.dtype,
         rules: Mapping[str, Rule],
     ) -> None:
         self.values: list[Value] = []
+        self.wholes: list[Shape] = []
         self.layers: list[Layer] = []
         self.parameters: list[torch.Tensor] = []
         self.names: list[str] = []
         self.constants: list[torch.Tensor] = []
         self.made_by: dict[int, Layer] = {}
         self.ids: dict[fx.Node, int] = {}
+        self.lists: dict[fx.Node, list[int]] = {}
         self.module, self.exported, self.rules = module, exported, rules
-        self.latent, self.dtype = -1, dtype
+        self.latent, self.device, self.dtype = -1, device, dtype
         self.node: fx.Node = next(iter(exported.graph.nodes))
 
     def program(self) -> Program:
@@ -51,7 +58,11 @@ class Lowering:
             if node.op == "output":
                 output = self._output()
             elif isinstance(node.meta.get("val"), (torch.Tensor, tuple, list)):
-                self.ids[node] = self._lower_node()
+                made = self._lower_node()
+                if isinstance(made, list):
+                    self.lists[node] = made
+                else:
+                    self.ids[node] = made
         return self._pruned(output)
 
     # -- what rules use ------------------------------------------------------------------------------------------
@@ -95,40 +106,47 @@ class Lowering:
             return float(argument)
         raise self.refuse(f"{self.node.target} by {argument!r}, which is not a number")
 
-    def emit(self, op: str, inputs: tuple[int | None, ...], shape: tuple[int, ...] | None = None, **attrs: Any) -> int:
+    def emit(self, op: str, inputs: tuple[int | None, ...], shape: Shape | None = None, **attrs: Any) -> int:
         """Add a layer of layers.LAYERS.
 
-        Its output has the node's shape, or `shape`: of one sample or whole, as the inputs say.
+        Its output has the node's shape in the graph, or `shape`. It has a row for each sample if one of its inputs has,
+        or if the layer is "expand".
         """
         check_layer(op, inputs, attrs)
-        given = [self.values[i] for i in inputs if i is not None]
-        batched = any(value.batched for value in given)
-        if shape is None:
-            shape = self.shape_of(self.node, batched)
-        output = self.add(Value("activation" if batched else "weight", shape))
+        batched = op == "expand" or any(self.values[i].batched for i in inputs if i is not None)
+        whole = self.shape() if shape is None else shape
+        output = self.add(Value("activation" if batched else "weight", self.sample(whole) if batched else whole), whole)
         layer = Layer(op, inputs, output, attrs, self.layer_name())
         self.layers.append(layer)
         self.made_by[output] = layer
         return output
 
-    def shape_of(self, node: fx.Node, batched: bool) -> tuple[int, ...]:
-        """Shape of a node: of one sample where it is batched."""
-        shape = tuple(int(size) for size in node.meta["val"].shape)
-        if not batched:
-            return shape
-        if not shape or shape[0] != 1:
-            raise self.refuse(f"{node.target} gives {shape}: the batch is no longer the first dimension")
-        return shape[1:]
+    def shape(self) -> Shape:
+        """Of the node in hand, in the graph."""
+        return tuple(int(size) for size in self.node.meta["val"].shape)
 
-    def add(self, value: Value) -> int:
+    @staticmethod
+    def sample(whole: Shape) -> Shape:
+        """Shape of one sample of a tensor in the graph: without its first dimension, where that is the batch's."""
+        return whole[1:] if whole[:1] == (1,) else whole
+
+    def add(self, value: Value, whole: Shape | None = None) -> int:
         self.values.append(value)
+        self.wholes.append(value.shape if whole is None else whole)
         return len(self.values) - 1
 
-    def batched(self, value: int) -> int:
-        """`value`, refused unless it has a row for each sample."""
-        if not self.values[value].batched:
-            raise self.refuse(f"the input of {self.node.target} does not depend on the latent")
-        return value
+    def constant(self, tensor: torch.Tensor) -> int:
+        """A value of these numbers."""
+        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
+        self.constants.append(tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype))
+        return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
+
+    def numbers(self, node: Any) -> torch.Tensor:
+        """The numbers of a tensor argument that depends on neither latent nor parameters; refused if it does."""
+        value = self.values[self.value(node)]
+        if value.kind != "constant":
+            raise self.refuse(f"{self.node.target} by a tensor that is not constant")
+        return self.constants[value.index]
 
     def unbatched(self, value: int | None) -> int | None:
         """`value`, refused if it has a row for each sample."""
@@ -138,7 +156,10 @@ class Lowering:
 
     # -- the graph's ends ----------------------------------------------------------------------------------------
 
-    def _lower_node(self) -> int:
+    def _lower_node(self) -> int | list[int]:
+        known = self._known()
+        if known is not None:
+            return known
         rule = self.rules.get(str(self.node.target))
         if rule is None:
             raise self.refuse(f"op {self.node.target} is not known to the fast engines")
@@ -147,28 +168,49 @@ class Lowering:
         if not dtype.is_floating_point:
             raise self.refuse(f"{self.node.target} gives {dtype}; only floating point is known to the fast engines")
         try:
-            return rule(self, *self.arguments())
+            made: int | list[int] = rule(self, *self.arguments())
         except Unlowered:
             raise
         except Exception as error:  # a call that nobody thought of: other engines run it
             raise self.refuse(f"{self.node.target} is not understood ({type(error).__name__}: {error})") from error
+        wanted = [tuple(int(size) for size in result.shape)] if isinstance(result, torch.Tensor) else None
+        assert wanted is None or [self.wholes[made]] == wanted, (self.node.target, self.wholes[made], wanted)  # type: ignore[index]
+        return made
+
+    def _known(self) -> int | list[int] | None:
+        """What the node gives, computed now, where it depends on neither latent nor parameters."""
+        if not isinstance(self.node.target, torch._ops.OpOverload):
+            return None
+        if torch.Tag.nondeterministic_seeded in self.node.target.tags or self.node.target._schema.is_mutable:
+            return None
+        inputs = self.node.all_input_nodes
+        if any(node in self.lists or self.values[self.value(node)].kind != "constant" for node in inputs):
+            return None
+        args, kwargs = fx.map_arg((self.node.args, dict(self.node.kwargs)), self.numbers)
+        made = self.node.target(*args, **kwargs)
+        if isinstance(made, torch.Tensor):
+            return self.constant(made.clone())
+        if isinstance(made, (list, tuple)) and all(isinstance(one, torch.Tensor) for one in made):
+            return [self.constant(one.clone()) for one in made]
+        return None
 
     def _placeholder(self, node: fx.Node) -> int:
         signature, name = self.exported.graph_signature, node.name
         if name in signature.user_inputs:
-            self.latent = self.add(Value("latent", self.shape_of(node, batched=True)))
+            whole = tuple(int(size) for size in node.meta["val"].shape)
+            self.latent = self.add(Value("latent", whole[1:]), whole)
             return self.latent
         if name in signature.inputs_to_parameters:
             path = signature.inputs_to_parameters[name]
             return self._parameter(path, self.module.get_parameter(path))
         if name in signature.inputs_to_buffers:
             path = signature.inputs_to_buffers[name]
-            return self._constant(self.module.get_buffer(path))
+            return self.constant(self.module.get_buffer(path))
         path = signature.inputs_to_lifted_tensor_constants.get(name, "")
         constant = self.exported.constants.get(path)
         if not isinstance(constant, torch.Tensor):
             raise self.refuse(f"the input {name} is not a tensor")
-        return self._constant(constant)
+        return self.constant(constant)
 
     def _parameter(self, path: str, parameter: torch.Tensor) -> int:
         for i, value in enumerate(self.values):
@@ -178,18 +220,13 @@ class Lowering:
         self.names.append(path)
         return self.add(Value("parameter", tuple(parameter.shape), len(self.parameters) - 1))
 
-    def _constant(self, tensor: torch.Tensor) -> int:
-        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
-        self.constants.append(tensor.to(self.dtype) if tensor.is_floating_point() else tensor)
-        return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
-
     def _output(self) -> int:
         output = self.value(self._returned())
         if output == self.latent:  # a layer is what makes an image
-            output = self.emit("reshape", (output,), shape=self.values[output].shape)
+            output = self.emit("reshape", (output,), self.wholes[output])
         if not self.values[output].batched:
             raise Unlowered("the generator's output does not depend on the latent")
-        if len(self.values[output].shape) != 3:
+        if len(self.wholes[output]) != 4 or len(self.values[output].shape) != 3:
             raise Unlowered(f"the generator returns {('B', *self.values[output].shape)}, not (B, C, H, W)")
         return output
 

@@ -43,7 +43,7 @@ def test_what_a_row_does_not_allow_is_refused_by_name():
 
 
 def test_a_rule_that_makes_what_the_table_does_not_hold_is_told_by_name(monkeypatch):
-    monkeypatch.setitem(rules._RULES, "aten.relu.default", lambda at, x: at.emit("group_norm", (at.value(x),)))
+    monkeypatch.setitem(rules.RULES, "aten.relu.default", lambda at, x: at.emit("group_norm", (at.value(x),)))
     with pytest.raises(Unlowered, match=r"layer 'group_norm' has no row in generator/layers\.py"):
         lower(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Unflatten(1, (1, 2, 2))).eval(), (3,))
 
@@ -67,7 +67,7 @@ OPERATORS = {"upsample_nearest": "upsample_nearest2d", "scale_shift": "neg"}
 
 def without_rule(table: Table) -> set[str]:
     """The layers for whose operator no rule is registered."""
-    known = {target.split(".")[1] for target in rules._RULES if target.startswith("aten.")}
+    known = {target.split(".")[1] for target in rules.RULES if target.startswith("aten.")}
     return {op for op in table if OPERATORS.get(op, op) not in known}
 
 

@@ -1,0 +1,61 @@
+"""ATen graph → Program: one small function for each op that the fast engines know, by kind in the files here."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import fx, nn
+from torch._decomp import decomposition_table
+
+from ..look import first_line
+from ..program import Program, Unlowered
+from ..walk import Lowering
+from ..working_copy import copied, home_of
+from . import arrange, convolutions, elementwise, norms, products, resampling
+from .table import RULES
+
+__all__ = ["RULES", "arrange", "convolutions", "elementwise", "lower", "norms", "products", "resampling"]
+
+
+def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
+    """The Program of `module`, which is in eval mode and maps (B, *latent_shape) to (B, C, H, W).
+
+    What it does to one latent (B = 1) is what the program does to each. Parameters and buffers are referred to, not
+    copied, where they are contiguous. An op that has no rule is taken apart into others by PyTorch's own decomposition,
+    where there is one. Raises Unlowered naming the layer and the op that has no rule.
+    """
+    device, dtype = home_of(module)
+    latent = torch.zeros((1, *latent_shape), dtype=dtype, device=device)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
+            warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
+            # A copy: what a forward assigns during a capture (by self.to or .float, say) are no real tensors.
+            exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
+            apart = _decompositions(exported)
+            if apart or any(_mutates(node) for node in exported.graph.nodes):
+                exported = exported.run_decompositions(apart)  # functional form: no op writes to its input
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
+        raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {first_line(error)}") from error
+    return Lowering(module, exported, device, dtype, RULES).program()
+
+
+def _mutates(node: fx.Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
+
+
+def _decompositions(exported: torch.export.ExportedProgram) -> dict[Any, Any]:
+    """PyTorch's decompositions of the ops in a program that have no rule."""
+    unknown = {
+        node.target
+        for node in exported.graph.nodes
+        if isinstance(node.target, torch._ops.OpOverload)
+        and str(node.target) not in RULES
+        and not node.target._schema.is_mutable
+    }
+    known: dict[Any, Any] = {**torch.export.default_decompositions(), **decomposition_table} if unknown else {}
+    return {target: known[target] for target in unknown if target in known}

@@ -1,0 +1,63 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import algebra
+from ..walk import Lowering
+from .table import pair, rule
+
+
+@rule("aten.conv2d.default")
+def _conv2d(at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any) -> int:
+    return _convolve(at, "conv2d", x, weight, bias, stride, padding, dilation, groups)
+
+
+@rule("aten.conv2d.padding")
+def _conv2d_padding(
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any
+) -> int:
+    if padding == "valid":
+        sizes = (0, 0)
+    else:
+        kernel = at.values[at.value(weight)].shape[2:]
+        total = [d * (k - 1) for d, k in zip(pair(dilation), kernel, strict=True)]
+        if any(size % 2 for size in total):
+            raise at.refuse("conv2d with padding='same' and an even kernel pads one side more")
+        sizes = (total[0] // 2, total[1] // 2)
+    return _convolve(at, "conv2d", x, weight, bias, stride, sizes, dilation, groups)
+
+
+@rule("aten.conv_transpose2d.input")
+def _conv_transpose2d(
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, output_padding: Any, groups: Any,
+    dilation: Any,
+) -> int:  # fmt: skip
+    return _convolve(
+        at, "conv_transpose2d", x, weight, bias, stride, padding, dilation, groups, output_padding=pair(output_padding)
+    )
+
+
+@rule("aten.convolution.default")
+def _convolution(
+    at: Lowering, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, transposed: bool,
+    output_padding: Any, groups: Any,
+) -> int:  # fmt: skip
+    if len(at.wholes[at.value(weight)]) != 4:
+        raise at.refuse("only two-dimensional convolutions are known to the fast engines")
+    if transposed:
+        return _conv_transpose2d(at, x, weight, bias, stride, padding, output_padding, groups, dilation)
+    return _convolve(at, "conv2d", x, weight, bias, stride, padding, dilation, groups)
+
+
+def _convolve(
+    at: Lowering, op: str, x: Any, weight: Any, bias: Any, stride: Any, padding: Any, dilation: Any, groups: Any,
+    **more: Any,
+) -> int:  # fmt: skip
+    value = algebra.batched(at, at.value(x))
+    if not algebra.offset(at, value) or len(at.wholes[value]) != 4:
+        raise at.refuse(f"{op} of an input without a batch dimension")
+    inputs = (value, at.unbatched(at.value(weight)), at.unbatched(at.optional(bias)))
+    sizes = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
+    return at.emit(op, inputs, at.shape(), **sizes, groups=int(groups), **more)
