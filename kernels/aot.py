@@ -39,6 +39,7 @@ FAMILIES = (
     "loss",
     "maps.general",
     "maps.vector",
+    "standardize",
 )  # modules below this package, each with a function cases() -> Iterator[Case]
 
 

@@ -21,6 +21,7 @@ from ...kernels.maps.private import AdamConstants
 from .. import batched
 from ..descent import State, descend
 from .lift import Chain, PrivateLayer, lift
+from .norm import standardized
 
 
 class TileResult(NamedTuple):
@@ -100,7 +101,8 @@ class TileSearch:
         for i, leaf in zip(self._learned, leaves[1:], strict=True):
             parameters[i] = leaf
         self._step = step
-        return batched.forward(self.program, leaves[0], parameters, self.program.constants, {"private": self._chain})
+        own = {"private": self._chain, "standardize": standardized}
+        return batched.forward(self.program, leaves[0], parameters, self.program.constants, own)
 
     def _chain(self, program: Program, layer: Layer, *inputs: torch.Tensor | None) -> torch.Tensor:
         return self._private[layer.attrs["chain"]].run(self._step, *inputs)
