@@ -24,7 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--engines", metavar="A,B", help="engines to race (default: all; none: no engine)")
     group.addoption("--peers", metavar="A,B", help="peers to race (default: all; none: no peer)")
     group.addoption(
-        "--cases", metavar="A,B", default="dcgan32x1", help=f"of {', '.join(cases.SHAPES)} (default: %(default)s)"
+        "--cases",
+        metavar="A,B",
+        default="dcgan32x1",
+        help=f"of {', '.join([*cases.SHAPES, *cases.FAMILIES])} (default: %(default)s)",
     )
     group.addoption(
         "--weights", choices=WEIGHTS, default="per_seed", help="who owns a copy of the weights (default: %(default)s)"

@@ -1,6 +1,6 @@
-"""What is timed: generators of the DCGAN family, images and starts, the same on every machine.
+"""What is timed: generators (DCGAN's, or of families.py), images and starts, the same on every machine.
 
-The generators have DCGAN's random weights and batch-norm statistics collected from samples of the prior, so that about
+DCGAN's have random weights and batch-norm statistics collected from samples of the prior, so that about
 half of each ReLU's inputs are open, as in a trained one. (Fitting one to MNIST for 60 steps moved the open share of its
 layers from 0.50, 0.50, 0.50 to 0.49, 0.51, 0.46.) The share matters, since an engine may skip what is closed; it is
 measured and printed. ``--generator FILE`` times a trained one instead.
@@ -20,6 +20,9 @@ from adgan_fast import data
 from adgan_fast.config import SearchConfig
 from adgan_fast.core.starts import draw
 from adgan_fast.models import DCGANGenerator
+
+from . import families
+from .families import FAMILIES
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 """Where real images may lie: shared/data beside the repository."""
@@ -66,27 +69,38 @@ def build(
     latent: int = 256,
     generator: str | os.PathLike[str] | None = None,
 ) -> Case:
-    """The case `shape` (a name of SHAPES, or one like "dcgan16x1") with `images` images; deterministic.
+    """The case `shape` (a name of SHAPES or FAMILIES, or one like "dcgan16x1") with `images` images; deterministic.
 
     Real images where they lie in DATA and fit the shape, smooth random ones otherwise. `generator`: a file of
     ``adgan_fast.training.checkpoint.save_generator`` in place of the calibrated random one.
     """
-    size, channels = SHAPES.get(shape) or tuple(map(int, shape.removeprefix("dcgan").split("x")))
-    if generator is None:
-        gen, label = calibrated(size, channels, latent, width), shape
-        if (latent, width) != (256, 64):
-            label += f"-latent{latent}-width{width}"
+    if shape in FAMILIES:
+        size, channels, latent_shape = 32, FAMILIES[shape].channels, FAMILIES[shape].latent_shape
+        gen, label = families.made(shape), shape
+        if generator is not None:
+            raise ValueError(f"--generator takes the place of a DCGAN, not of {shape}")
     else:
-        from adgan_fast.training.checkpoint import load_generator
-
-        gen, label = load_generator(generator), f"{shape}-{Path(generator).stem}"
-        latent = int(gen.latent)  # type: ignore[arg-type]  # nn.Module hides that it is a number
+        size, channels = SHAPES.get(shape) or tuple(map(int, shape.removeprefix("dcgan").split("x")))
+        gen, label = _dcgan(shape, size, channels, latent, width, generator)
+        latent_shape = (int(gen.latent),)  # type: ignore[arg-type]  # nn.Module hides that it is a number
     origin, pictures = real_images(size, channels, images)
     if pictures is None:
         origin, pictures = "smooth", smooth_images(size, channels, images)
-    starts = draw(config.seed, None, config.n_seed, (latent,), config.prior).float()
+    starts = draw(config.seed, None, config.n_seed, latent_shape, config.prior).float()
     shares = open_shares(gen, starts)
     return Case(f"{label}-{origin}", gen.to(device), pictures.to(device), starts.to(device), config, shares)
+
+
+def _dcgan(
+    shape: str, size: int, channels: int, latent: int, width: int, file: str | os.PathLike[str] | None
+) -> tuple[nn.Module, str]:
+    """The generator of a file, or a calibrated one, and how the case calls it."""
+    if file is not None:
+        from adgan_fast.training.checkpoint import load_generator
+
+        return load_generator(file), f"{shape}-{Path(file).stem}"
+    label = shape if (latent, width) == (256, 64) else f"{shape}-latent{latent}-width{width}"
+    return calibrated(size, channels, latent, width), label
 
 
 def calibrated(size: int, channels: int, latent: int, width: int) -> nn.Module:

@@ -53,7 +53,9 @@ def test_every_launch_has_the_same_bits_and_a_row_those_that_it_has_alone(device
     again, _ = kernels.standardize(x, 1e-5)
     alone, _ = kernels.standardize(x[4:5].clone(), 1e-5)
     assert torch.equal(y, again) and torch.equal(y[4:5], alone)
-    grads = [kernels.standardize_grad(x[r].contiguous(), y[r].contiguous(), inverse[r]) for r in (slice(6), slice(4, 5))]
+    grads = [
+        kernels.standardize_grad(x[r].contiguous(), y[r].contiguous(), inverse[r]) for r in (slice(6), slice(4, 5))
+    ]
     assert torch.equal(grads[0][4:5], grads[1])
 
 
