@@ -359,10 +359,8 @@ def _sources(program: Program, layer: Layer, size: int, device: torch.device) ->
 
 
 def _pad(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    sizes = [
-        size for pair in zip(layer.attrs["before"][::-1], layer.attrs["after"][::-1], strict=True) for size in pair
-    ]
-    return F.pad(x, sizes, value=layer.attrs["value"])
+    pairs = list(zip(layer.attrs["before"], layer.attrs["after"], strict=True))[::-1]
+    return F.pad(x, [size for pair in pairs for size in pair], value=layer.attrs["value"])
 
 
 def _cat(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

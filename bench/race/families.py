@@ -5,6 +5,7 @@ Random weights as PyTorch draws them; every family is in eval mode and has at mo
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -49,7 +50,7 @@ def progressive() -> nn.Module:
         PixelNorm(), nn.Unflatten(1, (128, 1, 1)), Scaled(nn.ConvTranspose2d(128, 128, 4), 128),
         nn.LeakyReLU(0.2), PixelNorm(),
     ]  # fmt: skip
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in itertools.pairwise(widths):
         layers.append(nn.Upsample(scale_factor=2))
         for c in (before, after):
             layers += [Scaled(nn.Conv2d(c, after, 3, padding=1), 9 * c), nn.LeakyReLU(0.2), PixelNorm()]

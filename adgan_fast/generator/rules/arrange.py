@@ -36,6 +36,7 @@ def _identity(at: Lowering, x: Any) -> int:
 @rule(
     "aten.view.default", "aten.reshape.default", "aten._unsafe_view.default", "aten.flatten.using_ints",
     "aten.unflatten.int", "aten.squeeze.dim", "aten.squeeze.dims", "aten.squeeze.default", "aten.unsqueeze.default",
+    "aten.view_as.default", "aten.reshape_as.default",
 )  # fmt: skip
 def _reshape(at: Lowering, x: Any) -> int:
     return algebra.reshaped(at, at.value(x), at.shape())
