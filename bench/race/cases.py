@@ -107,16 +107,7 @@ def calibrated(size: int, channels: int, latent: int, width: int) -> nn.Module:
     """A generator with random weights, its batch-norm statistics those of 1,024 samples of the prior; in eval mode."""
     random = torch.Generator().manual_seed(0)
     gen = DCGANGenerator(size, channels, latent, width, generator=random)
-    norms = [module for module in gen.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the plain average of all batches
-    gen.train()
-    with torch.no_grad():
-        for _ in range(8):
-            gen(torch.randn(128, latent, generator=random))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
+    families.collect_statistics(gen, (latent,), random)
     return gen.eval()
 
 

@@ -1,6 +1,6 @@
 """Generators of other families than DCGAN, at usual widths for 32×32: written from the papers' descriptions.
 
-Random weights as PyTorch draws them; every family is in eval mode and has at most five million parameters.
+Random weights as PyTorch draws them, batch-norm statistics of samples; none has more than two million parameters.
 """
 
 from __future__ import annotations
@@ -77,10 +77,10 @@ def larger(x: torch.Tensor) -> torch.Tensor:
 
 
 def sngan() -> nn.Module:
-    """SNGAN's ResNet for 32×32, of 256 channels."""
+    """SNGAN's ResNet for 32×32, with 128 channels (the paper's has 256)."""
     return nn.Sequential(
-        nn.Linear(128, 256 * 16), nn.Unflatten(1, (256, 4, 4)), UpBlock(256), UpBlock(256), UpBlock(256),
-        nn.BatchNorm2d(256), nn.ReLU(), nn.Conv2d(256, 3, 3, padding=1), nn.Tanh(),
+        nn.Linear(128, 128 * 16), nn.Unflatten(1, (128, 4, 4)), UpBlock(128), UpBlock(128), UpBlock(128),
+        nn.BatchNorm2d(128), nn.ReLU(), nn.Conv2d(128, 3, 3, padding=1), nn.Tanh(),
     )  # fmt: skip
 
 
@@ -202,6 +202,23 @@ FAMILIES = {
 
 def made(name: str) -> nn.Module:
     """The generator of a name in FAMILIES, deterministic, in eval mode."""
+    family = FAMILIES[name]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return FAMILIES[name].make().eval()
+        gen = family.make()
+    collect_statistics(gen, family.latent_shape, torch.Generator().manual_seed(0))
+    return gen.eval()
+
+
+def collect_statistics(gen: nn.Module, latent_shape: tuple[int, ...], random: torch.Generator) -> None:
+    """Set the running statistics of batch norms to those of 1,024 samples of the prior."""
+    norms = [module for module in gen.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = None  # the plain average of all batches
+    gen.train()
+    with torch.no_grad():
+        for _ in range(8 if norms else 0):
+            gen(torch.randn(128, *latent_shape, generator=random))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
