@@ -1,4 +1,4 @@
-"""Generators captured once in a process, where capture is not what is tested: it is most of the time of a small search."""
+"""Generators captured once in a process: it is most of the time of a small search, and seldom what is tested."""
 
 from __future__ import annotations
 
