@@ -69,6 +69,7 @@ LAYERS: Mapping[str, LayerType] = {
     "elu": layer_type("x", alpha=float, scale=float, input_scale=float),
     "softplus": layer_type("x", beta=float, threshold=float),
     "silu": layer_type("x"),
+    "sin": layer_type("x"),
     "scale_shift": layer_type("x", "scale · x + shift", scale=float, shift=float),
     "add": layer_type("a b", "a + alpha · b, broadcast", alpha=float),
     "mul": layer_type("a b", "elementwise, broadcast"),

@@ -201,7 +201,7 @@ def _elementwise(op: str, *targets: str) -> None:
         return at.emit(op, (at.value(x),))
 
 
-for _name in ("relu", "tanh", "sigmoid", "silu"):
+for _name in ("relu", "tanh", "sigmoid", "silu", "sin"):
     _elementwise(_name, f"aten.{_name}.default")
 
 
