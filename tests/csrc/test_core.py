@@ -109,10 +109,13 @@ def test_adam_has_the_same_bits_with_every_instruction_set(shipped_kernels, tmp_
 
 def watched(tmp_path: Path, sources: list[Path], kernels: Sequence[Path] = (), given: str = "") -> None:
     """Compile, quickly, and run a program under the thread sanitizer, and see it end well."""
+    nothing = tmp_path / "nothing.cpp"
+    nothing.write_text("int main() {}\n", encoding="utf-8")
     try:
-        program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"], "-fsanitize=thread"], sources, kernels)
+        compiled(tmp_path, ["-O0", "-fsanitize=thread"], [nothing])
     except subprocess.CalledProcessError:
         pytest.skip("the compiler has no thread sanitizer")
+    program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"], "-fsanitize=thread"], sources, kernels)
     done = subprocess.run([program], input=given, capture_output=True, text=True, timeout=300)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("the thread sanitizer does not run on this kernel")
