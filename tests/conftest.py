@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, settings
 
-from tests.support.interpreted import device, pytest_generate_tests, pytest_runtest_protocol
+from tests.support.interpreted import device, patch_the_language_once, pytest_generate_tests, pytest_runtest_protocol
 
 __all__ = ["device", "pytest_generate_tests", "pytest_runtest_protocol"]  # fixture and hooks of the whole suite
 
@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 0)):
         # Else each worker would have as many threads as there are cores. No bit of a result depends on it.
         torch.set_num_threads(max(1, torch.get_num_threads() // workers))
+    patch_the_language_once()
 
 
 @pytest.fixture

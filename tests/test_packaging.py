@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cpp import is_one_instruction_set, together
 from tests.support.paths import ROOT
 
 ABOUT = ("README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff")
@@ -32,10 +34,10 @@ print(ops.__file__, adgan_fast.kernels.__file__, reason, sep="\\n")
 """
 
 
-def run(command, cwd, check=True, **environment):
+def run(command, cwd, check=True, input=None, **environment):
     """`command` with only those ADGAN and CXX variables that are given; the output is shown if it fails."""
     env = {k: v for k, v in os.environ.items() if not k.startswith("ADGAN_") and k not in ("CXX", "CC")}
-    done = subprocess.run(command, cwd=cwd, env={**env, **environment}, text=True, capture_output=True)
+    done = subprocess.run(command, cwd=cwd, env={**env, **environment}, input=input, text=True, capture_output=True)
     if check:
         assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -59,14 +61,55 @@ def wheel(tree, out, flag, **environment):
 @pytest.fixture
 def tree(tmp_path):
     """A copy of the source tree without build products."""
-    copy = tmp_path / "tree"
-    copy.mkdir()
+    return copied(tmp_path / "tree")
+
+
+def copied(copy):
+    copy.mkdir(parents=True)
     for name in FILES:
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
     for name in FOLDERS:
         shutil.copytree(ROOT / name, copy / name, ignore=BUILT)
     return copy
+
+
+def with_one_source(copy, text):
+    """A copy of the source tree in which this is all of the C++: nothing else to compile, so seconds less."""
+    copied(copy)
+    for source in (copy / "csrc").rglob("*.cpp"):
+        source.unlink()
+    (copy / "csrc/only.cpp").write_text(text)
+    return copy
+
+
+# Runs of setup.py, each in a process of its own that has torch already: to import it takes seconds.
+RUN_SETUP = """
+import json, os, runpy, sys
+import setuptools, torch.utils.cpp_extension
+for folder, arguments, environment, output in json.load(sys.stdin):
+    if os.fork() == 0:
+        os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT), 1)
+        os.dup2(1, 2)
+        os.chdir(folder)
+        os.environ.update(environment)
+        sys.argv[:], sys.path[0] = ["setup.py", *arguments], folder
+        runpy.run_path("setup.py", run_name="__main__")
+        sys.exit()
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+"""
+
+
+def run_setups(tmp_path, runs):
+    """Status and output of `setup.py *arguments` for each (tree, arguments, environment): see `run`."""
+    outputs = [tmp_path / f"output{i}" for i in range(len(runs))]
+    given = [
+        (str(tree), list(map(str, arguments)), environment, str(output))
+        for (tree, arguments, environment), output in zip(runs, outputs, strict=True)
+    ]
+    done = run([sys.executable, "-u", "-c", RUN_SETUP], tmp_path, input=json.dumps(given))
+    said = [out.read_text(encoding="utf-8", errors="surrogateescape") for out in outputs]
+    return list(zip(map(int, done.stdout.split()), said, strict=True))
 
 
 def modules(tree):
@@ -101,7 +144,10 @@ def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):
 
 
 def test_wheel_with_the_extension_serves_every_python_and_names_no_folder(tree, tmp_path):
-    compiler = tmp_path / "quick"  # without optimisation, at half of the time: the shipped flags are those of `make`
+    # At a tenth of the time: without optimisation, since the shipped flags are those of `make`, and in few pieces.
+    sources = [source for source in (tree / "csrc").rglob("*.cpp") if not is_one_instruction_set(source)]
+    together([source.rename(source.with_suffix(".inl")) for source in sources], tree / "csrc")
+    compiler = tmp_path / "quick"
     compiler.write_text('#!/bin/sh\nexec c++ "$@" -O0\n')
     compiler.chmod(0o755)
     path = wheel(tree, tmp_path / "out", flag="1", CXX=str(compiler))
@@ -160,51 +206,54 @@ BAD_VARIABLES = {
 }
 
 
-@pytest.mark.parametrize(
-    ("what", "flag"), [*((what, "") for what in BAD_VARIABLES), ("nothing", "1"), ("no compiler", "1"), ("CFLAGS", "1")]
-)
-def test_a_variable_of_the_environment_that_means_nothing_is_named(tree, tmp_path, what, flag):
-    name, value, message = BAD_VARIABLES[what]
-    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
-        source.unlink()
-    (tree / "csrc/ok.cpp").write_text("int ok;\n")
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
-    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag, **{name: value})
-    assert (done.returncode != 0) == (flag == "1")
-    line = done.stderr.strip().splitlines()[-1]
-    assert message in line
-    assert line.startswith("adgan_fast: the C++ extension was not built: " if flag else "adgan_fast: going on without")
-    assert flag == "1" or message in (tmp_path / "site/adgan_fast/_C.unbuilt.txt").read_text()
+def test_a_variable_of_the_environment_that_means_nothing_is_named(tmp_path):
+    cases = [*((what, "") for what in BAD_VARIABLES), ("nothing", "1"), ("no compiler", "1"), ("CFLAGS", "1")]
+    runs = []
+    for i, (what, flag) in enumerate(cases):
+        name, value, _ = BAD_VARIABLES[what]
+        tree = with_one_source(tmp_path / str(i) / "tree", "int ok;\n")
+        command = ["build_ext", "--build-lib", tmp_path / str(i) / "site"]
+        runs.append((tree, command, {"ADGAN_FAST_BUILD_EXT": flag, name: value}))
+    for i, ((what, flag), (status, said)) in enumerate(zip(cases, run_setups(tmp_path, runs), strict=True)):
+        message = BAD_VARIABLES[what][2]
+        assert (status != 0) == (flag == "1"), (what, said)
+        line = said.strip().splitlines()[-1]
+        assert message in line, what
+        strict = "adgan_fast: the C++ extension was not built: "
+        assert line.startswith(strict if flag else "adgan_fast: going on without"), what
+        assert flag == "1" or message in (tmp_path / str(i) / "site/adgan_fast/_C.unbuilt.txt").read_text(), what
 
 
-@pytest.mark.parametrize("in_tree", [False, True], ids=["elsewhere", "in the tree, without ninja"])
-@pytest.mark.parametrize("flag", ["", "1"])
-def test_a_failed_compilation_stops_a_strict_build_only(tree, tmp_path, flag, in_tree):
-    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
-        source.unlink()
-    (tree / "csrc/broken.cpp").write_text("this is not C++\n")
-    where = ["--inplace"] if in_tree else ["--build-lib", str(tmp_path / "site")]
-    package = (tree if in_tree else tmp_path / "site") / "adgan_fast"
-    if in_tree:
-        (package / "_C.abi3.so").write_text("of an earlier build")
-    without_ninja = {"PATH": hidden_ninja(tmp_path)} if in_tree else {}
-    command = [sys.executable, "setup.py", "build_ext", *where]
-    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT=flag, **without_ninja)
-    assert (done.returncode != 0) == (flag == "1")
-    assert "the compilation failed" in done.stderr
-    assert (package / "_C.unbuilt.txt").exists() == (flag == "")
-    assert flag == "1" or not (package / "_C.abi3.so").exists()
+def test_a_failed_compilation_stops_a_strict_build_only(tmp_path):
+    """Elsewhere, and in the tree, without ninja."""
+    without_ninja = {"PATH": hidden_ninja(tmp_path)}
+    cases = [(flag, in_tree) for flag in ("", "1") for in_tree in (False, True)]
+    runs, packages = [], []
+    for i, (flag, in_tree) in enumerate(cases):
+        tree = with_one_source(tmp_path / str(i) / "tree", "this is not C++\n")
+        site = tmp_path / str(i) / "site"
+        packages.append((tree if in_tree else site) / "adgan_fast")
+        if in_tree:
+            (packages[i] / "_C.abi3.so").write_text("of an earlier build")
+        command = ["build_ext", *(["--inplace"] if in_tree else ["--build-lib", site])]
+        runs.append((tree, command, {"ADGAN_FAST_BUILD_EXT": flag, **(without_ninja if in_tree else {})}))
+    for (flag, in_tree), package, (status, said) in zip(cases, packages, run_setups(tmp_path, runs), strict=True):
+        assert (status != 0) == (flag == "1"), (flag, in_tree, said)
+        assert "the compilation failed" in said, (flag, in_tree)
+        assert (package / "_C.unbuilt.txt").exists() == (flag == ""), (flag, in_tree)
+        assert flag == "1" or not (package / "_C.abi3.so").exists(), (flag, in_tree)
 
 
-@pytest.mark.parametrize("flags", ["", "-Werror"])
-def test_a_warning_of_the_compiler_stops_the_build_of_make_alone(tree, tmp_path, flags):
+def test_a_warning_of_the_compiler_stops_the_build_of_make_alone(tmp_path):
     """A user's build goes on, be it a strict one: a newer compiler may warn of what none warned of before."""
-    for source in (tree / "csrc").rglob("*.cpp"):  # nothing else to compile: seconds less
-        source.unlink()
-    (tree / "csrc/warns.cpp").write_text("static int unused;\n")
-    command = [sys.executable, "setup.py", "build_ext", "--build-lib", str(tmp_path / "site")]
-    done = run(command, tree, check=False, ADGAN_FAST_BUILD_EXT="1", CFLAGS=flags)
-    assert (done.returncode != 0) == (flags == "-Werror"), done.stdout + done.stderr
+    runs = []
+    for i, flags in enumerate(("", "-Werror")):
+        tree = with_one_source(tmp_path / str(i) / "tree", "static int unused;\n")
+        command = ["build_ext", "--build-lib", tmp_path / str(i) / "site"]
+        runs.append((tree, command, {"ADGAN_FAST_BUILD_EXT": "1", "CFLAGS": flags}))
+    (users, users_said), (make, make_said) = run_setups(tmp_path, runs)
+    assert users == 0, users_said
+    assert make != 0, make_said
     assert "-Werror" in run(["make", "-n", ".venv/.installed-strict"], tree).stdout
 
 

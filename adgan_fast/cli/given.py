@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -63,10 +64,22 @@ def _made(text: str) -> Generator:
         make = getattr(make, part)
     if not callable(make):
         raise Mistake(f"{text}: {name} is a {type(make).__name__}; expected a callable that returns a torch.nn.Module")
+    _require_no_arguments(text, name, make)
     made = make()
     if not isinstance(made, nn.Module):
         raise Mistake(f"{text}: {name}() returned a {type(made).__name__}, expected a torch.nn.Module")
     return made
+
+
+def _require_no_arguments(text: str, name: str, make: Any) -> None:
+    try:
+        signature = inspect.signature(make)
+    except (TypeError, ValueError):  # some of C have none
+        return
+    try:
+        signature.bind()
+    except TypeError as error:
+        raise Mistake(f"{text}: {name} is called without arguments, but: {error}") from error
 
 
 def images(path: Path, count: int) -> Any:

@@ -73,7 +73,7 @@ def load_folder(path: PathLike, *, size: int | tuple[int, int] | None = None, ch
         for file, head in zip(files, heads, strict=True):
             if head.sides != sides:
                 found = f"{head.sides[0]}x{head.sides[1]} pixels, {files[0].name} has {sides[0]}x{sides[1]}"
-                raise ValueError(f"{file}: {found}: give size= to resize them")
+                raise ValueError(f"{file}: {found}; load_folder(..., size=) resizes them")
     images = np.empty((len(files), channels, *sides), dtype=np.uint8)
     for image, file in zip(images, files, strict=True):
         image[...] = _decode(file, channels, sides)

@@ -385,6 +385,7 @@ _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "tanh": _activation(torch.tanh),
     "sigmoid": _activation(torch.sigmoid),
     "silu": _activation(F.silu),
+    "sin": _activation(torch.sin),
     "leaky_relu": _activation(F.leaky_relu, "slope"),
     "elu": _activation(torch.ops.aten.elu.default, "alpha", "scale", "input_scale"),
     "softplus": _activation(F.softplus, "beta", "threshold"),

@@ -90,7 +90,8 @@ def _only(
         seen = "; ".join(f"{what} from a latent (1, {', '.join(map(str, shape))})" for shape, what in others.items())
         raise ValueError(
             f"images have shape {wanted}, and a generator must return one tensor (B, C, H, W) of that size, but {name} "
-            f"returned {seen}. Resize the images, have it return the image alone, or pass its latent_shape"
+            f"returned {seen}. Give images of its size and channels, as (N, C, H, W), have it return the image "
+            "alone, or pass its latent_shape"
         )
     raise ValueError(
         f"latent_shape of {name} cannot be found: {f'none of the sizes {sizes[:12]}' if sizes else 'nothing'} that its "

@@ -78,6 +78,7 @@ LAYERS: Mapping[str, LayerType] = {
     "log": layer_type("x"),
     "abs": layer_type("x"),
     "prelu": layer_type("x weight", "one slope, or one for each row of x's first dimension", weights="weight"),
+    "sin": layer_type("x"),
     "scale_shift": layer_type("x", "scale · x + shift", scale=float, shift=float),
     "add": layer_type("a b", "a + alpha · b, broadcast", alpha=float),
     "mul": layer_type("a b", "elementwise, broadcast"),

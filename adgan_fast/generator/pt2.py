@@ -74,7 +74,7 @@ def read_pt2(path: str | os.PathLike[str]) -> Stateless:
 
 _LOAD_GENERATOR = "pass what adgan_fast.training.load_generator(path) returns"
 _LOAD_STATE = "build the module in your program, load its weights with module.load_state_dict"
-_PICKLES = (".pt", ".pth", ".pkl", ".ckpt")
+PICKLES = (".pt", ".pth", ".pkl", ".ckpt")
 
 
 def _other_kind(name: str) -> str:
@@ -95,7 +95,7 @@ def _other_kind(name: str) -> str:
     if {"data.pkl", "constants.pkl"} <= names:
         return "TorchScript, not a .pt2 file: pass the module that it was made from"
     # The second byte of a pickle is its protocol. Older ones begin with any letter: there the name has to tell.
-    if "data.pkl" in names or (head[:1] == b"\x80" and head[1:2] <= b"\5") or (not names and name.endswith(_PICKLES)):
+    if "data.pkl" in names or (head[:1] == b"\x80" and head[1:2] <= b"\5") or (not names and name.endswith(PICKLES)):
         load = f"{_LOAD_STATE}(torch.load(path, weights_only=True)), and pass it"
         return f"a pickle (weights or a module, of torch.save), which can run code and is never read: {load}"
     return ""

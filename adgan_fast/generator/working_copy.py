@@ -132,7 +132,8 @@ def _module(gen: Generator) -> nn.Module:
     exported = isinstance(gen, (str, os.PathLike, torch.export.ExportedProgram))
     module = load_exported(gen) if exported else gen  # type: ignore[arg-type]
     if not isinstance(module, nn.Module):
-        raise TypeError(f"gen must be a Module, an ExportedProgram or the path of a .pt2, got {type(gen).__name__}")
+        got = f"the class {gen.__name__}; pass an instance" if isinstance(gen, type) else type(gen).__name__
+        raise TypeError(f"gen must be a torch.nn.Module, an ExportedProgram or the path of a .pt2, got {got}")
     _refuse_valueless(module)
     return module if exported else copied(module)
 

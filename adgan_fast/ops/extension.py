@@ -27,7 +27,14 @@ def load_extension() -> str | None:
     libraries = sorted(PACKAGE.glob("_C.*so"))
     if not libraries:
         note = PACKAGE / "_C.unbuilt.txt"  # left by setup.py when it went on without a compiler
-        cause = f": {note.read_text(encoding='utf-8').strip()}" if note.is_file() else ""
+        cause = ""
+        if note.is_file():
+            cause = f": {note.read_text(encoding='utf-8').strip()}"
+        elif (PACKAGE.parent / "setup.py").is_file():
+            cause = (
+                f": Python took adgan_fast from its sources in {PACKAGE.parent}, where nothing was compiled. If it is "
+                "installed elsewhere, start from another folder"
+            )
         return f"the C++ extension was not built with this installation{cause}. {_REMEDY}"
     try:
         torch.ops.load_library(str(libraries[0]))

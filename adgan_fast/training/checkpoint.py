@@ -23,6 +23,7 @@ from torch import nn
 
 from .. import files, models
 from ..core.ambient import neutral
+from ..generator.pt2 import PICKLES
 
 FORMAT = "adgan_fast"
 VERSION = 1
@@ -67,6 +68,9 @@ def load_generator(path: str | os.PathLike[str], device: str | torch.device = "c
     path = Path(path)
     if path.is_dir() or path.name == CHECKPOINT:
         folder = path if path.is_dir() else path.parent
+        saved = sorted(folder.glob("*.safetensors"))
+        if saved and not has_checkpoint(folder):
+            raise FileNotFoundError(f"{folder}: no checkpoint here; a saved generator is named by its file: {saved[0]}")
         tensors, meta = load_checkpoint(folder)
         architecture = meta.get("architecture", {}).get("generator")
         tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
@@ -168,7 +172,11 @@ def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     try:
         tensors = load_bytes(data)
     except SafetensorError as error:
-        remedy = ". A .pt2 program needs no loading: give its path to adgan_fast.score" if data[:2] == b"PK" else ""
+        remedy = ""
+        if path.suffix in PICKLES:
+            remedy = ". A pickle is never read: load its weights into your own module (torch.load, weights_only=True)"
+        elif data[:2] == b"PK":
+            remedy = ". A .pt2 program needs no loading: give its path to adgan_fast.score"
         raise CheckpointError(f"{path}: damaged, or not a safetensors file ({error}){remedy}") from error
     length = int.from_bytes(data[:8], "little")  # of the JSON that follows; the reader has checked both
     header = json.loads(data[8 : 8 + length]).get("__metadata__", {})

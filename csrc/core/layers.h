@@ -27,6 +27,7 @@ namespace adgan {
   X(activation, elu, 1, 0, 3)      /* alpha, scale, input scale */ \
   X(activation, softplus, 1, 0, 2) /* beta, threshold */           \
   X(activation, silu, 1, 0, 0)                                     \
+  X(activation, sin, 1, 0, 0)                                      \
   X(activation, scale_shift, 1, 0, 2) /* scale, shift */
 
 // Elementwise, of two values that broadcast.

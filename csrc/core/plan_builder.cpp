@@ -22,7 +22,8 @@ bool by_output(const Layer& layer) {
     case ActivationOp::leaky_relu: return layer.real[0] > 0;  // the output has the input's sign
     case ActivationOp::elu:
     case ActivationOp::softplus:
-    case ActivationOp::silu: return false;
+    case ActivationOp::silu:
+    case ActivationOp::sin: return false;
   }
   __builtin_unreachable();
 }

@@ -42,6 +42,9 @@ def flat():
 def number():
     return 3
 
+def sized(size):
+    return nn.Linear(size, 64)
+
 class Swish(nn.Module):
     """Unknown to all engines but eager and reference."""
     def __init__(self):
@@ -232,6 +235,7 @@ def test_images_of_every_kind(folder: Path, capsys: pytest.CaptureFixture[str]) 
         (["check", "some_generators:nothing"], "some_generators has no nothing"),
         (["check", "some_generators:constant"], "constant is a int; expected a callable"),
         (["check", "some_generators:number"], "number() returned a int, expected a torch.nn.Module"),
+        (["check", "some_generators:sized"], "sized is called without arguments, but: missing a required argument"),
         (["check", "a b:c"], "nor a name of the form module:callable"),
         (["check", "some_generators:linear"], "give --latent-shape, or --images"),
         (["check", "some_generators:flat", "--latent-shape", "6"], "expected (1, C, H, W)"),

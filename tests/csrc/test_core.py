@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import os
 import platform
 import re
 import runpy
-import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
+from tests.support.cpp import COMPILER, is_one_instruction_set, together
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case
 
@@ -25,24 +27,52 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 FLAGS = runpy.run_path(str(CSRC / "flags.py"))
 CORE = sorted((CSRC / "core").rglob("*.cpp"))
-ADAM = [CSRC / "core/adam.cpp", CSRC / "core/cpu.cpp", *sorted((CSRC / "core/kernels").glob("*.cpp"))]
-COMPILER = shlex.split(os.environ.get("CXX", "c++"))
+KERNELS = [source for source in CORE if is_one_instruction_set(source)]
+REST = [source for source in CORE if source not in KERNELS]
+ADAM = [CSRC / "core/adam.cpp", CSRC / "core/cpu.cpp", CSRC / "core/kernels/kernels.cpp"]
 
 pytestmark = pytest.mark.skipif(shutil.which(COMPILER[0]) is None, reason=f"there is no C++ compiler {COMPILER[0]!r}")
 
 
-def compiled(folder: Path, flags: list[str], sources: list[Path]) -> Path:
-    """A program in `folder`."""
-    command = [*COMPILER, *flags, f"-I{CSRC}", "-pthread"]
-    objects = [folder / f"{i}.o" for i in range(len(sources))]
+def command(flags: list[str]) -> list[str]:
+    return [*COMPILER, *flags, f"-I{CSRC}", "-pthread"]
 
-    def compile_one(pair: tuple[Path, Path]) -> None:
-        subprocess.run([*command, "-c", str(pair[0]), "-o", str(pair[1])], check=True)
+
+def objects_of(folder: Path, flags: list[str], sources: list[Path]) -> list[Path]:
+    """Each compiled to a file in `folder`."""
+    objects = [folder / f"{source.stem}.o" for source in sources]
+
+    def compile_one(source: Path, made: Path) -> None:
+        subprocess.run([*command(flags), "-c", str(source), "-o", str(made)], check=True)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(compile_one, zip(sources, objects, strict=True)))
-    subprocess.run([*command, *map(str, objects), "-o", str(folder / "program")], check=True)
+        list(pool.map(compile_one, sources, objects))
+    return objects
+
+
+def compiled(
+    folder: Path, flags: list[str], sources: list[Path], kernels: Sequence[Path] = (), made: Sequence[Path] = ()
+) -> Path:
+    """A program in `folder`: of `sources` in one piece, of `kernels`, and of what is `made` already."""
+    objects = objects_of(folder, flags, [together(sources, folder), *kernels])
+    subprocess.run([*command(flags), *map(str, [*objects, *made]), "-o", str(folder / "program")], check=True)
     return folder / "program"
+
+
+@pytest.fixture(scope="session")
+def shipped_kernels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The kernels as they are shipped, compiled once for all processes of this run."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of the run; the worker's is below it
+    folder = folder / "shipped_kernels"
+    folder.mkdir(exist_ok=True)
+    with open(folder / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "done").exists():
+            objects_of(folder, FLAGS["SHIPPED"], KERNELS)
+            (folder / "done").touch()
+    return [folder / f"{source.stem}.o" for source in KERNELS]
 
 
 def compiler_for_aarch64() -> list[str] | None:
@@ -60,9 +90,10 @@ def as_text(name: str, case: Case) -> str:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="malloc is replaced in the way of glibc")
-def test_a_search_allocates_nothing(tmp_path):
+def test_a_search_allocates_nothing(shipped_kernels, tmp_path):
     """Neither new nor malloc from a search's begin to its end: any generator, mode, loss and instruction set."""
-    program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"]], [HERE / "allocations.cpp", *CORE])
+    flags = ["-O0", *FLAGS["LANGUAGE"]]
+    program = compiled(tmp_path, flags, [HERE / "allocations.cpp", *REST], made=shipped_kernels)
     cases = {**FAMILIES, "in whole vectors": dcgan(16, 3, 16, 16)}
     given = "\n".join(as_text(name, case) for name, case in cases.items())
     done = subprocess.run([program], input=given, capture_output=True, text=True)
@@ -70,18 +101,21 @@ def test_a_search_allocates_nothing(tmp_path):
     assert int(done.stdout.split()[0]) >= len(cases) * 3 * 4 * 3
 
 
-def test_adam_has_the_same_bits_with_every_instruction_set(tmp_path):
-    program = compiled(tmp_path, FLAGS["SHIPPED"], [HERE / "adam_sets.cpp", *ADAM])
+def test_adam_has_the_same_bits_with_every_instruction_set(shipped_kernels, tmp_path):
+    program = compiled(tmp_path, FLAGS["SHIPPED"], [HERE / "adam_sets.cpp", *ADAM], made=shipped_kernels)
     done = subprocess.run([program], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def watched(tmp_path: Path, sources: list[Path], given: str = "") -> None:
+def watched(tmp_path: Path, sources: list[Path], kernels: Sequence[Path] = (), given: str = "") -> None:
     """Compile, quickly, and run a program under the thread sanitizer, and see it end well."""
+    nothing = tmp_path / "nothing.cpp"
+    nothing.write_text("int main() {}\n", encoding="utf-8")
     try:
-        program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"], "-fsanitize=thread"], sources)
+        compiled(tmp_path, ["-O0", "-fsanitize=thread"], [nothing])
     except subprocess.CalledProcessError:
         pytest.skip("the compiler has no thread sanitizer")
+    program = compiled(tmp_path, ["-O0", *FLAGS["LANGUAGE"], "-fsanitize=thread"], sources, kernels)
     done = subprocess.run([program], input=given, capture_output=True, text=True, timeout=300)
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("the thread sanitizer does not run on this kernel")
@@ -101,7 +135,7 @@ def test_a_team_has_no_race(tmp_path):
 def test_threads_that_share_an_image_have_no_race(tmp_path):
     cases = {**FAMILIES, "many channels": dcgan(32, 3, 20, 16)}
     given = "\n".join(as_text(name, case) for name, case in cases.items())
-    watched(tmp_path, [HERE / "shared_image.cpp", *CORE], given)
+    watched(tmp_path, [HERE / "shared_image.cpp", *REST], KERNELS, given)
 
 
 @pytest.mark.skipif(

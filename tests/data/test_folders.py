@@ -51,7 +51,7 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
 def test_pictures_of_several_sizes_need_a_size(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.png", np.full((4, 6), 10, np.uint8))
     write_picture(tmp_path / "b.png", np.full((8, 8, 3), 200, np.uint8))
-    with pytest.raises(ValueError, match=r"b\.png: 8x8 pixels, a\.png has 4x6: give size="):
+    with pytest.raises(ValueError, match=r"b\.png: 8x8 pixels, a\.png has 4x6; load_folder\(\.\.\., size=\)"):
         load_folder(tmp_path)
     loaded = load_folder(tmp_path, size=(5, 7))
     assert loaded.images.shape == (2, 3, 5, 7)

@@ -14,6 +14,7 @@ import adgan_fast
 from adgan_fast import SearchResult
 from adgan_fast.engine import eager, grouped
 from adgan_fast.testing import FLOAT32, FLOAT64, improvement, violations
+from tests.support.captured import captured_once
 from tests.support.engines import FAST, ON_CPU, WEIGHTS
 from tests.support.families import FAMILIES
 from tests.support.generators import Case, cases
@@ -38,7 +39,8 @@ def run(case: Case, engine: str, dtype: torch.dtype, n: int = 2, **settings) -> 
         if settings.get("chunk"):  # taken as on a GPU: on a CPU an engine has its own
             for module in (eager, grouped):
                 patch.setattr(module, "on_cpu", lambda job, *_: job.config.chunk)
-        return adgan_fast.search(gen, case.images(n), engine=engine, latent_shape=case.latent_shape, **settings)
+        with captured_once(case.module):
+            return adgan_fast.search(gen, case.images(n), engine=engine, latent_shape=case.latent_shape, **settings)
 
 
 def assert_whole(found: SearchResult, case: Case, engine: str, n: int, n_seed: int, dtype: torch.dtype) -> None:

@@ -8,14 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
 import adgan_fast
 from adgan_fast import SearchResult, api, testing
-from adgan_fast.generator.program import Program, Unlowered
-from adgan_fast.generator.rules import lower
 from tests.fuzz.cases import Case, case_of, reason_of, search
-from tests.fuzz.source import Shape
+from tests.support.captured import Once
 
 ENGINES = ("native", "grouped", "eager")
 SET_ASIDE = 10.0
@@ -23,25 +20,6 @@ SET_ASIDE = 10.0
 
 NEIGHBOURS = 4
 CLOSE = 1e-2
-
-
-class Once:
-    """`lower`, once for a case and dtype: engines are given one program, and the capture is half of the time."""
-
-    def __init__(self) -> None:
-        self._made: dict[torch.dtype, Program | Unlowered] = {}
-
-    def __call__(self, module: nn.Module, latent_shape: Shape) -> Program:
-        dtype = testing.home_of(module)[1]
-        if dtype not in self._made:
-            try:
-                self._made[dtype] = lower(module, latent_shape)
-            except Unlowered as error:
-                self._made[dtype] = error
-        made = self._made[dtype]
-        if isinstance(made, Unlowered):
-            raise made
-        return made
 
 
 @dataclasses.dataclass

@@ -23,6 +23,7 @@ def activation(at: Source) -> None:
         "celu": f"F.celu({x}, {at.pick(0.5, 1.5)})",
         "softplus": f"F.softplus({x}, {softplus})",
         "silu": f"F.silu({x}, inplace={in_place})",
+        "sin": f"{x}.sin_()" if in_place else f"torch.sin({x})",
         "tanh": f"{x}.tanh_()" if in_place else f"torch.tanh({x})",
         "sigmoid": f"{x}.sigmoid_()" if in_place else f"torch.sigmoid({x})",
     }

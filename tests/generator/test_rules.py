@@ -52,6 +52,7 @@ def ops(program: Program) -> list[str]:
         (nn.Tanh(), ["tanh"], {}),
         (nn.Sigmoid(), ["sigmoid"], {}),
         (nn.SiLU(), ["silu"], {}),
+        (Function(torch.sin), ["sin"], {}),
         (nn.ELU(0.5), ["elu"], {"alpha": 0.5, "scale": 1.0, "input_scale": 1.0}),
         (nn.Softplus(2.0, 10.0), ["softplus"], {"beta": 2.0, "threshold": 10.0}),
         (nn.Upsample(scale_factor=2), ["upsample_nearest"], {"scale": (2, 2)}),

@@ -309,17 +309,27 @@ def test_loading_the_extension_twice_gives_the_same_answer():
     assert ops.load_extension() == ops.load_extension()
 
 
-@pytest.mark.parametrize("case", ["never tried", "failed", "damaged"])
+@pytest.mark.parametrize("case", ["never tried", "in the sources", "failed", "damaged"])
 def test_an_extension_that_is_not_there_is_explained(tmp_path, monkeypatch, case):
-    monkeypatch.setattr(ops.extension, "PACKAGE", tmp_path)
+    package = tmp_path / "adgan_fast"
+    package.mkdir()
+    monkeypatch.setattr(ops.extension, "PACKAGE", package)
+    if case == "in the sources":
+        (tmp_path / "setup.py").touch()
     if case == "failed":
-        (tmp_path / "_C.unbuilt.txt").write_text("no C++ compiler\n")
+        (package / "_C.unbuilt.txt").write_text("no C++ compiler\n")
     if case == "damaged":
-        (tmp_path / "_C.abi3.so").write_bytes(b"not a library")
+        (package / "_C.abi3.so").write_bytes(b"not a library")
     reason = ops.load_extension.__wrapped__()
     assert reason is not None
     assert "\n" not in reason
-    assert {"never tried": "was not built", "failed": "no C++ compiler", "damaged": "cannot be loaded"}[case] in reason
+    words = {
+        "never tried": "was not built",
+        "in the sources": f"from its sources in {tmp_path}",
+        "failed": "no C++ compiler",
+        "damaged": "cannot be loaded",
+    }
+    assert words[case] in reason
     assert "pip install --no-build-isolation" in reason
 
 

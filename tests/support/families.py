@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from adgan_fast import models
 from tests.support.generators import Case
-from tests.support.layers import Affine, Constant, Divided, Learned, Residual, randomise
+from tests.support.layers import Affine, Constant, Divided, Function, Learned, Residual, randomise
 
 
 def dcgan(image_size: int, channels: int, latent: int, width: int) -> Case:
@@ -128,6 +128,12 @@ def families() -> dict[str, Case]:
         _sequential(
             "division", 14, (5,), (2, 5, 5),
             nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Divided(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3), nn.Tanh(),
+        ),
+        _sequential(
+            "SIREN", 15, (5,), (2, 7, 5),
+            nn.Linear(5, 18), Affine(3.0, 0.2), Function(torch.sin), nn.Unflatten(1, (2, 3, 3)),
+            nn.ConvTranspose2d(2, 3, 3), Function(torch.sin), nn.Conv2d(3, 2, (1, 3), padding=(1, 1)),
+            nn.BatchNorm2d(2), Function(torch.sin),
         ),
     ]  # fmt: skip
     return {case.made_of: case for case in found}

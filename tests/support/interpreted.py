@@ -12,6 +12,8 @@ conftest.py makes these hooks those of the whole suite.
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -128,3 +130,33 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
     session._setupstate.teardown_exact(nextitem)  # what an item of the same file that ran here has left for this one
     return True
+
+
+def patch_the_language_once() -> None:
+    """Under the interpreter, a kernel's calls of other functions leave Triton's language as the kernel's call made it.
+
+    Triton puts the same functions in the place of its language's again at every call, which is a quarter of its time.
+    """
+    if not _INTERPRETING or importlib.util.find_spec("triton") is None:
+        return
+    interpreter, language = map(importlib.import_module, ("triton.runtime.interpreter", "triton.language"))
+    if not hasattr(interpreter, "_patch_lang") or not hasattr(interpreter, "_LangPatchScope"):
+        return  # another version of Triton
+    patch, active = interpreter._patch_lang, []
+
+    def patch_what_is_new(fn: Any) -> Any:
+        wanted = [each for each in fn.__globals__.values() if each is language or each is language.core]
+        if wanted and all(any(each is known for known in active) for each in wanted):
+            return interpreter._LangPatchScope()  # of no changes
+        scope = patch(fn)
+        restore, before = scope.restore, len(active)
+        active.extend(wanted)
+
+        def restored() -> None:
+            restore()
+            del active[before:]
+
+        scope.restore = restored
+        return scope
+
+    interpreter._patch_lang = patch_what_is_new

@@ -18,6 +18,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "elu": lambda: nn.ELU(0.7),
     "softplus": lambda: nn.Softplus(beta=1.5),
     "silu": nn.SiLU,
+    "sin": lambda: Function(torch.sin),
     "none": nn.Identity,
 }
 

@@ -11,7 +11,7 @@ import adgan_fast
 from adgan_fast import ops
 from adgan_fast.config import LOSSES
 from adgan_fast.engine.native.encode import encode
-from adgan_fast.generator.rules import lower
+from tests.support.captured import captured_once, program_of
 from tests.support.engines import WEIGHTS
 from tests.support.families import FAMILIES
 from tests.support.generators import Case
@@ -29,7 +29,8 @@ def run(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult
         "verify": False,
         **settings,
     }
-    return adgan_fast.search(case.module, images, **settings)
+    with captured_once(case.module):
+        return adgan_fast.search(case.module, images, **settings)
 
 
 def reference(case: Case, images: torch.Tensor, **settings) -> adgan_fast.SearchResult:
@@ -44,7 +45,7 @@ def reference_of_family(name: str, weights: str, loss: str) -> adgan_fast.Search
 
 
 def op_arguments(case: Case, n: int = 2, s: int = 3, weights: str = "per_seed", loss: str = "l2", steps: int = 3):
-    program = lower(case.module.eval(), case.latent_shape)
+    program = program_of(case.module.eval(), case.latent_shape)
     random = torch.Generator().manual_seed(3)
     starts = torch.randn(s, *case.latent_shape, generator=random)
     return (

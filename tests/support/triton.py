@@ -14,6 +14,7 @@ from adgan_fast.engine import named
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 from adgan_fast.testing import FLOAT32, Bound, errors, violations
+from tests.support.captured import captured_once
 from tests.support.generators import Case
 from tests.support.jobs import make_job
 from tests.support.layers import randomise
@@ -44,7 +45,8 @@ def search(
     """By the Triton engine; results on the CPU."""
     images = case.images(n) if images is None else images
     settings = {"n_seed": 2, "steps": 2, "latent_shape": case.latent_shape, "verify": False, **settings}
-    return adgan_fast.search(case.module, images, engine="triton", device=device, **settings)
+    with captured_once(case.module):
+        return adgan_fast.search(case.module, images, engine="triton", device=device, **settings)
 
 
 def reference(case: Case, n: int = 1, images: torch.Tensor | None = None, **settings) -> SearchResult:

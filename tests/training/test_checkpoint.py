@@ -66,6 +66,14 @@ def test_a_checkpoint_of_the_same_tensors_can_be_saved_again(tmp_path: Path) -> 
     assert checkpoint.load_checkpoint(tmp_path)[1] == {"step": 2}
 
 
+def test_a_folder_that_holds_a_generator_alone_says_how_to_name_it(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint here$"):
+        load_generator(tmp_path)
+    save_generator(DCGANGenerator(8, 1, 4, 2), tmp_path / "generator.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"named by its file: .*generator\.safetensors$"):
+        load_generator(tmp_path)
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no checkpoint here"):
         checkpoint.load_checkpoint(tmp_path)
@@ -140,6 +148,9 @@ def test_files_that_are_no_generators_are_named_and_run_no_code(tmp_path: Path) 
     torch.save(DCGANGenerator(8, 1, 4, 2), path)  # a zip archive, as a .pt2 is
     with pytest.raises(CheckpointError, match=r"file: .* A \.pt2 program .* give its path to adgan_fast\.score"):
         load_generator(path)
+    torch.save(DCGANGenerator(8, 1, 4, 2), tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=r"file\.pt: .* A pickle is never read: load its weights"):
+        load_generator(tmp_path / "file.pt")
     assert not (tmp_path / "executed").exists()
     save_file({"a": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match="not a generator of adgan_fast"):

@@ -14,7 +14,7 @@ KINDS = get_args(Kind)
 
 OPS = (
     "linear", "conv2d", "conv_transpose2d", "batch_norm",
-    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "scale_shift",
+    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "sin", "scale_shift",
     "add", "mul", "div",
     "reshape", "permute", "upsample_nearest", "pixel_shuffle",
 )  # fmt: skip

@@ -50,13 +50,11 @@ class Triton:
         self._kept: _Kept | None = None
 
     def why_not(self) -> str | None:
+        # A GPU first: without one, to install Triton would help nobody.
+        if not interpreting() and not torch.cuda.is_available():
+            return "there is no CUDA device; it takes a GPU and a PyTorch built for it"
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed; pip install 'adgan-fast[triton]'"
-        if not interpreting() and not torch.cuda.is_available():
-            return (
-                "there is no CUDA device; it takes a GPU and a PyTorch built for it (TRITON_INTERPRET=1 in the "
-                "environment runs the kernels on the CPU, slowly, for tests)"
-            )
         return None
 
     def refuses(self, job: Job) -> str | None:

@@ -19,7 +19,7 @@ def _activation(op: str, *targets: str) -> None:
         return algebra.elementwise(at, op, at.value(x))
 
 
-for _name in ("relu", "tanh", "sigmoid", "silu", "exp", "log", "abs"):
+for _name in ("relu", "tanh", "sigmoid", "silu", "sin", "exp", "log", "abs"):
     _activation(_name, f"aten.{_name}.default")
 
 

@@ -81,6 +81,10 @@ static void activate(ActivationOp op, const double* numbers, const float* x, flo
       for (std::int64_t i = 0; i < n; ++i) {
         y[i] = softplus(x[i], static_cast<float>(numbers[0]), static_cast<float>(numbers[1]));
       }
+      return;
+    case ActivationOp::sin:
+      for (std::int64_t i = 0; i < n; ++i) y[i] = std::sin(x[i]);
+      return;
   }
 }
 
@@ -127,6 +131,12 @@ static void activate_backward(ActivationOp op, const double* numbers, const floa
         const F v = mul(load_up_to(x + i, k), a);
         return mul(gi, if_greater(v, b, one, sigmoid(v)));
       });
+    case ActivationOp::sin:
+      for (std::int64_t i = 0; i < n; ++i) {
+        const float to = g[i] * std::cos(x[i]);
+        gx[i] = add_to_gx ? gx[i] + to : to;
+      }
+      return;
   }
 }
 

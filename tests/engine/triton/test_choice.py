@@ -54,9 +54,12 @@ class TestWithoutTheInterpreter:
         with pytest.raises(ValueError, match=r"'triton' cannot run: there is no CUDA device.*engine='auto'"):
             adgan_fast.score(TINY.module, TINY.images(1), engine="triton")
 
-    def test_a_missing_triton_has_a_remedy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_triton_has_a_remedy_where_there_is_a_gpu(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         assert ENGINE.why_not() == "Triton is not installed; pip install 'adgan-fast[triton]'"
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        assert "no CUDA device" in ENGINE.why_not()
 
     def test_a_generator_on_the_cpu_is_refused(self) -> None:
         assert ENGINE.refuses(job_of_tiny("cpu")) == "it runs on a CUDA device, not on cpu"
