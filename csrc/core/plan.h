@@ -10,19 +10,11 @@
 #include <vector>
 
 #include "core/nodes/node.h"
+#include "core/packing.h"
 #include "core/program.h"
 #include "core/sizes.h"
 
 namespace adgan {
-
-// A layout of weights: packed, as a layer's kernels want them, from unpacked, as the module has them.
-class Packing {
- public:
-  virtual ~Packing() = default;
-  virtual std::int64_t packed_size() const = 0;
-  virtual void pack(const float* unpacked, float* packed) const = 0;
-  virtual void add_unpacked(const float* packed, float* unpacked) const = 0;
-};
 
 struct Parameter {
   std::int64_t offset = 0;           // in θ₀; and in the owner's state, unless its layer keeps the change alone

@@ -1,7 +1,5 @@
 #include "core/plan_builder.h"
 
-#include <algorithm>
-
 #include "core/nodes/simple_nodes.h"
 
 namespace adgan {
@@ -18,17 +16,43 @@ bool by_output(const Layer& layer) {
     case ActivationOp::relu:
     case ActivationOp::tanh:
     case ActivationOp::sigmoid:
+    case ActivationOp::hardtanh:
+    case ActivationOp::exp:
     case ActivationOp::scale_shift: return true;
     case ActivationOp::leaky_relu: return layer.real[0] > 0;  // the output has the input's sign
     case ActivationOp::elu:
     case ActivationOp::softplus:
     case ActivationOp::silu:
+    case ActivationOp::gelu:
+    case ActivationOp::gelu_tanh:
+    case ActivationOp::clamp:  // a gradient on the bounds, and none beyond them
+    case ActivationOp::pow:
+    case ActivationOp::log:
+    case ActivationOp::abs:
     case ActivationOp::sin: return false;
   }
   __builtin_unreachable();
 }
 
+// Whether backward() of a layer reads its output, which then must stay as it is.
+bool reads_output(Op op) { return is_activation(op) || op == Op::softmax; }
+
+// Whether an output is zero only where no gradient passes.
+bool closes_at_zero(const Layer& layer) {
+  return layer.op == Op::relu || (layer.op == Op::hardtanh && layer.real[0] == 0 && layer.real[1] > 0);
+}
+
 }  // namespace
+
+// Whether each element of the output belongs to one of the input: of the same shape, and stored alike.
+bool Builder::keeps_places(Op op) {
+  return is_activation(op) || is_norm(op) || op == Op::standardize || op == Op::softmax;
+}
+
+// Whether a layer reads an input where parameters or constants lie, and not as a value.
+bool Builder::is_weight(const Layer& layer, std::size_t input) {
+  return input > 0 && (is_map(layer.op) || is_norm(layer.op) || layer.op == Op::resample);
+}
 
 Builder::Builder(ExecutionPlan& plan, Weights weights, std::int64_t steps, bool compact)
     : plan_(plan), program_(plan.program), learn_(weights != Weights::frozen), fuse_(weights == Weights::per_seed),
@@ -38,11 +62,13 @@ Builder::Builder(ExecutionPlan& plan, Weights weights, std::int64_t steps, bool 
   uses_.assign(n, 0);
   act_.assign(n, -1);
   grad_.assign(n, -1);
+  pixels_.assign(n, 1);
   same_as_.resize(n);
   for (std::size_t v = 0; v < n; ++v) same_as_[v] = static_cast<int>(v);
 }
 
 void Builder::build() {
+  choose_storage();
   read();
   place_parameters();
   place_values();
@@ -54,7 +80,7 @@ void Builder::build() {
   plan_.latent_act = act_[program_.latent];
   plan_.latent_grad = grad_[program_.latent];
   plan_.latent_size = value(program_.latent).size();
-  if (!storage(program_.latent).row_major()) plan_.latent_place = row_major_from(value(program_.latent));
+  if (!storage(program_.latent).row_major()) plan_.latent_place = row_major_from(program_.latent);
   plan_.output_act = act_[program_.output];
   plan_.output_grad = grad_[program_.output];
   plan_.output_size = value(program_.output).size();
@@ -77,7 +103,7 @@ void Builder::read() {
     if (layer.op == Op::reshape) {
       const int x = layer.inputs[0];
       require(value(x).size() == value(layer.output).size(), "a reshape changes the number of elements");
-      if (!stored(x) && storage(x).row_major() && storage(layer.output).row_major()) {
+      if (!stored(x) && storage(x) == storage(layer.output)) {
         same_as_[layer.output] = source(x);
         continue;
       }
@@ -87,11 +113,11 @@ void Builder::read() {
       if (v < 0) continue;
       if (stored(v)) {
         parameter_uses_[v] += 1;
-        if (!is_map(layer.op) && !is_norm(layer.op)) operands_.insert(v);
+        if (!is_weight(layer, i)) operands_.insert(v);
         if (is_map(layer.op)) require(i > 0, "a layer's input does not depend on the latent");
       } else {
         uses_[source(v)] += 1;
-        require(!((is_map(layer.op) || is_norm(layer.op)) && i > 0), "a weight is computed by other layers");
+        require(!is_weight(layer, i), "a weight is computed by other layers");
       }
     }
   }
@@ -162,18 +188,17 @@ void Builder::place_values() {
       grad_[y] = grad_[source(y)];
       continue;
     }
-    const bool elementwise = is_activation(layer.op) || is_norm(layer.op);
     const int from = source(x);
-    if (elementwise && from != program_.latent && !stored(from) && uses_[from] == 1) {
+    if (keeps_places(layer.op) && from != program_.latent && !stored(from) && uses_[from] == 1) {
       require(value(x).size() == value(y).size(), "an elementwise layer changes the number of elements");
       grad_[y] = grad_[from];
       const Layer& maker = program_.layers[producer_[from]];
-      if (is_activation(layer.op) && by_output(layer) && !is_activation(maker.op)) act_[y] = act_[from];
+      if (is_activation(layer.op) && by_output(layer) && !reads_output(maker.op)) act_[y] = act_[from];
     }
     if (act_[y] < 0) act_[y] = take(plan_.act_size, value(y).size());
     if (grad_[y] < 0) grad_[y] = take_gradient(value(y).shape);
     if (uses_[y] > 1) plan_.zeros_.push_back({grad_[y], value(y).size()});
-    if (layer.op == Op::relu) gated_.insert(y);
+    if (closes_at_zero(layer)) gated_.insert(y);
   }
   if (uses_[program_.latent] > 1) plan_.zeros_.push_back({grad_[program_.latent], value(program_.latent).size()});
   for (const int v : operands_) {

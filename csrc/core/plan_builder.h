@@ -1,33 +1,18 @@
 // From a program to a plan: which nodes, and where each of their numbers lies.
 #pragma once
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
+#include <utility>
 #include <vector>
 
 #include "core/nodes/map_node.h"
 #include "core/plan.h"
+#include "core/storage.h"
 
 namespace adgan {
-
-// The order in which the elements of a value are stored: position by position where it is (C, H, W), else row-major.
-class Storage {
- public:
-  explicit Storage(const Value& value)
-      : shape_(value.shape), by_position_(value.batched() && value.shape.size() == 3) {}
-  // Where the element is stored that has `flat` as its place in row-major order.
-  std::int64_t operator()(std::int64_t flat) const {
-    if (!by_position_) return flat;
-    const std::int64_t pixels = shape_[1] * shape_[2];
-    return flat % pixels * shape_[0] + flat / pixels;
-  }
-  bool row_major() const { return !by_position_ || shape_[0] == 1 || shape_[1] * shape_[2] == 1; }
-
- private:
-  Shape shape_;
-  bool by_position_;
-};
 
 class Builder {
  public:
@@ -38,8 +23,14 @@ class Builder {
   const Value& value(int v) const { return program_.values[v]; }
   bool stored(int v) const { return value(v).kind == Kind::parameter || value(v).kind == Kind::constant; }
   int source(int v) const { return same_as_[v]; }
-  Storage storage(int v) const { return Storage(value(v)); }
+  Storage rows_of(int v) const { return Storage(value(v).size(), 1); }
+  Storage storage(int v) const { return Storage(value(v).size(), pixels_[v]); }
   bool input_is_row_major(const Layer& layer) const;
+  static bool keeps_places(Op op);
+  static bool is_weight(const Layer& layer, std::size_t input);
+
+  // plan_storage.cpp: how each value is stored.
+  void choose_storage();
 
   // plan_builder.cpp: who makes and who uses what; memory.
   void read();
@@ -58,14 +49,39 @@ class Builder {
   void find_map_weights(int w, const MapLayout* layout, MapPlaces& at);
   void add_norm(const Layer& layer);
   void add_batch_norm(const Layer& layer);
+  void add_prelu(const Layer& layer);
+  std::pair<int, int> around_channels(int x) const;
   void add_activation(const Layer& layer);
   void add_arithmetic(const Layer& layer);
+
+  // plan_gathers.cpp: what moves elements.
   void add_gather(const Layer& layer);
+  void add_join(const Layer& layer);
+  void add_cat(const Layer& layer);
+  std::vector<int> broadcast(int v, int y) const;
+  std::vector<int> row_major_from(int v) const;
+
+  // plan_reductions.cpp: sums, and products that are no maps.
+  void add_reduction(const Layer& layer);
+  void add_product(const Layer& layer);
+  void add_matmul(const Layer& layer);
+  void add_banded(const Layer& layer);
+  void add_resample(const Layer& layer);
+
   bool adds(int v) const { return stored(v) ? parameter_uses_.at(v) > 1 : uses_[source(v)] > 1; }
   std::int64_t gradient_of(int v) const { return value(v).kind == Kind::constant ? -1 : grad_[v]; }
+  void need_scratch(std::int64_t floats) { plan_.scratch_size = std::max(plan_.scratch_size, floats); }
   void scratch_for_sums(std::int64_t numbers, std::int64_t n);
-  std::vector<int> broadcast(int v, int y) const;
-  static std::vector<int> row_major_from(const Value& v);
+
+  // A value where a node reads or writes it; a copy, where the node wants it stored otherwise than it is.
+  struct Place {
+    std::int64_t act, grad;
+    bool add;
+    bool copy;
+  };
+  Place taken_as(int v, const Storage& wanted);
+  Place made_as(int v, const Storage& wanted);
+  void put(int v, const Storage& made, const Place& place);  // once the node is there that makes it
 
   ExecutionPlan& plan_;
   const Program& program_;
@@ -75,7 +91,7 @@ class Builder {
   std::map<int, int> parameter_uses_;
   std::set<int> operands_;  // parameters and constants that layers take as they take values
   std::set<int> gated_;     // values that are zero only where their gradient does not matter (behind a ReLU)
-  std::vector<std::int64_t> act_, grad_;
+  std::vector<std::int64_t> act_, grad_, pixels_;
   std::vector<std::unique_ptr<MapLayout>> layouts_;  // by layer
 };
 

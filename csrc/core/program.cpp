@@ -29,6 +29,7 @@ class Reader {
     require(least <= item && item <= most, "the program holds a number out of its range");
     return item;
   }
+  T left() const { return static_cast<T>(items_.size() - at_); }
   bool done() const { return at_ == items_.size(); }
 
  private:
@@ -65,7 +66,7 @@ Program::Program(const std::vector<std::int64_t>& code, const std::vector<double
     layer.output = static_cast<int>(in.next(0, n_values - 1));
     layer.inputs.resize(static_cast<std::size_t>(in.next(0, 8)));
     for (auto& input : layer.inputs) input = static_cast<int>(in.next(-1, n_values - 1));
-    layer.whole.resize(static_cast<std::size_t>(in.next(0, 64)));
+    layer.whole.resize(static_cast<std::size_t>(in.next(0, in.left())));
     for (auto& number : layer.whole) number = in.next(-1, kMost);
     layer.real.resize(static_cast<std::size_t>(in.next(0, 8)));
     for (auto& number : layer.real) number = reals.next();

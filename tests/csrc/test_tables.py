@@ -29,7 +29,11 @@ FAMILIES = {
     "NORMS": "norm",
     "ACTIVATIONS": "activation",
     "ARITHMETIC": "arithmetic",
+    "PRODUCTS": "product",
+    "REDUCTIONS": "reduction",
+    "BANDED": "banded",
     "GATHERS": "gather",
+    "JOINS": "join",
 }
 
 
@@ -43,7 +47,7 @@ def entries(header: str, name: str) -> list[list[str]]:
 
 def layers() -> list[list[str]]:
     """All of layers.h, in the order of its enum."""
-    listed = (CORE / "layers.h").read_text(encoding="utf-8")
+    listed = (CORE / "layers.h").read_text(encoding="utf-8").replace("\\\n", " ")
     order = re.search(r"#define ADGAN_LAYERS\(X\)(.*)", listed)
     assert order
     families = re.findall(r"ADGAN_(\w+)\(X\)", order[1])
@@ -99,9 +103,13 @@ def test_the_struct_of_arguments_has_the_order_of_the_schema():
 MUST_KNOW = {
     "map": {"map_layout.cpp": 1},
     "norm": {"plan_nodes.cpp": 1},
-    "activation": {"plan_builder.cpp": 1, "elementwise.inl": 2},
+    "activation": {"plan_builder.cpp": 1, "activations.inl": 2},
     "arithmetic": {"simple_nodes.cpp": 2},
-    "gather": {"plan_nodes.cpp": 1},
+    "product": {"plan_reductions.cpp": 1},
+    "reduction": {"plan_reductions.cpp": 1},
+    "banded": {"plan_reductions.cpp": 1},
+    "gather": {"plan_gathers.cpp": 1},
+    "join": {"plan_gathers.cpp": 1},
 }
 
 

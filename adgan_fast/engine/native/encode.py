@@ -13,10 +13,11 @@ KINDS = get_args(Kind)
 
 
 OPS = (
-    "linear", "conv2d", "conv_transpose2d", "batch_norm",
-    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "sin", "scale_shift",
-    "add", "mul", "div",
-    "reshape", "permute", "upsample_nearest", "pixel_shuffle",
+    "linear", "conv2d", "conv_transpose2d", "batch_norm", "prelu",
+    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "gelu", "gelu_tanh", "hardtanh", "clamp",
+    "pow", "exp", "log", "abs", "sin", "scale_shift",
+    "add", "mul", "div", "matmul", "standardize", "softmax", "sum", "resample",
+    "reshape", "expand", "take", "pad", "permute", "upsample_nearest", "pixel_shuffle", "cat",
 )  # fmt: skip
 """The layers that C++ knows, in the order of csrc/core/layers.h. What each brings follows from generator/layers.py."""
 
@@ -129,6 +130,8 @@ def unknown(program: Program) -> str | None:
             return f"layer {layer.name!r}: {layer.op} is not in the C++ engine"
         kind = LAYERS[layer.op]
         for name, i in zip(kind.inputs, layer.inputs, strict=True):
+            if layer.op == "resample" and name != "x" and i is not None and program.values[i].kind != "constant":
+                return f"layer {layer.name!r}: its matrices are no constants"
             if i is None or name not in kind.weights or program.values[i].kind != "weight":
                 continue
             if _transposed(program, layer, i) is None:

@@ -6,6 +6,9 @@
 #include "core/kernels/maps.inl"
 #include "core/kernels/rank1.inl"
 #include "core/kernels/elementwise.inl"
+#include "core/kernels/activations.inl"
+#include "core/kernels/reductions.inl"
+#include "core/kernels/products.inl"
 // clang-format on
 
 const KernelTable kTable = {
@@ -27,6 +30,21 @@ const KernelTable kTable = {
     .norm_backward = norm_backward,
     .activate = activate,
     .activate_backward = activate_backward,
+    .prelu = prelu,
+    .prelu_backward = prelu_backward,
+    .row_sums = row_sums,
+    .standardize_rows = standardize_rows,
+    .standardize_rows_backward = standardize_rows_backward,
+    .standardize_columns = standardize_columns,
+    .standardize_columns_backward = standardize_columns_backward,
+    .softmax_rows = softmax_rows,
+    .softmax_rows_backward = softmax_rows_backward,
+    .softmax_columns = softmax_columns,
+    .softmax_columns_backward = softmax_columns_backward,
+    .matmul = matmul,
+    .transpose = transpose,
+    .banded = banded,
+    .banded_transposed = banded_transposed,
     .l2 = l2,
     .l1 = l1,
 };

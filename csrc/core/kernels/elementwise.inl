@@ -1,4 +1,4 @@
-// Everything that touches each number once: norms, activations, sums, losses.
+// What touches each number once: norms by constants, sums, losses.
 
 static void fill_rows(float* out, int positions, int channels, const float* row) {
   for (int p = 0; p < positions; ++p, out += channels) {
@@ -55,89 +55,6 @@ static void norm_backward(const float* x, const float* g, float* gx, bool add_to
     if (dgamma) store_up_to(dgamma + c, add(load_up_to(dgamma + c, lanes), all_gamma.total()), lanes);
     if (dbeta) store_up_to(dbeta + c, add(load_up_to(dbeta + c, lanes), all_beta.total()), lanes);
   });
-}
-
-// softplus alone, number by number: log1p has no vector form here.
-static inline float softplus(float x, float beta, float threshold) {
-  return x * beta > threshold ? x : std::log1p(std::exp(x * beta)) / beta;
-}
-
-static void activate(ActivationOp op, const double* numbers, const float* x, float* y, std::int64_t n) {
-  const auto apply = [&](const auto& f) __attribute__((always_inline)) {
-    each_vector(n, [&](std::int64_t i, int lanes) { store_up_to(y + i, f(load_up_to(x + i, lanes)), lanes); });
-  };
-  const F a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
-  const F c = set1(static_cast<float>(numbers[2]));
-  switch (op) {
-    case ActivationOp::relu: return apply([&](F v) { return if_greater(zero(), v, zero(), v); });  // NaN stays NaN
-    case ActivationOp::leaky_relu: return apply([&](F v) { return if_greater(v, zero(), v, mul(v, a)); });
-    case ActivationOp::tanh: return apply([&](F v) { return tanh(v); });
-    case ActivationOp::sigmoid: return apply([&](F v) { return sigmoid(v); });
-    case ActivationOp::silu: return apply([&](F v) { return mul(v, sigmoid(v)); });
-    case ActivationOp::scale_shift: return apply([&](F v) { return add(mul(v, a), b); });
-    case ActivationOp::elu:  // alpha, scale, input scale
-      return apply([&](F v) { return if_greater(v, zero(), mul(v, b), mul(mul(a, b), expm1(mul(v, c)))); });
-    case ActivationOp::softplus:
-      for (std::int64_t i = 0; i < n; ++i) {
-        y[i] = softplus(x[i], static_cast<float>(numbers[0]), static_cast<float>(numbers[1]));
-      }
-      return;
-    case ActivationOp::sin:
-      for (std::int64_t i = 0; i < n; ++i) y[i] = std::sin(x[i]);
-      return;
-  }
-}
-
-static void activate_backward(ActivationOp op, const double* numbers, const float* x, const float* y, const float* g,
-                              float* gx, bool add_to_gx, std::int64_t n) {
-  const auto apply = [&](const auto& f) __attribute__((always_inline)) {
-    each_vector(n, [&](std::int64_t i, int lanes) {
-      F to = f(i, lanes, load_up_to(g + i, lanes));
-      if (add_to_gx) to = add(load_up_to(gx + i, lanes), to);
-      store_up_to(gx + i, to, lanes);
-    });
-  };
-  const F one = set1(1.0f), a = set1(static_cast<float>(numbers[0])), b = set1(static_cast<float>(numbers[1]));
-  const F c = set1(static_cast<float>(numbers[2]));
-  switch (op) {
-    case ActivationOp::relu:
-      return apply([&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(y + i, k), zero(), gi, zero()); });
-    case ActivationOp::leaky_relu:
-      return apply(
-          [&](std::int64_t i, int k, F gi) { return if_greater(load_up_to(x + i, k), zero(), gi, mul(gi, a)); });
-    case ActivationOp::tanh:
-      return apply([&](std::int64_t i, int k, F gi) {
-        const F v = load_up_to(y + i, k);
-        return mul(gi, fnma(v, v, one));
-      });
-    case ActivationOp::sigmoid:
-      return apply([&](std::int64_t i, int k, F gi) {
-        const F v = load_up_to(y + i, k);
-        return mul(gi, mul(sub(one, v), v));
-      });
-    case ActivationOp::silu:
-      return apply([&](std::int64_t i, int k, F gi) {
-        const F v = load_up_to(x + i, k), s = sigmoid(v);
-        return mul(gi, mul(s, fma(v, sub(one, s), one)));
-      });
-    case ActivationOp::scale_shift: return apply([&](std::int64_t, int, F gi) { return mul(gi, a); });
-    case ActivationOp::elu:
-      return apply([&](std::int64_t i, int k, F gi) {
-        const F v = load_up_to(x + i, k);
-        return mul(gi, if_greater(v, zero(), b, mul(mul(mul(a, b), c), exp(mul(v, c)))));
-      });
-    case ActivationOp::softplus:  // beta, threshold
-      return apply([&](std::int64_t i, int k, F gi) {
-        const F v = mul(load_up_to(x + i, k), a);
-        return mul(gi, if_greater(v, b, one, sigmoid(v)));
-      });
-    case ActivationOp::sin:
-      for (std::int64_t i = 0; i < n; ++i) {
-        const float to = g[i] * std::cos(x[i]);
-        gx[i] = add_to_gx ? gx[i] + to : to;
-      }
-      return;
-  }
 }
 
 // Σ term(i, lanes) over n numbers, each vector once. What a search gains may be a small part of it: few roundings.

@@ -117,6 +117,11 @@ struct Rank1Update {
   AdamStep adam;
 };
 
+// Of a row of a banded matrix: the columns that may be other than zero.
+struct Band {
+  int first, end;
+};
+
 struct KernelTable {
   // Lists the entries of x that are not zero (or all). Returns how many are not zero.
   std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, bool all, RowLists);
@@ -149,6 +154,37 @@ struct KernelTable {
   void (*activate)(ActivationOp, const double* numbers, const float* x, float* y, std::int64_t n);
   void (*activate_backward)(ActivationOp, const double* numbers, const float* x, const float* y, const float* g,
                             float* gx, bool add, std::int64_t n);
+  // x > 0 ? x : slope · x, positions × channels, the slope by channel; gslope: added to where not null.
+  void (*prelu)(const float* x, float* y, int positions, int channels, const float* slope);
+  void (*prelu_backward)(const float* x, const float* g, float* gx, bool add, int positions, int channels,
+                         const float* slope, float* gslope);
+
+  // (x - mean) / √(variance + eps) of each row of n; means and inverses (1 / √...) are kept for the way back, where gx
+  // may be g. Columns: of n × m numbers, `group` columns together; means and inverses by column.
+  void (*row_sums)(const float* x, float* sums, int rows, std::int64_t n);
+  void (*standardize_rows)(const float* x, float* y, int rows, std::int64_t n, double eps, float* means,
+                           float* inverses);
+  void (*standardize_rows_backward)(const float* x, const float* g, float* gx, bool add, int rows, std::int64_t n,
+                                    const float* means, const float* inverses);
+  void (*standardize_columns)(const float* x, float* y, std::int64_t n, int m, int group, double eps, float* means,
+                              float* inverses);
+  void (*standardize_columns_backward)(const float* x, const float* g, float* gx, bool add, std::int64_t n, int m,
+                                       int group, const float* means, const float* inverses, float* sums);  // 2 m
+  void (*softmax_rows)(const float* x, float* y, int rows, std::int64_t n);
+  void (*softmax_rows_backward)(const float* y, const float* g, float* gx, bool add, int rows, std::int64_t n);
+  void (*softmax_columns)(const float* x, float* y, std::int64_t n, int m);
+  void (*softmax_columns_backward)(const float* y, const float* g, float* gx, bool add, std::int64_t n, int m);
+
+  // y = a b, or y += a b: n × m of n × k and k × m. Elements of a lie a_row and a_step apart.
+  void (*matmul)(std::int64_t n, std::int64_t k, std::int64_t m, const float* a, std::int64_t a_row,
+                 std::int64_t a_step, const float* b, float* y, bool add);
+  void (*transpose)(std::int64_t rows, std::int64_t columns, const float* x, float* y);
+  // y = W x, W of rows × columns zero outside its bands, x of columns × inner; and gx += Wᵀ g.
+  void (*banded)(const Band* bands, const float* weights, int rows, int columns, const float* x, float* y,
+                 std::int64_t inner);
+  void (*banded_transposed)(const Band* bands, const float* weights, int rows, int columns, const float* g, float* gx,
+                            std::int64_t inner);
+
   // Value and gradient of Σ (y - target)², or Σ |y - target|.
   float (*l2)(const float* y, const float* target, float* g, std::int64_t n);
   float (*l1)(const float* y, const float* target, float* g, std::int64_t n);

@@ -269,6 +269,23 @@ static inline F tanh(F x) {
 
 static inline F sigmoid(F x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
 
+// The normal distribution's function Φ: half of erfc(-x / √2), to 1e-7 of itself (Press et al., Numerical Recipes).
+static inline F normal_cdf(F x) {
+  const F size = mul(abs(x), set1(0.70710678f)), t = div(set1(1.0f), fma(size, set1(0.5f), set1(1.0f)));
+  F p = set1(0.17087277f);
+  p = fma(p, t, set1(-0.82215223f));
+  p = fma(p, t, set1(1.48851587f));
+  p = fma(p, t, set1(-1.13520398f));
+  p = fma(p, t, set1(0.27886807f));
+  p = fma(p, t, set1(-0.18628806f));
+  p = fma(p, t, set1(0.09678418f));
+  p = fma(p, t, set1(0.37409196f));
+  p = fma(p, t, set1(1.00002368f));
+  p = fma(p, t, set1(-1.26551223f));
+  const F tail = mul(mul(set1(0.5f), t), exp(fnma(size, size, p)));
+  return if_greater(x, zero(), sub(set1(1.0f), tail), tail);
+}
+
 // A sum of many vectors. A float that has taken a million summands has lost four digits; so blocks of `kChain` are
 // summed plainly, and their sums with what rounding takes from them (Kahan 1965).
 constexpr int kChain = 32;

@@ -3,20 +3,11 @@
 #include <algorithm>
 #include <utility>
 
+#include "core/nodes/wide_sums.h"
+
 namespace adgan {
 
 namespace {
-
-// Sums of so many numbers that a float would lose digits over them are taken in double, in scratch memory.
-double* wide_zeros(const Run& run, std::int64_t n) {
-  double* const wide = reinterpret_cast<double*>(run.scratch);
-  std::fill_n(wide, n, 0.0);
-  return wide;
-}
-
-void add_wide(const double* wide, std::int64_t n, float* to) {
-  for (std::int64_t i = 0; i < n; ++i) to[i] += static_cast<float>(wide[i]);
-}
 
 class Operand : public Node {
  public:
@@ -32,36 +23,6 @@ class Operand : public Node {
 
  private:
   const OperandPlaces at_;
-};
-
-class Gather : public Node {
- public:
-  Gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y, std::int64_t dx,
-         std::int64_t dy, bool add_dx)
-      : source_(std::move(source)), input_size_(input_size), x_(x), y_(y), dx_(dx), dy_(dy), add_dx_(add_dx) {}
-
-  void forward(Run& run) const override {
-    const float* const x = run.act + x_;
-    float* const y = run.act + y_;
-    for (std::size_t i = 0; i < source_.size(); ++i) y[i] = x[source_[i]];
-  }
-  void backward(Run& run) const override {
-    if (dx_ < 0) return;
-    const float* const dy = run.grad + dy_;
-    float* const dx = run.grad + dx_;
-    if (!add_dx_) std::fill_n(dx, input_size_, 0.0f);
-    if (gathers_many(static_cast<std::int64_t>(source_.size()), input_size_)) {
-      double* const wide = wide_zeros(run, input_size_);
-      for (std::size_t i = 0; i < source_.size(); ++i) wide[source_[i]] += dy[i];
-      return add_wide(wide, input_size_, dx);
-    }
-    for (std::size_t i = 0; i < source_.size(); ++i) dx[source_[i]] += dy[i];
-  }
-
- private:
-  const std::vector<int> source_;
-  const std::int64_t input_size_, x_, y_, dx_, dy_;
-  const bool add_dx_;
 };
 
 class Norm : public Node {
@@ -220,11 +181,6 @@ class Binary : public Node {
 }  // namespace
 
 std::unique_ptr<Node> make_operand(const OperandPlaces& at) { return std::make_unique<Operand>(at); }
-
-std::unique_ptr<Node> make_gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y,
-                                  std::int64_t dx, std::int64_t dy, bool add_dx) {
-  return std::make_unique<Gather>(std::move(source), input_size, x, y, dx, dy, add_dx);
-}
 
 std::unique_ptr<Node> make_norm(const NormPlaces& at) { return std::make_unique<Norm>(at); }
 

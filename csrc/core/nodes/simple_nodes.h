@@ -1,4 +1,4 @@
-// Nodes without packed weights: copies and rearrangements, norms, activations, arithmetic.
+// Nodes without packed weights: operands, norms by constants, activations, arithmetic.
 #pragma once
 
 #include <memory>
@@ -16,13 +16,6 @@ struct OperandPlaces {
   SampleSums sums;  // its gradient
 };
 std::unique_ptr<Node> make_operand(const OperandPlaces&);
-
-// Whether so many numbers are added up in each of n that a node does it in double: in 2 n floats of scratch memory.
-inline bool gathers_many(std::int64_t numbers, std::int64_t n) { return numbers >= 64 * n; }
-
-// y[i] = x[source[i]]: reshape between storage orders, permute, nearest upsampling, pixel shuffle.
-std::unique_ptr<Node> make_gather(std::vector<int> source, std::int64_t input_size, std::int64_t x, std::int64_t y,
-                                  std::int64_t dx, std::int64_t dy, bool add_dx);
 
 struct NormPlaces {
   std::int64_t x, y, dx, dy;  // dx -1: not wanted

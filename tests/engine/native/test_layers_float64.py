@@ -1,0 +1,548 @@
+"""Each layer by itself against PyTorch in float64: image, gradients of the latent and of all weights, and searches.
+
+The programs are written by hand, so that no rule stands between a layer and its test. Sizes fill vectors of every
+instruction set and leave a rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from adgan_fast import ops
+from adgan_fast.config import WEIGHTS
+from adgan_fast.engine.native.encode import encode, unknown
+from adgan_fast.generator.program import Program
+from tests.support.by_hand import Net, reconstruction
+from tests.support.engines import NEEDS_EXTENSION
+from tests.support.native import HERE
+
+pytestmark = NEEDS_EXTENSION
+
+FLAT, TOKENS, IMAGE = (37,), (19, 21), (5, 6, 7)
+SHAPES = (FLAT, TOKENS, IMAGE, (17, 3, 4), (2, 33, 1), (2, 3, 5, 4))
+Layer = Callable[[Net, int], int]
+CASES: dict[str, tuple[tuple[int, ...], Layer]] = {}
+"""By name: the shape of what goes in, and the layer."""
+
+
+def case(name: str, shape: tuple[int, ...], layer: Layer) -> None:
+    key = f"{name} of {'x'.join(map(str, shape))}"
+    assert key not in CASES
+    CASES[key] = (shape, layer)
+
+
+def elementwise(op: str, **attrs: float) -> Layer:
+    return lambda net, x: net.same(op, x, **attrs)
+
+
+def positive(op: str, **attrs: float) -> Layer:
+    """Of numbers above a half."""
+    return lambda net, x: net.same(op, net.same("scale_shift", net.same("tanh", x), scale=0.6, shift=1.2), **attrs)
+
+
+for shape in (FLAT, IMAGE):
+    case("gelu", shape, elementwise("gelu"))
+    case("gelu_tanh", shape, elementwise("gelu_tanh"))
+    case("hardtanh", shape, elementwise("hardtanh", low=-0.4, high=0.7))
+    case("relu6", shape, elementwise("hardtanh", low=0.0, high=0.8))
+    case("clamp", shape, elementwise("clamp", low=-0.4, high=0.7))
+    case("clamp below", shape, elementwise("clamp", low=-math.inf, high=0.7))
+    case("clamp above", shape, elementwise("clamp", low=-0.2, high=math.inf))
+    for exponent in (0.0, 1.0, 2.0, 3.0):
+        case(f"pow {exponent:g}", shape, elementwise("pow", exponent=exponent))
+    for exponent in (0.5, -0.5, -1.0, -2.0, 1.7):
+        case(f"pow {exponent:g}", shape, positive("pow", exponent=exponent))
+    case("exp", shape, elementwise("exp"))
+    case("log", shape, positive("log"))
+    case("abs", shape, elementwise("abs"))
+
+for shape in SHAPES:
+    case("prelu", shape, lambda net, x: net.add("prelu", (x, net.parameter(net.normal(1))), net.shape(x)))
+    case(
+        "prelu by channel", shape,
+        lambda net, x: net.add("prelu", (x, net.parameter(net.normal(net.shape(x)[0]))), net.shape(x)),
+    )  # fmt: skip
+case("prelu of constants", IMAGE, lambda net, x: net.add("prelu", (x, net.constant(net.normal(5))), net.shape(x)))
+
+
+def standardize(*dims: int) -> Layer:
+    return lambda net, x: net.same("standardize", x, dims=dims, eps=1e-3)
+
+
+def softmax(dim: int) -> Layer:
+    return lambda net, x: net.same("softmax", x, dim=dim)
+
+
+def summed(*dims: int, keep: bool) -> Layer:
+    def layer(net: Net, x: int) -> int:
+        shape = [1 if d in dims else n for d, n in enumerate(net.shape(x)) if keep or d not in dims]
+        return net.add("sum", x, shape, dims=dims)
+
+    return layer
+
+
+for shape in SHAPES:
+    for subset in range(1, 2 ** len(shape)):
+        dims = tuple(d for d in range(len(shape)) if subset >> d & 1)
+        case(f"standardize over {dims}", shape, standardize(*dims))
+        case(f"sum over {dims}", shape, summed(*dims, keep=True))
+        case(f"sum over {dims} without them", shape, summed(*dims, keep=False))
+    for dim in range(len(shape)):
+        case(f"softmax over {dim}", shape, softmax(dim))
+case("standardize", (3000,), standardize(0))
+case("standardize of planes", (3, 40, 41), standardize(1, 2))
+case("sum of planes", (3, 40, 41), summed(1, 2, keep=False))
+
+
+def grouped(groups: int, layer: Layer) -> Layer:
+    """A layer over (G, C / G, H, W)."""
+
+    def run(net: Net, x: int) -> int:
+        c, h, w = net.shape(x)
+        split = net.add("reshape", x, (groups, c // groups, h, w))
+        return net.add("reshape", layer(net, split), (c, h, w))
+
+    return run
+
+
+def convolved(layer: Layer) -> Layer:
+    """Between convolutions, which want positions."""
+
+    def run(net: Net, x: int) -> int:
+        def convolve(x: int) -> int:
+            c, h, w = net.shape(x)
+            weight = net.parameter(net.normal(c, c, 1, 1, std=1 / math.sqrt(c)))
+            window = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+            return net.add("conv2d", (x, weight, None), (c, h, w), **window)
+
+        return convolve(layer(net, convolve(x)))
+
+    return run
+
+
+for dims in ((1, 2, 3), (2, 3), (0, 2), (1,), (3,)):
+    case(f"groups {dims}", (6, 5, 4), grouped(2, standardize(*dims)))
+    case(f"groups {dims} between convolutions", (6, 5, 4), convolved(grouped(2, standardize(*dims))))
+for dim in range(4):
+    case(f"softmax of groups over {dim} between convolutions", (6, 5, 4), convolved(grouped(2, softmax(dim))))
+case("prelu of groups between convolutions", (6, 5, 4), convolved(grouped(2, CASES["prelu by channel of 5x6x7"][1])))
+
+
+def matmul(shape: tuple[int, ...], transposed: bool = False) -> Layer:
+    """By a learned function of the input that has another shape."""
+
+    def layer(net: Net, x: int) -> int:
+        *lead, n, k = net.shape(x)
+        size, wanted = math.prod(net.shape(x)), math.prod(shape)
+        flat = net.add("reshape", net.same("tanh", x), (size,))
+        weight = net.parameter(net.normal(wanted, size, std=1 / math.sqrt(size)))
+        other = net.add("reshape", net.add("linear", (flat, weight, None), (wanted,)), shape)
+        if transposed:
+            return net.add("matmul", (other, x), (*lead, shape[-2], k))
+        return net.add("matmul", (x, other), (*lead, n, shape[-1]))
+
+    return layer
+
+
+case("matmul", TOKENS, matmul((21, 35)))
+case("matmul by a vector", TOKENS, matmul((21, 1)))
+case("matmul from the left", TOKENS, matmul((13, 19), transposed=True))
+case("matmul", (3, 7, 18), matmul((3, 18, 33)))
+case("matmul", (2, 3, 5, 4), matmul((2, 3, 4, 6)))
+case("matmul between convolutions", (3, 7, 18), convolved(matmul((3, 18, 18))))
+
+
+def gram(net: Net, x: int) -> int:
+    """x · xᵀ: both operands are the same value."""
+    n, k = net.shape(x)
+    return net.add("matmul", (x, net.add("permute", x, (k, n), dims=(1, 0))), (n, n))
+
+
+def square(net: Net, x: int) -> int:
+    return net.add("matmul", (x, x), net.shape(x))
+
+
+def stored_operands(net: Net, x: int) -> int:
+    """Products of parameters by constants, in the place of a value."""
+    n, k = net.shape(x)
+    made = net.add("matmul", (net.parameter(net.normal(n, 4)), net.constant(net.normal(4, k))), (n, k))
+    return net.add("add", (x, made), (n, k), alpha=1.0)
+
+
+case("matmul by its transpose", TOKENS, gram)
+case("matmul by itself", (9, 9), square)
+case("matmul by itself", (2, 9, 9), square)
+case("matmul of stored operands", TOKENS, stored_operands)
+
+
+def attention(net: Net, x: int) -> int:
+    """softmax(q · kᵀ / √d) · v of two heads."""
+    n, c = net.shape(x)
+    heads, d = 2, c // 2
+
+    def head(_: str) -> int:
+        weight = net.parameter(net.normal(c, c, std=1 / math.sqrt(c)))
+        split = net.add("reshape", net.add("linear", (x, weight, None), (n, c)), (n, heads, d))
+        return net.add("permute", split, (heads, n, d), dims=(1, 0, 2))
+
+    q, k, v = map(head, "qkv")
+    k = net.add("permute", k, (heads, d, n), dims=(0, 2, 1))
+    scores = net.same("scale_shift", net.add("matmul", (q, k), (heads, n, n)), scale=1 / math.sqrt(d), shift=0.0)
+    mixed = net.add("matmul", (net.same("softmax", scores, dim=2), v), (heads, n, d))
+    return net.add("reshape", net.add("permute", mixed, (n, heads, d), dims=(1, 0, 2)), (n, c))
+
+
+case("attention", (18, 10), attention)
+
+
+def banded(rows: int, columns: int) -> torch.Tensor:
+    """Linear interpolation."""
+    at = (torch.arange(rows) + 0.5) * columns / rows - 0.5
+    return (1 - (at[:, None].clamp(0, columns - 1) - torch.arange(columns)).abs()).clamp(min=0)
+
+
+def resample(rows: torch.Tensor, columns: torch.Tensor) -> Layer:
+    def layer(net: Net, x: int) -> int:
+        matrices = net.constant(rows), net.constant(columns)
+        return net.add("resample", (x, *matrices), (net.shape(x)[0], len(rows), len(columns)))
+
+    return layer
+
+
+for channels in (1, 3, 17):
+    case("enlarging", (channels, 6, 7), resample(banded(13, 6), banded(11, 7)))
+    case("reducing", (channels, 6, 7), resample(banded(4, 6), banded(3, 7)))
+with_empty = torch.tensor([[0.0, 0.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 1.0]])
+case("resampling by dense and empty rows", (2, 3, 4), resample(with_empty, torch.arange(20.0).reshape(5, 4) / 10))
+case("resampling of groups", (6, 4, 4), grouped(2, lambda net, x: net.same("gelu", x)))
+
+
+def resampled_parameter(net: Net, x: int) -> int:
+    """A learned image, enlarged for each sample."""
+    image = net.add("expand", net.parameter(net.normal(1, 3, 3, 4)), (3, 3, 4))
+    return net.add("mul", (x, resample(banded(6, 3), banded(7, 4))(net, image)), net.shape(x))
+
+
+case("resampling of a parameter", (3, 6, 7), resampled_parameter)
+
+
+def expanded(shape: tuple[int, ...]) -> Layer:
+    return lambda net, x: net.add("expand", x, shape)
+
+
+case("expand", (1, 19), expanded((23, 19)))
+case("expand", (19, 1), expanded((19, 23)))
+case("expand", (5, 1, 1), expanded((5, 6, 7)))
+case("expand", (1, 6, 7), expanded((5, 6, 7)))
+case("expand many", (1, 3), expanded((400, 3)))
+
+
+def from_stored(layer: Layer, *shape: int) -> Layer:
+    """A layer of a parameter (1, ...), by which the input is multiplied."""
+
+    def run(net: Net, x: int) -> int:
+        made = layer(net, net.parameter(net.normal(*shape)))
+        return net.add("mul", (x, made), net.shape(x))
+
+    return run
+
+
+case("expand a parameter", TOKENS, from_stored(expanded(TOKENS), 1, 1, 21))
+case("expand a parameter whole", IMAGE, from_stored(expanded(IMAGE), 1, *IMAGE))
+
+
+def taken(dim: int, *index: int) -> Layer:
+    def layer(net: Net, x: int) -> int:
+        shape = list(net.shape(x))
+        shape[dim] = len(index)
+        return net.add("take", x, shape, dim=dim, index=index)
+
+    return layer
+
+
+def padded(value: float, *sizes: tuple[int, int]) -> Layer:
+    def layer(net: Net, x: int) -> int:
+        before, after = zip(*sizes, strict=True)
+        shape = [b + n + a for n, (b, a) in zip(net.shape(x), sizes, strict=True)]
+        return net.add("pad", x, shape, before=before, after=after, value=value)
+
+    return layer
+
+
+case("take", TOKENS, taken(0, 3, 3, 0, 18))
+case("take", FLAT, taken(0, *range(36, -1, -1)))
+case("take columns", TOKENS, taken(1, *range(2, 20)))
+case("take channels", IMAGE, taken(0, 4, 1, 1))
+case("take rows", IMAGE, taken(1, *range(5, -1, -1)))
+case("take from a parameter", (1, 4, 21), from_stored(taken(1, 3, 3, 0, 1), 1, 6, 21))
+case("take thousands", FLAT, taken(0, *(i * 7 % 37 for i in range(5000))))
+case("pad", FLAT, padded(0.0, (2, 3)))
+case("pad", IMAGE, padded(0.0, (0, 0), (1, 2), (2, 1)))
+case("pad channels by a number", IMAGE, padded(0.7, (1, 1), (0, 0), (0, 3)))
+case("pad", TOKENS, padded(-1.0, (0, 4), (0, 0)))
+case("pad a parameter", (1, 5, 6), from_stored(padded(0.5, (0, 0), (1, 1), (2, 0)), 1, 3, 4))
+
+
+def joined(dim: int) -> Layer:
+    """With another value, of other size along the dimension."""
+
+    def layer(net: Net, x: int) -> int:
+        other = net.same("tanh", taken(dim, *range(net.shape(x)[dim] - 1))(net, x))
+        shape = list(net.shape(x))
+        shape[dim] += net.shape(other)[dim]
+        return net.add("cat", (x, other), shape, dim=dim)
+
+    return layer
+
+
+for shape in (FLAT, TOKENS, IMAGE):
+    for dim in range(len(shape)):
+        case(f"cat along {dim}", shape, joined(dim))
+case("cat with itself", IMAGE, lambda net, x: net.add("cat", (x, x), (10, 6, 7), dim=0))
+
+
+def affine(op: str, *shape: int) -> Layer:
+    """By a parameter that broadcasts."""
+    attrs = {"alpha": -0.7} if op == "add" else {}
+    return lambda net, x: net.add(op, (x, net.parameter(net.normal(*shape, mean=2.0, std=0.2))), net.shape(x), **attrs)
+
+
+for op in ("add", "mul", "div"):
+    case(f"{op} by channel", (17, 5, 6), affine(op, 17, 1, 1))
+    case(f"{op} by channel between convolutions", (17, 5, 6), convolved(affine(op, 1, 17, 1, 1)))
+    case(f"{op} by row", TOKENS, affine(op, 19, 1))
+    case(f"{op} by column", TOKENS, affine(op, 21))
+    case(f"{op} by one number", TOKENS, affine(op, 1))
+    case(f"{op} to a row", (1, 21), lambda net, x, op=op: net.add(
+        op, (net.parameter(net.normal(19, 1)), net.same("scale_shift", net.same("tanh", x), scale=0.5, shift=2.0)),
+        (19, 21), **({"alpha": 1.5} if op == "add" else {}),
+    ))  # fmt: skip
+
+
+# -- where a layer stands ------------------------------------------------------------------------------------------
+
+
+def alone(name: str) -> Program:
+    shape, layer = CASES[name]
+    net = Net(*shape)
+    return net.program(layer(net, net.latent))
+
+
+def between(name: str) -> Program:
+    """Among layers that are computed in place where they may, behind a ReLU: its zeros are not asked for a gradient."""
+    shape, layer = CASES[name]
+    net = Net(*shape)
+    y = layer(net, net.same("relu", net.times_parameter(net.latent)))
+    y = net.same("tanh", net.same("scale_shift", y, scale=0.7, shift=0.1))
+    size = math.prod(net.shape(y))
+    flat = net.add("reshape", y, (size,))
+    return net.program(net.add("linear", (flat, net.parameter(net.normal(12, size, std=0.3)), None), (12,)))
+
+
+def used_twice(name: str) -> Program:
+    """The layer's input has another use, and so has its output; the layer is there two times."""
+    shape, layer = CASES[name]
+    net = Net(*shape)
+    x = net.times_parameter(net.latent)
+    y = layer(net, x)
+    y = net.add("mul", (layer(net, x), net.add("add", (y, net.same("tanh", y)), net.shape(y), alpha=1.0)), net.shape(y))
+    flat = [net.add("reshape", v, (math.prod(net.shape(v)),)) for v in (x, y)]
+    return net.program(net.add("cat", flat, (sum(math.prod(net.shape(v)) for v in flat),), dim=0))
+
+
+SETTINGS = {"alone": alone, "between": between, "used twice": used_twice}
+
+
+def arguments(program: Program, weights: str, n: int = 1, s: int = 1, **changed: object) -> ops.SearchArguments:
+    random = torch.Generator().manual_seed(3)
+    starts = torch.randn(s, *program.latent_shape, generator=random)
+    if not changed.pop("quiet", False):
+        images = torch.randn(n, *program.image_shape, generator=random)
+    else:
+        images = torch.zeros(n, *program.image_shape)
+    assert unknown(program) is None
+    return ops.SearchArguments(
+        images, starts, list(program.parameters), list(program.constants), *encode(program),
+        WEIGHTS.index(weights), 0, 1, [0.25, 5e-5, 0.5, 0.999, 1e-8],
+    )._replace(**changed)  # fmt: skip
+
+
+def double(tensors: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [t.double().requires_grad_() for t in tensors]
+
+
+def assert_close(found: torch.Tensor, true: torch.Tensor) -> None:
+    """To what float32 gives, by the size of the largest."""
+    scale = float(true.abs().max()) if true.numel() else 0.0
+    torch.testing.assert_close(found.double(), true, rtol=2e-5, atol=2e-6 + 2e-5 * scale)
+
+
+@pytest.mark.parametrize("where", SETTINGS)
+@pytest.mark.parametrize("name", CASES)
+def test_image_and_gradients(name, where):
+    program = SETTINGS[where](name)
+    given = arguments(program, "per_seed")
+    (z,), weights, constants = (
+        double([given.starts[0]]),
+        double(given.parameters),
+        [c.double() for c in given.constants],
+    )
+    made = reconstruction(program, z, weights, constants)
+    (made - given.images[0].double()).square().sum().backward()
+    zero = torch.zeros_like
+    true = [z.grad, *(zero(w) if w.grad is None else w.grad for w in weights)]
+    assert_close(ops.native_search(*given._replace(steps=0))[3][0, 0], made.detach())
+    for mode in WEIGHTS:
+        of_latent, *of_weights = ops.native_gradients(given._replace(weights=WEIGHTS.index(mode)))
+        assert len(of_weights) == (0 if mode == "frozen" else len(weights))
+        for found, wanted in zip((of_latent[0], *of_weights), true, strict=mode != "frozen"):
+            assert_close(found, wanted)
+
+
+FEW = [
+    "gelu of 37", "prelu by channel of 5x6x7", "prelu of 2x3x5x4", "standardize over (1, 2) of 5x6x7",
+    "groups (1, 2, 3) between convolutions of 6x5x4", "softmax over 1 of 19x21", "sum over (0, 2) of 5x6x7",
+    "attention of 18x10", "matmul of stored operands of 19x21", "enlarging of 3x6x7",
+    "expand a parameter of 19x21", "take from a parameter of 1x4x21", "pad of 5x6x7", "cat along 1 of 5x6x7",
+    "mul by channel of 17x5x6",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("weights", WEIGHTS)
+@pytest.mark.parametrize("name", FEW)
+def test_two_steps_of_many_starts(name, weights):
+    """Steps of g / (|g| + eps), more starts than pass at a time, on each instruction set; threads change no bit."""
+    program = used_twice(name)
+    n, s, steps, lr, eps = 2, 18, 2, 0.02, 30.0
+    rates = [lr, lr / s, 0.0, 0.0, eps]
+    given = arguments(program, weights, n=n, s=s, steps=steps, rates=rates)
+    found = {isa: ops.native_search(*given._replace(isa=isa, threads=1)) for isa in range(len(HERE))}
+    shared = ops.native_search(*given._replace(threads=2, poison=True))
+    assert all(torch.equal(a, b) for a, b in zip(found[len(HERE) - 1], shared, strict=True))
+    true = [searched(program, given, image, weights) for image in range(n)]
+    for results in found.values():
+        for i, (initial, final, latents, made) in enumerate(true):
+            for ours, theirs in zip((part[i] for part in results), (initial, final, latents, made), strict=True):
+                assert_close(ours, theirs)
+
+
+def searched(program: Program, given: ops.SearchArguments, image: int, weights: str) -> tuple[torch.Tensor, ...]:
+    """One image's search in float64: losses before and after, latents, images."""
+    lr_z, lr_weights, _, _, eps = given.rates
+    constants = [c.double() for c in given.constants]
+    target = given.images[image].double()
+    together = [range(len(given.starts))] if weights == "per_sample" else [[s] for s in range(len(given.starts))]
+    kept: list[tuple[torch.Tensor, ...]] = []
+    for group in together:
+        zs, own = [double([given.starts[s]])[0] for s in group], double(given.parameters)
+        first = None
+        for step in range(given.steps + 1):
+            made = [reconstruction(program, z, own, constants) for z in zs]
+            losses = [(y - target).square().sum() for y in made]
+            first = losses if first is None else first
+            if step == given.steps:
+                kept += [tuple(t.detach() for t in of) for of in zip(first, losses, zs, made, strict=True)]
+                break
+            leaves = [*zs, *own] if weights != "frozen" else zs
+            for leaf, g in zip(leaves, torch.autograd.grad(sum(losses), leaves, allow_unused=True), strict=True):
+                rate = lr_z if any(leaf is z for z in zs) else lr_weights
+                if g is not None:
+                    leaf.data -= rate * g / (g.abs() + eps)
+    return tuple(torch.stack(part) for part in zip(*kept, strict=True))
+
+
+# -- the ends of the numbers -----------------------------------------------------------------------------------------
+
+
+def gradient_and_image(net: Net, output: int, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    given = arguments(net.program(output), "frozen", quiet=True)._replace(starts=z.unsqueeze(0))
+    return ops.native_gradients(given)[0][0], ops.native_search(*given._replace(steps=0))[3][0, 0].reshape(-1)
+
+
+@pytest.mark.parametrize(
+    ("op", "attrs"),
+    [
+        ("hardtanh", {"low": -1.0, "high": 1.0}),
+        ("clamp", {"low": -1.0, "high": 1.0}),
+        ("clamp", {"low": 1.0, "high": -1.0}),
+        ("abs", {}),
+        ("gelu", {}),
+        ("gelu_tanh", {}),
+        *(("pow", {"exponent": e}) for e in (0.0, 1.0, 2.0, 3.0)),
+    ],
+)
+def test_bounds_and_zeros(op, attrs):
+    """Gradients on the bounds, and at zero, are PyTorch's."""
+    z = torch.tensor([-9.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 9.0] * 3)
+    net = Net(24)
+    y = net.same(op, net.same("scale_shift", net.latent, scale=1.0, shift=0.0), **attrs)
+    found, image = gradient_and_image(net, y, z)
+    (leaf,) = double([z])
+    made = reconstruction(net.program(y), leaf, [], []).reshape(-1)
+    made.square().sum().backward()
+    assert_close(image, made.detach())
+    assert_close(found, leaf.grad)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name for name, (shape, _) in CASES.items()
+        if shape in (FLAT, TOKENS) and not name.startswith(("sum", "pow 0", "take", "matmul"))
+    ],
+)  # fmt: skip
+def test_nan_stays_nan(name):
+    """Where PyTorch has NaN the engine has, and nowhere else."""
+    shape, layer = CASES[name]
+    net = Net(*shape)
+    program = net.program(layer(net, net.latent))
+    given = arguments(program, "frozen")
+    z = given.starts[0].clone()
+    z.view(-1)[5] = math.nan
+    made = ops.native_search(*given._replace(starts=z.unsqueeze(0), steps=0))[3][0, 0]
+    true = reconstruction(
+        program, z.double(), [p.double() for p in given.parameters], [c.double() for c in given.constants]
+    )
+    assert torch.equal(made.isnan(), true.isnan())
+    torch.testing.assert_close(made.double(), true, rtol=1e-4, atol=1e-5, equal_nan=True)
+
+
+@pytest.mark.parametrize("dims", [(0,), (1,), (0, 1)])
+def test_no_variance(dims):
+    """All numbers alike become zero, and take no gradient that is not there."""
+    for number in (0.0, 0.1, 1000.0):
+        net = Net(*TOKENS)
+        z = torch.full(TOKENS, number)
+        found, image = gradient_and_image(net, net.same("standardize", net.latent, dims=dims, eps=1e-5), z)
+        assert float(image.abs().max()) < 0.03 and bool(found.isfinite().all())
+        if number == 0:
+            assert float(image.abs().max()) == 0 and float(found.abs().max()) == 0
+
+
+def test_large_means_lose_no_variance():
+    """Two passes: the squares are those of differences."""
+    net = Net(4000)
+    z = 1000 + torch.randn(4000, generator=net.random)
+    _, image = gradient_and_image(net, net.same("standardize", net.latent, dims=(0,), eps=1e-5), z)
+    true = (z.double() - z.double().mean()) / (z.double().var(correction=0) + 1e-5).sqrt()
+    torch.testing.assert_close(image.double(), true, rtol=1e-4, atol=1e-4)
+
+
+def test_softmax_of_large_and_masked_scores():
+    net = Net(3, 20)
+    z = 1000 * torch.randn(3, 20, generator=net.random)
+    z[0, :7] = -math.inf
+    z[1] = -math.inf
+    _, image = gradient_and_image(net, net.same("softmax", net.latent, dim=1), z)
+    torch.testing.assert_close(image.reshape(3, 20), torch.softmax(z.double(), 1).float(), equal_nan=True)
+
+
+def test_exp_overflows_as_floats_do():
+    net = Net(4)
+    z = torch.tensor([88.7, 88.8, -200.0, math.inf])
+    _, image = gradient_and_image(net, net.same("exp", net.latent), z)
+    torch.testing.assert_close(image, torch.exp(z), rtol=1e-5, atol=0)
