@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "core/nodes/arithmetic_node.h"
 #include "core/nodes/map_node.h"
 #include "core/plan.h"
 #include "core/storage.h"
@@ -52,13 +53,16 @@ class Builder {
   void add_prelu(const Layer& layer);
   std::pair<int, int> around_channels(int x) const;
   void add_activation(const Layer& layer);
+
+  // plan_arithmetic.cpp: operands that broadcast.
   void add_arithmetic(const Layer& layer);
+  bool find_steps(int v, int y, std::int64_t& inner, OperandSteps& steps) const;
+  std::vector<int> broadcast(int v, int y) const;
 
   // plan_gathers.cpp: what moves elements.
   void add_gather(const Layer& layer);
   void add_join(const Layer& layer);
   void add_cat(const Layer& layer);
-  std::vector<int> broadcast(int v, int y) const;
   std::vector<int> row_major_from(int v) const;
 
   // plan_reductions.cpp: sums, and products that are no maps.

@@ -12,35 +12,6 @@ void Builder::scratch_for_sums(std::int64_t numbers, std::int64_t n) {
   if (gathers_many(numbers, n)) need_scratch(2 * n);
 }
 
-// For each element of y as stored, that of the operand v which it meets; empty where it is the same.
-std::vector<int> Builder::broadcast(int v, int y) const {
-  const Shape& to = value(y).shape;
-  Shape from = value(v).shape;
-  if (value(y).batched() && !value(v).batched() && from.size() == to.size() + 1) {
-    require(from[0] == 1, "an operand's batch dimension is not one");
-    from.erase(from.begin());
-  }
-  require(from.size() <= to.size(), "an operand has too many dimensions");
-  from.insert(from.begin(), to.size() - from.size(), 1);
-  const Storage source_of = storage(v), target = storage(y);
-  std::vector<int> index(static_cast<std::size_t>(value(y).size()));
-  bool same = value(v).size() == value(y).size();
-  for (std::int64_t i = 0; i < value(y).size(); ++i) {
-    std::int64_t rest = i, flat = 0, step = 1;
-    for (std::size_t d = to.size(); d-- > 0;) {
-      require(from[d] == to[d] || from[d] == 1, "an operand's shape does not broadcast");
-      if (from[d] != 1) flat += rest % to[d] * step;
-      rest /= to[d];
-      step *= from[d];
-    }
-    const std::int64_t here = target(i), there = source_of(flat);
-    index[static_cast<std::size_t>(here)] = static_cast<int>(there);
-    same = same && here == there;
-  }
-  if (same) index.clear();
-  return index;
-}
-
 namespace {
 
 // For each element of a permutation's output, which of its input; both in row-major order.

@@ -152,28 +152,4 @@ void Builder::add_activation(const Layer& layer) {
       make_activation(op, layer.real, from, act_[y], gradient_of(x), grad_[y], adds(x), value(y).size()));
 }
 
-void Builder::add_arithmetic(const Layer& layer) {
-  const int a = layer.inputs[0], b = layer.inputs[1], y = layer.output;
-  require(b >= 0, "an operand is missing");
-  BinaryPlaces at{};
-  at.op = static_cast<ArithmeticOp>(layer.op);
-  at.alpha = static_cast<float>(layer.real[0]);
-  at.a = act_[a];
-  at.b = act_[b];
-  at.y = act_[y];
-  at.da = gradient_of(a);
-  at.db = gradient_of(b);
-  at.dy = grad_[y];
-  at.add_da = adds(a);
-  at.add_db = adds(b);
-  at.size = value(y).size();
-  at.size_a = value(a).size();
-  at.size_b = value(b).size();
-  at.index_a = broadcast(a, y);
-  at.index_b = broadcast(b, y);
-  scratch_for_sums(at.size, at.size_a);
-  scratch_for_sums(at.size, at.size_b);
-  plan_.nodes.push_back(make_binary(std::move(at)));
-}
-
 }  // namespace adgan

@@ -35,7 +35,8 @@ void Builder::choose_storage() {
   }
   std::vector<std::int64_t> wanted(program_.values.size(), 0);  // pixels, by root
   const auto want = [&](int v, std::int64_t pixels) {
-    if (v >= 0 && value(v).batched() && wanted[root(v)] == 0) wanted[root(v)] = pixels;
+    if (v < 0 || !value(v).batched() || wanted[root(v)] != 0) return;
+    wanted[root(v)] = pixels == value(v).size() ? 1 : pixels;  // of one channel: row-major
   };
   const auto want_positions = [&](int v) {
     if (value(v).shape.size() == 3) want(v, product(value(v).shape, 1));

@@ -104,7 +104,7 @@ MUST_KNOW = {
     "map": {"map_layout.cpp": 1},
     "norm": {"plan_nodes.cpp": 1},
     "activation": {"plan_builder.cpp": 1, "activations.inl": 2},
-    "arithmetic": {"simple_nodes.cpp": 2},
+    "arithmetic": {"arithmetic.inl": 2},
     "product": {"plan_reductions.cpp": 1},
     "reduction": {"plan_reductions.cpp": 1},
     "banded": {"plan_reductions.cpp": 1},

@@ -8,6 +8,7 @@
 #include "core/kernels/elementwise.inl"
 #include "core/kernels/activations.inl"
 #include "core/kernels/reductions.inl"
+#include "core/kernels/arithmetic.inl"
 #include "core/kernels/products.inl"
 // clang-format on
 
@@ -30,6 +31,8 @@ const KernelTable kTable = {
     .norm_backward = norm_backward,
     .activate = activate,
     .activate_backward = activate_backward,
+    .arithmetic = arithmetic,
+    .arithmetic_backward = arithmetic_backward,
     .prelu = prelu,
     .prelu_backward = prelu_backward,
     .row_sums = row_sums,

@@ -122,6 +122,13 @@ struct Band {
   int first, end;
 };
 
+// An operand that broadcasts, among numbers seen as [outer][inner]: how far its own lie apart, 0 where one is repeated.
+// Neighbours on the inside lie together.
+struct Spread {
+  const float* at;
+  std::int64_t outer, inner;
+};
+
 struct KernelTable {
   // Lists the entries of x that are not zero (or all). Returns how many are not zero.
   std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, bool all, RowLists);
@@ -154,6 +161,10 @@ struct KernelTable {
   void (*activate)(ActivationOp, const double* numbers, const float* x, float* y, std::int64_t n);
   void (*activate_backward)(ActivationOp, const double* numbers, const float* x, const float* y, const float* g,
                             float* gx, bool add, std::int64_t n);
+  // a + alpha b, a b or a / b; the gradient of the first operand or of the second, written or added to.
+  void (*arithmetic)(ArithmeticOp, float alpha, Spread a, Spread b, float* y, std::int64_t outer, std::int64_t inner);
+  void (*arithmetic_backward)(ArithmeticOp, bool first, float alpha, Spread a, Spread b, const float* g,
+                              float* gradient, bool add, std::int64_t outer, std::int64_t inner);
   // x > 0 ? x : slope · x, positions × channels, the slope by channel; gslope: added to where not null.
   void (*prelu)(const float* x, float* y, int positions, int channels, const float* slope);
   void (*prelu_backward)(const float* x, const float* g, float* gx, bool add, int positions, int channels,

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "core/nodes/wide_sums.h"
-
 namespace adgan {
 
 namespace {
@@ -112,72 +110,6 @@ class Activation : public Node {
   const std::int64_t size_;
 };
 
-class Binary : public Node {
- public:
-  explicit Binary(BinaryPlaces at) : at_(std::move(at)) {}
-
-  void forward(Run& run) const override {
-    const float *const a = run.act + at_.a, *const b = run.act + at_.b;
-    float* const y = run.act + at_.y;
-    switch (at_.op) {
-      case ArithmeticOp::add:
-        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] + at_.alpha * b[ib]; });
-      case ArithmeticOp::mul:
-        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] * b[ib]; });
-      case ArithmeticOp::div:
-        return each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { y[i] = a[ia] / b[ib]; });
-    }
-  }
-
-  void backward(Run& run) const override {
-    const float *const a = run.act + at_.a, *const b = run.act + at_.b, *const dy = run.grad + at_.dy;
-    float* const da = at_.da < 0 ? nullptr : run.grad + at_.da;
-    float* const db = at_.db < 0 ? nullptr : run.grad + at_.db;
-    if (da && !at_.add_da) std::fill_n(da, at_.size_a, 0.0f);
-    if (db && !at_.add_db) std::fill_n(db, at_.size_b, 0.0f);
-    switch (at_.op) {
-      case ArithmeticOp::add:
-        sum_into(run, da, at_.size_a, true, [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i]; });
-        sum_into(run, db, at_.size_b, false,
-                 [&](std::int64_t i, std::int64_t, std::int64_t) { return dy[i] * at_.alpha; });
-        return;
-      case ArithmeticOp::mul:
-        sum_into(run, da, at_.size_a, true,
-                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] * b[ib]; });
-        sum_into(run, db, at_.size_b, false,
-                 [&](std::int64_t i, std::int64_t ia, std::int64_t) { return dy[i] * a[ia]; });
-        return;
-      case ArithmeticOp::div:
-        sum_into(run, da, at_.size_a, true,
-                 [&](std::int64_t i, std::int64_t, std::int64_t ib) { return dy[i] / b[ib]; });
-        sum_into(run, db, at_.size_b, false,
-                 [&](std::int64_t i, std::int64_t ia, std::int64_t ib) { return -dy[i] * (a[ia] / b[ib]) / b[ib]; });
-        return;
-    }
-  }
-
- private:
-  // Adds term(i, ia, ib) of each element of the output to the operand's element that it meets; nothing where d is null.
-  template <typename Term>
-  void sum_into(const Run& run, float* d, std::int64_t size, bool first, const Term& term) const {
-    if (!d) return;
-    if (gathers_many(at_.size, size)) {
-      double* const wide = wide_zeros(run, size);
-      each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { wide[first ? ia : ib] += term(i, ia, ib); });
-      return add_wide(wide, size, d);
-    }
-    each([&](std::int64_t i, std::int64_t ia, std::int64_t ib) { d[first ? ia : ib] += term(i, ia, ib); });
-  }
-
-  template <typename F>
-  void each(const F& f) const {
-    for (std::int64_t i = 0; i < at_.size; ++i) {
-      f(i, at_.index_a.empty() ? i : at_.index_a[i], at_.index_b.empty() ? i : at_.index_b[i]);
-    }
-  }
-  const BinaryPlaces at_;
-};
-
 }  // namespace
 
 std::unique_ptr<Node> make_operand(const OperandPlaces& at) { return std::make_unique<Operand>(at); }
@@ -188,7 +120,5 @@ std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbe
                                       std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size) {
   return std::make_unique<Activation>(op, std::move(numbers), x, y, dx, dy, add_dx, size);
 }
-
-std::unique_ptr<Node> make_binary(BinaryPlaces at) { return std::make_unique<Binary>(std::move(at)); }
 
 }  // namespace adgan

@@ -1,4 +1,4 @@
-// Nodes without packed weights: operands, norms by constants, activations, arithmetic.
+// Nodes without packed weights: operands, norms by constants, activations.
 #pragma once
 
 #include <memory>
@@ -32,16 +32,5 @@ std::unique_ptr<Node> make_norm(const NormPlaces&);
 
 std::unique_ptr<Node> make_activation(ActivationOp op, std::vector<double> numbers, std::int64_t x, std::int64_t y,
                                       std::int64_t dx, std::int64_t dy, bool add_dx, std::int64_t size);
-
-// a + alpha b, a b or a / b. An operand's index of each output's element, or empty where it is the same.
-struct BinaryPlaces {
-  ArithmeticOp op;
-  float alpha;
-  std::int64_t a, b, y, da, db, dy;  // da, db -1: not wanted
-  bool add_da, add_db;
-  std::vector<int> index_a, index_b;
-  std::int64_t size, size_a, size_b;
-};
-std::unique_ptr<Node> make_binary(BinaryPlaces);
 
 }  // namespace adgan
