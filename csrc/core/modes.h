@@ -4,7 +4,7 @@
 
 namespace adgan {
 
-// X(name). A weight is computed from parameters by layers of the program; C++ does not compute any.
+// X(name). A weight is computed from parameters by layers of the program.
 #define ADGAN_VALUE_KINDS(X) X(latent) X(activation) X(parameter) X(constant) X(weight)
 
 // Who owns a private copy of the weights: each (image, start), each image, nobody.

@@ -68,7 +68,22 @@ void ExecutionPlan::prepare(Run& run) const {
   if (run.gradient) {
     each_stretch(run, gradient_size, [&](std::int64_t at, std::int64_t n) { std::fill_n(run.gradient + at, n, 0.0f); });
   }
+  if (!owner_nodes.empty()) {
+    Run owner = of_owner(run);
+    for (const auto& node : owner_nodes) node->prepare(owner);
+    for (const auto& node : owner_nodes) node->forward(owner);
+  }
   for (const auto& node : nodes) node->prepare(run);
+}
+
+Run ExecutionPlan::of_owner(const Run& run) const {
+  Run owner = run;
+  owner.samples = 1;
+  owner.sample = 0;
+  owner.act = run.prepared + owner_act;
+  owner.grad = run.gradient ? run.gradient + owner_grad : nullptr;
+  owner.act_stride = owner.grad_stride = 0;
+  return owner;
 }
 
 // Nodes that go sample by sample, one after another, are left to the team together, unless they are timed apart.
@@ -112,6 +127,11 @@ void ExecutionPlan::backward(Run& run) const {
 void ExecutionPlan::update(Run& run) const {
   const Stopwatch watch(run.timers ? &run.timers->updates : nullptr);
   for (const auto& node : nodes) node->finish(run);
+  if (!owner_nodes.empty()) {  // what the nodes have added to the gradients of computed weights goes to the parameters
+    Run owner = of_owner(run);
+    for (std::size_t i = owner_nodes.size(); i-- > 0;) owner_nodes[i]->backward(owner);
+    for (const auto& node : owner_nodes) node->finish(owner);
+  }
   for (const Parameter& p : parameters) {
     if (p.gradient < 0) continue;
     each_stretch(run, p.size, [&](std::int64_t first, std::int64_t n) {

@@ -33,7 +33,10 @@ class ExecutionPlan {
 
   const Program program;
   std::vector<std::unique_ptr<Node>> nodes;
-  std::vector<std::size_t> layer_of;  // node by node; the number of layers for those of none
+  // Of weights that are computed from parameters: once for an owner, in parts of Run::prepared and Run::gradient.
+  std::vector<std::unique_ptr<Node>> owner_nodes;
+  std::int64_t owner_act = 0, owner_grad = 0;  // where in these
+  std::vector<std::size_t> layer_of;           // node by node; the number of layers for those of none
   std::vector<Parameter> parameters;
   std::int64_t latent_act, latent_grad, latent_size;
   std::vector<int> latent_place;  // of each number of a latent, where it is stored; empty: in its own order
@@ -58,6 +61,7 @@ class ExecutionPlan {
 
  private:
   friend class Builder;
+  Run of_owner(const Run&) const;                             // as owner_nodes see it
   std::vector<std::pair<std::int64_t, std::int64_t>> zeros_;  // of grad: shared by several consumers
   struct Fixed {
     std::int64_t offset;

@@ -66,9 +66,9 @@ void Builder::add_arithmetic(const Layer& layer) {
     grad = gradient_of(v);
     add = adds(v);
     if (find_steps(v, y, at.inner, steps)) return;
-    const Place copy{take(plan_.act_size, size), take(plan_.grad_size, size), false, true};
+    const Place copy{take_act(size), take_grad(size), false, true};
     scratch_for_sums(size, value(v).size());
-    plan_.nodes.push_back(make_gather({broadcast(v, y), value(v).size(), 0.0f, act, copy.act, grad, copy.grad, add}));
+    nodes().push_back(make_gather({broadcast(v, y), value(v).size(), 0.0f, act, copy.act, grad, copy.grad, add}));
     act = copy.act;
     grad = grad < 0 ? -1 : copy.grad;
     add = false;
@@ -81,7 +81,7 @@ void Builder::add_arithmetic(const Layer& layer) {
   for (OperandSteps* steps : {&at.a_steps, &at.b_steps}) {
     if (steps->outer < 0) steps->outer = at.inner;
   }
-  plan_.nodes.push_back(make_arithmetic(at));
+  nodes().push_back(make_arithmetic(at));
 }
 
 // For each element of y as stored, that of the operand v which it meets; empty where it is the same.

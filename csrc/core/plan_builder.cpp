@@ -71,10 +71,12 @@ void Builder::build() {
   choose_storage();
   read();
   place_parameters();
+  add_owner_nodes();
+  place(program_.latent);
   place_values();
   plan_.layer_of.resize(plan_.nodes.size(), program_.layers.size());
   for (std::size_t l = 0; l < program_.layers.size(); ++l) {
-    add_nodes(program_.layers[l], layouts_[l].get());
+    if (!made_by_owner(program_.layers[l])) add_nodes(program_.layers[l], layouts_[l].get());
     plan_.layer_of.resize(plan_.nodes.size(), l);
   }
   plan_.latent_act = act_[program_.latent];
@@ -93,11 +95,13 @@ void Builder::build() {
 void Builder::read() {
   for (std::size_t l = 0; l < program_.layers.size(); ++l) {
     const Layer& layer = program_.layers[l];
-    require(producer_[layer.output] < 0 && !stored(layer.output) && layer.output != program_.latent,
+    of_owner_ = made_by_owner(layer);
+    require(producer_[layer.output] < 0 && value(layer.output).kind != Kind::parameter &&
+                value(layer.output).kind != Kind::constant && layer.output != program_.latent,
             "a value of the program is made twice");
     for (int v : layer.inputs) {
-      require(v < 0 || stored(v) || v == program_.latent || producer_[v] >= 0,
-              "a layer of the program comes before its input");
+      const bool made = v >= 0 && value(v).kind != Kind::parameter && value(v).kind != Kind::constant;
+      require(!made || v == program_.latent || producer_[v] >= 0, "a layer of the program comes before its input");
     }
     producer_[layer.output] = static_cast<int>(l);
     if (layer.op == Op::reshape) {
@@ -113,14 +117,16 @@ void Builder::read() {
       if (v < 0) continue;
       if (stored(v)) {
         parameter_uses_[v] += 1;
-        if (!is_weight(layer, i)) operands_.insert(v);
+        if (!is_weight(layer, i)) (of_owner_ ? owner_operands_ : operands_).insert(v);
         if (is_map(layer.op)) require(i > 0, "a layer's input does not depend on the latent");
+        if (value(v).kind == Kind::weight) uses_[source(v)] += 1;
       } else {
         uses_[source(v)] += 1;
         require(!is_weight(layer, i), "a weight is computed by other layers");
       }
     }
   }
+  of_owner_ = false;
   require(producer_[program_.output] >= 0, "nothing makes the program's output");
   uses_[source(program_.output)] += 1;  // by the loss
 }
@@ -178,10 +184,27 @@ std::int64_t Builder::take(std::int64_t& region, std::int64_t floats) {
   return at;
 }
 
-void Builder::place_values() {
-  place(program_.latent);
-  for (const int v : operands_) place(v);
+// The nodes of the first scope, and the places of what they make.
+void Builder::add_owner_nodes() {
+  of_owner_ = true;
+  place_values();
   for (const Layer& layer : program_.layers) {
+    if (made_by_owner(layer)) add_nodes(layer, nullptr);
+  }
+  of_owner_ = false;
+  plan_.owner_act = take(plan_.prepared_size, owner_act_size_);
+  plan_.owner_grad = take(plan_.gradient_size, learn_ ? owner_grad_size_ : 0);
+  owner_act_.swap(act_);
+  owner_grad_.swap(grad_);
+  act_.assign(owner_act_.size(), -1);
+  grad_.assign(owner_grad_.size(), -1);
+}
+
+void Builder::place_values() {
+  const std::set<int>& operands = of_owner_ ? owner_operands_ : operands_;
+  for (const int v : operands) place(v);
+  for (const Layer& layer : program_.layers) {
+    if (made_by_owner(layer) != of_owner_) continue;
     const int y = layer.output, x = layer.inputs[0];
     if (source(y) != y) {
       act_[y] = act_[source(y)];
@@ -195,31 +218,37 @@ void Builder::place_values() {
       const Layer& maker = program_.layers[producer_[from]];
       if (is_activation(layer.op) && by_output(layer) && !reads_output(maker.op)) act_[y] = act_[from];
     }
-    if (act_[y] < 0) act_[y] = take(plan_.act_size, value(y).size());
-    if (grad_[y] < 0) grad_[y] = take_gradient(value(y).shape);
-    if (uses_[y] > 1) plan_.zeros_.push_back({grad_[y], value(y).size()});
+    if (act_[y] < 0) act_[y] = take_act(value(y).size());
+    if (grad_[y] < 0) grad_[y] = take_grad(value(y).size());
+    if (uses_[y] > 1 && !of_owner_) plan_.zeros_.push_back({grad_[y], value(y).size()});
     if (closes_at_zero(layer)) gated_.insert(y);
   }
+  if (of_owner_) return;  // ExecutionPlan::prepare makes all of Run::gradient zero
   if (uses_[program_.latent] > 1) plan_.zeros_.push_back({grad_[program_.latent], value(program_.latent).size()});
-  for (const int v : operands_) {
+  for (const int v : operands) {
     if (parameter_uses_[v] > 1) plan_.zeros_.push_back({grad_[v], value(v).size()});
   }
 }
 
 void Builder::place(int v) {
-  act_[v] = take(plan_.act_size, value(v).size());
-  grad_[v] = take_gradient(value(v).shape);
-  if (operands_.count(v)) {
+  act_[v] = take_act(value(v).size());
+  grad_[v] = take_grad(value(v).size());
+  if (v != program_.latent) {
     const Value& operand = value(v);
-    const bool fixed = operand.kind == Kind::constant;
     OperandPlaces at{};
     at.size = operand.size();
-    at.fixed = fixed;
-    at.from = fixed ? constant(v) : plan_.parameters[operand.index].offset;
+    at.kind = operand.kind;
+    switch (operand.kind) {
+      case Kind::parameter: at.from = plan_.parameters[operand.index].offset; break;
+      case Kind::constant: at.from = constant(v); break;
+      case Kind::weight: at.from = plan_.owner_act + owner_act_[v]; break;
+      case Kind::latent:
+      case Kind::activation: __builtin_unreachable();
+    }
     at.sums = sums(v);
     at.y = act_[v];
     at.dy = grad_[v];
-    plan_.nodes.push_back(make_operand(at));
+    nodes().push_back(make_operand(at));
   }
 }
 
@@ -232,6 +261,7 @@ std::int64_t Builder::constant(int v) {
 // A bias, or a batch norm's weight or bias: its place, and its gradient.
 void Builder::vector_parameter(int v, std::int64_t& at, bool& fixed, SampleSums& gradient) {
   at = -1;
+  require(v < 0 || value(v).kind != Kind::weight, "a bias or a norm's weight is computed by other layers");
   fixed = v >= 0 && value(v).kind == Kind::constant;
   gradient = sums(v);
   if (v >= 0) at = fixed ? constant(v) : plan_.parameters[value(v).index].offset;
@@ -240,13 +270,13 @@ void Builder::vector_parameter(int v, std::int64_t& at, bool& fixed, SampleSums&
 // The gradient of a parameter that is used as it is; not wanted of a constant, or of none.
 SampleSums Builder::sums(int v) {
   SampleSums result;
-  if (v < 0 || value(v).kind != Kind::parameter || !learn_) return result;
-  const Parameter& p = plan_.parameters[value(v).index];
+  if (v < 0 || value(v).kind == Kind::constant || !learn_) return result;
   result.size = value(v).size();
   result.stride = aligned(result.size);
-  result.parts = plan_.batch;
+  result.parts = of_owner_ ? 1 : plan_.batch;
   result.at = take(plan_.prepared_size, result.stride * result.parts);
-  result.gradient = p.gradient;
+  result.gradient =
+      value(v).kind == Kind::weight ? plan_.owner_grad + owner_grad_[v] : plan_.parameters[value(v).index].gradient;
   return result;
 }
 

@@ -22,7 +22,12 @@ class Builder {
 
  private:
   const Value& value(int v) const { return program_.values[v]; }
-  bool stored(int v) const { return value(v).kind == Kind::parameter || value(v).kind == Kind::constant; }
+  // What a layer takes that makes values of the scope in hand, and does not come from a layer of that scope.
+  bool stored(int v) const {
+    return value(v).kind == Kind::parameter || value(v).kind == Kind::constant ||
+           (value(v).kind == Kind::weight && !of_owner_);
+  }
+  std::vector<std::unique_ptr<Node>>& nodes() { return of_owner_ ? plan_.owner_nodes : plan_.nodes; }
   int source(int v) const { return same_as_[v]; }
   Storage rows_of(int v) const { return Storage(value(v).size(), 1); }
   Storage storage(int v) const { return Storage(value(v).size(), pixels_[v]); }
@@ -36,10 +41,13 @@ class Builder {
   // plan_builder.cpp: who makes and who uses what; memory.
   void read();
   void place_parameters();
+  bool made_by_owner(const Layer& layer) const { return !value(layer.output).batched(); }
+  void add_owner_nodes();
   void place_values();
   void place(int v);
   static std::int64_t take(std::int64_t& region, std::int64_t floats);
-  std::int64_t take_gradient(const Shape& shape) { return take(plan_.grad_size, product(shape)); }
+  std::int64_t take_act(std::int64_t floats) { return take(of_owner_ ? owner_act_size_ : plan_.act_size, floats); }
+  std::int64_t take_grad(std::int64_t floats) { return take(of_owner_ ? owner_grad_size_ : plan_.grad_size, floats); }
   std::int64_t constant(int v);
   void vector_parameter(int v, std::int64_t& at, bool& fixed, SampleSums& gradient);
   SampleSums sums(int v);
@@ -93,9 +101,14 @@ class Builder {
   const std::int64_t steps_;
   std::vector<int> producer_, uses_, same_as_;
   std::map<int, int> parameter_uses_;
-  std::set<int> operands_;  // parameters and constants that layers take as they take values
-  std::set<int> gated_;     // values that are zero only where their gradient does not matter (behind a ReLU)
-  std::vector<std::int64_t> act_, grad_, pixels_;
+  std::set<int> operands_, owner_operands_;  // stored ones that layers of a scope take as they take values
+  std::set<int> gated_;  // values that are zero only where their gradient does not matter (behind a ReLU)
+  // Two scopes: weights that are computed from parameters, once for an owner; and what a sample makes. A value of the
+  // first is stored for the second. act_ and grad_ are places in the scope in hand, owner_act_ and owner_grad_ in the
+  // first.
+  bool of_owner_ = false;
+  std::int64_t owner_act_size_ = 0, owner_grad_size_ = 0;
+  std::vector<std::int64_t> act_, grad_, owner_act_, owner_grad_, pixels_;
   std::vector<std::unique_ptr<MapLayout>> layouts_;  // by layer
 };
 

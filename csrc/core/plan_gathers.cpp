@@ -146,7 +146,7 @@ void Builder::add_gather(const Layer& layer) {
   at.dy = grad_[y];
   at.add_dx = adds(x);
   scratch_for_sums(value(y).size(), value(x).size());
-  plan_.nodes.push_back(make_gather(std::move(at)));
+  nodes().push_back(make_gather(std::move(at)));
   if (gated_.count(source(x)) || gated_.count(x)) gated_.insert(y);  // no gradient reaches the padding
 }
 
@@ -177,7 +177,7 @@ void Builder::add_cat(const Layer& layer) {
       const std::int64_t place = i / row * to[dim] * inner + before * inner + i % row;
       target[static_cast<std::size_t>(in(i))] = static_cast<int>(out(place));
     }
-    plan_.nodes.push_back(make_placement({std::move(target), act_[x], act_[y], gradient_of(x), grad_[y], adds(x)}));
+    nodes().push_back(make_placement({std::move(target), act_[x], act_[y], gradient_of(x), grad_[y], adds(x)}));
     before += from[dim];
     gated = gated && (gated_.count(source(x)) || gated_.count(x));
   }
@@ -208,21 +208,21 @@ Builder::Place Builder::taken_as(int v, const Storage& wanted) {
   const Place as_it_is{act_[v], gradient_of(v), adds(v), false};
   if (wanted == storage(v)) return as_it_is;
   const std::int64_t size = value(v).size();
-  const Place copy{take(plan_.act_size, size), take(plan_.grad_size, size), false, true};
-  plan_.nodes.push_back(make_gather({rearranged(size, storage(v), wanted), size, 0.0f, as_it_is.act, copy.act,
-                                     as_it_is.grad, copy.grad, as_it_is.add}));
+  const Place copy{take_act(size), take_grad(size), false, true};
+  nodes().push_back(make_gather({rearranged(size, storage(v), wanted), size, 0.0f, as_it_is.act, copy.act,
+                                 as_it_is.grad, copy.grad, as_it_is.add}));
   return copy;
 }
 
 Builder::Place Builder::made_as(int v, const Storage& wanted) {
   if (wanted == storage(v)) return {act_[v], grad_[v], false, false};
-  return {take(plan_.act_size, value(v).size()), take(plan_.grad_size, value(v).size()), false, true};
+  return {take_act(value(v).size()), take_grad(value(v).size()), false, true};
 }
 
 void Builder::put(int v, const Storage& made, const Place& place) {
   if (!place.copy) return;
   const std::int64_t size = value(v).size();
-  plan_.nodes.push_back(
+  nodes().push_back(
       make_gather({rearranged(size, made, storage(v)), size, 0.0f, place.act, act_[v], place.grad, grad_[v], false}));
 }
 

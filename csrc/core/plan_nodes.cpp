@@ -52,7 +52,7 @@ void Builder::add_map(const Layer& layer, const MapLayout* layout) {
     at.change = take(plan_.change_size, rank1_change_size(*layout, at.compact));
     plan_.moves_latent = plan_.moves_latent || at.moves_latent;
   }
-  plan_.nodes.push_back(layout->rank1 ? make_rank1_node(layout, at) : make_map_node(layout, at));
+  nodes().push_back(layout->rank1 ? make_rank1_node(layout, at) : make_map_node(layout, at));
   put(y, out, to);
 }
 
@@ -62,15 +62,15 @@ void Builder::find_map_weights(int w, const MapLayout* layout, MapPlaces& at) {
     at.weights = take(plan_.fixed_size, layout->packed_size());
     at.gradient = -1;
     plan_.fixed_.push_back({at.weights, value(w).index, layout, -1.0});
-  } else if (plan_.parameters[value(w).index].packing == layout) {
+  } else if (value(w).kind == Kind::parameter && plan_.parameters[value(w).index].packing == layout) {
     at.source = MapPlaces::Source::state;
     at.weights = plan_.parameters[value(w).index].offset;
     at.gradient = plan_.parameters[value(w).index].gradient;
-  } else {  // several layers' weights, or an operand's
-    const Parameter& p = plan_.parameters[value(w).index];
+  } else {  // several layers' weights, or an operand's, or computed from others
     at.source = MapPlaces::Source::prepared;
-    at.unpacked = p.offset;
-    at.unpacked_gradient = p.gradient;
+    at.computed = value(w).kind == Kind::weight;
+    at.unpacked = at.computed ? plan_.owner_act + owner_act_[w] : plan_.parameters[value(w).index].offset;
+    at.unpacked_gradient = at.computed ? plan_.owner_grad + owner_grad_[w] : plan_.parameters[value(w).index].gradient;
     at.weights = take(plan_.prepared_size, layout->packed_size());
     at.gradient = learn_ ? take(plan_.prepared_size, layout->packed_size()) : -1;
   }
@@ -112,7 +112,7 @@ void Builder::add_batch_norm(const Layer& layer) {
   at.prepared = take(plan_.prepared_size, 2 * at.channels);
   std::tie(at.outer, at.inner) = around_channels(x);
   need_scratch(value(x).size());
-  plan_.nodes.push_back(make_norm(at));
+  nodes().push_back(make_norm(at));
 }
 
 // How many times the channels, the first dimension of x, are there as stored: [outer][channel][inner].
@@ -140,7 +140,7 @@ void Builder::add_prelu(const Layer& layer) {
   if (at.channels > 1) std::tie(at.outer, at.inner) = around_channels(x);
   vector_parameter(w, at.slope, at.slope_fixed, at.slope_sums);
   need_scratch(value(x).size());
-  plan_.nodes.push_back(make_prelu(at));
+  nodes().push_back(make_prelu(at));
 }
 
 void Builder::add_activation(const Layer& layer) {
@@ -148,8 +148,7 @@ void Builder::add_activation(const Layer& layer) {
   const auto op = static_cast<ActivationOp>(layer.op);
   require(value(x).size() == value(y).size(), "an elementwise layer changes the number of elements");
   const std::int64_t from = op == ActivationOp::leaky_relu && act_[x] == act_[y] ? act_[y] : act_[x];
-  plan_.nodes.push_back(
-      make_activation(op, layer.real, from, act_[y], gradient_of(x), grad_[y], adds(x), value(y).size()));
+  nodes().push_back(make_activation(op, layer.real, from, act_[y], gradient_of(x), grad_[y], adds(x), value(y).size()));
 }
 
 }  // namespace adgan

@@ -154,29 +154,29 @@ void Builder::add_reduction(const Layer& layer) {
     form = Reduced{};
     form.outer = kept;
     form.n = size / kept;
-    const Place copy{take(plan_.act_size, size), take(plan_.grad_size, size), false, true};
-    plan_.nodes.push_back(make_gather({together, size, 0.0f, from.act, copy.act, from.grad, copy.grad, from.add}));
+    const Place copy{take_act(size), take_grad(size), false, true};
+    nodes().push_back(make_gather({together, size, 0.0f, from.act, copy.act, from.grad, copy.grad, from.add}));
     from = copy;
   }
   std::vector<int> back = sums ? places_of_sums(row_major, axes, storage(y), kept) : inverse(together);
   if (in_order(back)) back.clear();
-  if (!back.empty()) to = {take(plan_.act_size, size_y), take(plan_.grad_size, size_y), false, true};
+  if (!back.empty()) to = {take_act(size_y), take_grad(size_y), false, true};
   switch (static_cast<ReductionOp>(layer.op)) {
     case ReductionOp::standardize:
       need_scratch(standardize_scratch_size(form));
-      plan_.nodes.push_back(make_standardize({form, layer.real[0], from.act, to.act, from.grad, to.grad, from.add,
-                                              take(plan_.act_size, statistics_size(form))}));
+      nodes().push_back(make_standardize(
+          {form, layer.real[0], from.act, to.act, from.grad, to.grad, from.add, take_act(statistics_size(form))}));
       break;
     case ReductionOp::softmax:
-      plan_.nodes.push_back(make_softmax({form, from.act, to.act, from.grad, to.grad, from.add}));
+      nodes().push_back(make_softmax({form, from.act, to.act, from.grad, to.grad, from.add}));
       break;
     case ReductionOp::sum:
       need_scratch(sum_scratch_size(form));
-      plan_.nodes.push_back(make_sum({form, from.act, to.act, from.grad, to.grad, from.add}));
+      nodes().push_back(make_sum({form, from.act, to.act, from.grad, to.grad, from.add}));
       break;
   }
   if (!back.empty()) {
-    plan_.nodes.push_back(make_gather({std::move(back), size_y, 0.0f, to.act, act_[y], to.grad, grad_[y], false}));
+    nodes().push_back(make_gather({std::move(back), size_y, 0.0f, to.act, act_[y], to.grad, grad_[y], false}));
   }
 }
 
@@ -214,7 +214,7 @@ void Builder::add_matmul(const Layer& layer) {
   at.y = made.act;
   at.dy = made.grad;
   need_scratch(matmul_scratch_size(at));
-  plan_.nodes.push_back(make_matmul(at));
+  nodes().push_back(make_matmul(at));
   put(y, rows_of(y), made);
 }
 
@@ -251,7 +251,7 @@ void Builder::add_resample(const Layer& layer) {
   at.y = made.act;
   at.dy = made.grad;
   need_scratch(resample_scratch_size(at));
-  plan_.nodes.push_back(make_resample(at));
+  nodes().push_back(make_resample(at));
   put(y, out, made);
 }
 

@@ -134,8 +134,8 @@ def unknown(program: Program) -> str | None:
                 return f"layer {layer.name!r}: its matrices are no constants"
             if i is None or name not in kind.weights or program.values[i].kind != "weight":
                 continue
-            if _transposed(program, layer, i) is None:
-                return f"layer {layer.name!r}: its weight is computed from parameters, which C++ does not do"
+            if not (kind.linear_map and name == "weight"):
+                return f"layer {layer.name!r}: its {name} is computed from parameters, which C++ does not do"
     return None
 
 

@@ -58,6 +58,11 @@ def _convolve(
     value = algebra.batched(at, at.value(x))
     if not algebra.offset(at, value) or len(at.wholes[value]) != 4:
         raise at.refuse(f"{op} of an input without a batch dimension")
-    inputs = (value, at.unbatched(at.value(weight)), at.unbatched(at.optional(bias)))
+    offset = at.optional(bias)
+    of_layer = offset is None or at.values[offset].kind in ("parameter", "constant")
+    inputs = (value, at.unbatched(at.value(weight)), offset if of_layer else None)
     sizes = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
-    return at.emit(op, inputs, at.shape(), **sizes, groups=int(groups), **more)
+    made = at.emit(op, inputs, at.shape(), **sizes, groups=int(groups), **more)
+    if of_layer or offset is None:
+        return made
+    return algebra.combined(at, "add", made, algebra.reshaped(at, offset, (1, at.shape()[1], 1, 1)))

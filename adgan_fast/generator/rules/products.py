@@ -34,7 +34,7 @@ def _product(at: Lowering, x: int, weight: int, bias: int | None) -> int:
         return product if bias is None else algebra.combined(at, "add", product, bias)
     if len(whole) == 1:
         return algebra.reshaped(at, _product(at, algebra.reshaped(at, x, (1, *whole)), weight, bias), shape[:1])
-    vector = bias is None or (at.wholes[bias] == shape[:1] and not at.values[bias].batched)
+    vector = bias is None or (at.wholes[bias] == shape[:1] and at.values[bias].kind in ("parameter", "constant"))
     product = at.emit("linear", (x, weight, bias if vector else None), (*whole[:-1], shape[0]))
     return product if vector or bias is None else algebra.combined(at, "add", product, bias)
 

@@ -52,7 +52,7 @@ class MapNode : public Node {
   void prepare(Run& run) const override {
     at_.bias_sums.clear(run);
     if (at_.source != MapPlaces::Source::prepared) return;
-    layout_.pack(run.state.old + at_.unpacked, run.prepared + at_.weights);
+    layout_.pack((at_.computed ? run.prepared : run.state.old) + at_.unpacked, run.prepared + at_.weights);
     if (run.gradient && at_.gradient >= 0) std::fill_n(run.prepared + at_.gradient, layout_.packed_size(), 0.0f);
   }
 

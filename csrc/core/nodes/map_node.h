@@ -15,6 +15,7 @@ struct MapPlaces {
   enum class Source { state, prepared, fixed } source;
   std::int64_t weights;   // in the source
   std::int64_t gradient;  // in Run::gradient (state), or in Run::prepared (prepared); -1: updated in place
+  bool computed = false;  // prepared weights are from Run::prepared, else from the state
   std::int64_t unpacked = 0,
                unpacked_gradient = 0;  // of prepared weights: where they are from, where the gradient goes
   std::int64_t bias = -1;

@@ -12,7 +12,10 @@ class Operand : public Node {
   explicit Operand(const OperandPlaces& at) : at_(at) {}
   void prepare(Run& run) const override { at_.sums.clear(run); }
   void forward(Run& run) const override {
-    std::copy_n((at_.fixed ? run.fixed : run.state.old) + at_.from, at_.size, run.act + at_.y);
+    const float* const from = at_.kind == Kind::constant ? run.fixed
+                              : at_.kind == Kind::weight ? run.prepared
+                                                         : run.state.old;
+    std::copy_n(from + at_.from, at_.size, run.act + at_.y);
   }
   void backward(Run& run) const override {
     if (at_.sums.wanted(run)) run.kernels->add(run.grad + at_.dy, at_.sums.part(run, run.sample), at_.size);

@@ -5,14 +5,15 @@
 #include <vector>
 
 #include "core/layers.h"
+#include "core/modes.h"
 #include "core/nodes/node.h"
 
 namespace adgan {
 
-// A parameter (or constant) as a value like any other: y = parameter.
+// A parameter, a constant or a computed weight as a value like any other: y = parameter.
 struct OperandPlaces {
   std::int64_t from, y, dy, size;
-  bool fixed;
+  Kind kind;
   SampleSums sums;  // its gradient
 };
 std::unique_ptr<Node> make_operand(const OperandPlaces&);
