@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from tests.support.engines import NEEDS_EXTENSION
 from tests.support.families import FAMILIES, dcgan
@@ -24,16 +25,20 @@ def test_auto_takes_it_and_what_it_cannot_run_goes_to_grouped():
         run(double, double.images(1).double())
 
 
-class ScaledWeight(nn.Module):
+class ScaledNorm(nn.Module):
+    """Batch norm by a weight that is computed from a parameter."""
+
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.ConvTranspose2d(4, 1, 3)
+        self.first, self.norm = nn.Linear(6, 48), nn.BatchNorm2d(3)
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
-        return torch.conv_transpose2d(z, self.conv.weight * 0.5)
+        x, norm = self.first(z).view(-1, 3, 4, 4), self.norm
+        assert norm.running_mean is not None
+        return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight * 2, norm.bias)
 
 
 def test_a_layer_it_does_not_know_is_named():
-    case = Case(ScaledWeight(), (4, 1, 1), (1, 3, 3))
+    case = Case(ScaledNorm().eval(), (6,), (3, 4, 4))
     with pytest.raises(ValueError, match=r"layer '.*': its weight is computed from parameters"):
         run(case, case.images(1))
