@@ -333,11 +333,21 @@ def alone(name: str) -> Program:
 
 
 def between(name: str) -> Program:
-    """Among layers that are computed in place where they may, behind a ReLU: its zeros are not asked for a gradient."""
+    """Where it may be computed in place itself, and what follows on its output."""
+    shape, layer = CASES[name]
+    net = Net(*shape)
+    y = layer(net, net.times_parameter(net.latent))
+    y = net.same("tanh", net.same("scale_shift", y, scale=0.7, shift=0.1))
+    size = math.prod(net.shape(y))
+    flat = net.add("reshape", y, (size,))
+    return net.program(net.add("linear", (flat, net.parameter(net.normal(12, size, std=0.3)), None), (12,)))
+
+
+def before_a_map(name: str) -> Program:
+    """Behind a ReLU, and right before a linear layer, which asks for no gradient where a ReLU's output is zero."""
     shape, layer = CASES[name]
     net = Net(*shape)
     y = layer(net, net.same("relu", net.times_parameter(net.latent)))
-    y = net.same("tanh", net.same("scale_shift", y, scale=0.7, shift=0.1))
     size = math.prod(net.shape(y))
     flat = net.add("reshape", y, (size,))
     return net.program(net.add("linear", (flat, net.parameter(net.normal(12, size, std=0.3)), None), (12,)))
@@ -354,7 +364,7 @@ def used_twice(name: str) -> Program:
     return net.program(net.add("cat", flat, (sum(math.prod(net.shape(v)) for v in flat),), dim=0))
 
 
-SETTINGS = {"alone": alone, "between": between, "used twice": used_twice}
+SETTINGS = {"alone": alone, "between": between, "before a map": before_a_map, "used twice": used_twice}
 
 
 def arguments(program: Program, weights: str, n: int = 1, s: int = 1, **changed: object) -> ops.SearchArguments:
@@ -455,6 +465,33 @@ def searched(program: Program, given: ops.SearchArguments, image: int, weights: 
     return tuple(torch.stack(part) for part in zip(*kept, strict=True))
 
 
+@pytest.mark.parametrize("name", FEW)
+def test_a_garbled_program_is_refused_or_runs_but_never_crashes(name):
+    given = arguments(used_twice(name), "per_seed")
+    random = torch.Generator().manual_seed(0)
+
+    def draw(low: int, high: int) -> int:
+        return int(torch.randint(low, high, (), generator=random))
+
+    refused = 0
+    for _ in range(100):
+        code = list(given.code)
+        for _ in range(draw(1, 4)):
+            code[draw(0, len(code))] = draw(-2, 41)
+        try:
+            ops.native_search(*given._replace(code=code))
+        except (RuntimeError, ValueError):
+            refused += 1
+    assert refused >= 40
+
+
+def test_resampling_by_what_is_learned_is_refused():
+    net = Net(2, 3, 3)
+    matrices = net.constant(torch.eye(3)), net.parameter(torch.eye(3))
+    program = net.program(net.add("resample", (net.latent, *matrices), (2, 3, 3)))
+    assert unknown(program) == "layer '0': its matrices are no constants"
+
+
 # -- the ends of the numbers -----------------------------------------------------------------------------------------
 
 
@@ -476,16 +513,20 @@ def gradient_and_image(net: Net, output: int, z: torch.Tensor) -> tuple[torch.Te
     ],
 )
 def test_bounds_and_zeros(op, attrs):
-    """Gradients on the bounds, and at zero, are PyTorch's."""
+    """Gradients on the bounds, and at zero, are PyTorch's; also those that a linear layer hands back."""
     z = torch.tensor([-9.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 9.0] * 3)
-    net = Net(24)
-    y = net.same(op, net.same("scale_shift", net.latent, scale=1.0, shift=0.0), **attrs)
-    found, image = gradient_and_image(net, y, z)
-    (leaf,) = double([z])
-    made = reconstruction(net.program(y), leaf, [], []).reshape(-1)
-    made.square().sum().backward()
-    assert_close(image, made.detach())
-    assert_close(found, leaf.grad)
+    for mapped in (False, True):
+        net = Net(24)
+        y = net.same(op, net.same("scale_shift", net.latent, scale=1.0, shift=0.0), **attrs)
+        if mapped:
+            y = net.add("linear", (y, net.parameter(net.normal(24, 24)), None), (24,))
+        found, image = gradient_and_image(net, y, z)
+        (leaf,) = double([z])
+        program = net.program(y)
+        made = reconstruction(program, leaf, [p.double() for p in program.parameters], []).reshape(-1)
+        made.square().sum().backward()
+        assert_close(image, made.detach())
+        assert_close(found, leaf.grad)
 
 
 @pytest.mark.parametrize(
