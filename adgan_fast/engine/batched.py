@@ -324,9 +324,7 @@ class _Take(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: torch.Tensor, dim: int, index: torch.Tensor, readers: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, dim: int, index: torch.Tensor, readers: torch.Tensor) -> torch.Tensor:
         ctx.dim = dim
         ctx.save_for_backward(readers)
         return x.index_select(dim, index)
@@ -361,7 +359,9 @@ def _sources(program: Program, layer: Layer, size: int, device: torch.device) ->
 
 
 def _pad(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    sizes = [size for pair in zip(layer.attrs["before"][::-1], layer.attrs["after"][::-1], strict=True) for size in pair]
+    sizes = [
+        size for pair in zip(layer.attrs["before"][::-1], layer.attrs["after"][::-1], strict=True) for size in pair
+    ]
     return F.pad(x, sizes, value=layer.attrs["value"])
 
 

@@ -51,6 +51,11 @@ def _transpose(at: Lowering, x: Any, first: int, second: int) -> int:
     return algebra.transposed(at, at.value(x), int(first), int(second))
 
 
+@rule("aten.mT.default")
+def _mt(at: Lowering, x: Any) -> int:
+    return algebra.transposed(at, at.value(x))
+
+
 @rule("aten.t.default", "aten.numpy_T.default")
 def _t(at: Lowering, x: Any) -> int:
     value = at.value(x)

@@ -188,7 +188,9 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
     less = 1.0 if correction is None else at.number(correction)
     count = math.prod(at.values[value].shape[dim] for dim in algebra.dimensions(at, value, dims))
     centred = algebra.combined(at, "add", value, algebra.mean(at, value, dims, keepdim=True), -1.0)
-    return algebra.scaled(at, algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim)), 1 / (count - less))
+    return algebra.scaled(
+        at, algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim)), 1 / (count - less)
+    )
 
 
 @rule("aten.std.correction", "aten.std.dim")
@@ -245,3 +247,34 @@ def _div(at: Lowering, a: Any, b: Any) -> int:
 @rule("aten.neg.default")
 def _neg(at: Lowering, x: Any) -> int:
     return algebra.scaled(at, at.value(x), -1.0)
+
+
+@rule("aten.lerp.Scalar", "aten.lerp.Tensor")
+def _lerp(at: Lowering, a: Any, b: Any, weight: Any) -> int:
+    """(1 − weight) · a + weight · b."""
+    first, second = at.value(a), at.value(b)
+    if isinstance(weight, fx.Node) and isinstance(weight.meta.get("val"), torch.Tensor):
+        further = algebra.combined(at, "add", second, first, -1.0)
+        return algebra.combined(at, "add", first, algebra.combined(at, "mul", at.value(weight), further))
+    share = at.number(weight)
+    return algebra.combined(at, "add", algebra.scaled(at, first, 1 - share), second, share)
+
+
+# -- choices by a constant -----------------------------------------------------------------------------------------
+
+
+@rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
+def _where(at: Lowering, condition: Any, a: Any, b: Any) -> int:
+    return algebra.chosen(at, at.numbers(condition), _tensor(at, a), _tensor(at, b))
+
+
+@rule("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def _masked_fill(at: Lowering, x: Any, mask: Any, value: Any) -> int:
+    return algebra.chosen(at, at.numbers(mask), _tensor(at, value), at.value(x))
+
+
+def _tensor(at: Lowering, x: Any) -> int:
+    """A tensor argument, or a number as one."""
+    if isinstance(x, fx.Node) and isinstance(x.meta.get("val"), torch.Tensor):
+        return at.value(x)
+    return at.constant(torch.tensor(at.number(x), dtype=at.dtype))
