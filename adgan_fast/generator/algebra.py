@@ -112,6 +112,11 @@ def power(at: Lowering, x: int, exponent: float) -> int:
     return x if exponent == 1 else elementwise(at, "pow", x, exponent=float(exponent))
 
 
+def root(at: Lowering, squares: int) -> int:
+    """√ of sums of squares, without a gradient at 0, as PyTorch's norms and standard deviations have it."""
+    return power(at, elementwise(at, "hardtanh", squares, low=0.0, high=math.inf), 0.5)
+
+
 def summed(at: Lowering, x: int, dims: Sequence[int] | int | None, keepdim: bool = False) -> int:
     """The sum over dims, None for all."""
     whole, over = at.wholes[x], dimensions(at, x, dims)

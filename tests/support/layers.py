@@ -114,7 +114,7 @@ def overflowing(x: torch.Tensor) -> torch.Tensor:
     return x + (square - square)
 
 
-NORMS = (nn.GroupNorm, nn.InstanceNorm2d, nn.LayerNorm, nn.RMSNorm)
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
 def randomise(module: nn.Module, seed: int) -> nn.Module:
@@ -126,7 +126,7 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
 
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)):
                 if layer.affine:
                     normal(layer.weight, 1.0, 0.2)
                     normal(layer.bias, 0.0, 0.3)

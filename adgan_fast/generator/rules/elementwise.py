@@ -118,18 +118,19 @@ def _clamp_max(at: Lowering, x: Any, high: Any) -> int:
 
 @rule("aten.hardsigmoid.default")
 def _hardsigmoid(at: Lowering, x: Any) -> int:
-    """x / 6 + 1/2, to [0, 1]."""
-    return _gate(at, at.value(x))
+    """x / 6 + 1/2, to [0, 1]; no gradient on the bounds."""
+    return _gate(at, at.value(x), "hardtanh")
 
 
 @rule("aten.hardswish.default")
 def _hardswish(at: Lowering, x: Any) -> int:
+    """x times the same, which has a gradient on the bounds here."""
     value = at.value(x)
-    return algebra.combined(at, "mul", value, _gate(at, value))
+    return algebra.combined(at, "mul", value, _gate(at, value, "clamp"))
 
 
-def _gate(at: Lowering, x: int) -> int:
-    return algebra.elementwise(at, "hardtanh", algebra.scaled(at, x, 1 / 6, 0.5), low=0.0, high=1.0)
+def _gate(at: Lowering, x: int, op: str) -> int:
+    return algebra.elementwise(at, op, algebra.scaled(at, x, 1 / 6, 0.5), low=0.0, high=1.0)
 
 
 @rule("aten.mish.default")
@@ -187,6 +188,8 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
     value = at.value(x)
     less = 1.0 if correction is None else at.number(correction)
     count = math.prod(at.values[value].shape[dim] for dim in algebra.dimensions(at, value, dims))
+    if count <= less:
+        raise at.refuse(f"{at.node.target} of {count} numbers")
     centred = algebra.combined(at, "add", value, algebra.mean(at, value, dims, keepdim=True), -1.0)
     return algebra.scaled(
         at, algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim)), 1 / (count - less)
@@ -195,7 +198,7 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
 
 @rule("aten.std.correction", "aten.std.dim")
 def _std(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int:
-    return algebra.power(at, _var(at, x, dims, correction, keepdim), 0.5)
+    return algebra.root(at, _var(at, x, dims, correction, keepdim))
 
 
 # -- arithmetic ----------------------------------------------------------------------------------------------------
