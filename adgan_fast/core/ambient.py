@@ -12,13 +12,17 @@ import torch
 def recording(device: str | torch.device = "cpu") -> Iterator[None]:
     """Gradients are recorded, and nothing is cast by itself: neither on `device` nor on the CPU.
 
-    The defaults for new tensors stay the caller's, whose generator may make some in its forward.
+    The defaults for new tensors stay the caller's, whose generator may make some in its forward. Attention runs without
+    PyTorch's fast path for inference, one switch for the process, which torch.func takes where it has no gradient.
     """
+    fast = torch.backends.mha.get_fastpath_enabled()
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in filter(torch.amp.is_autocast_available, {"cpu", torch.device(device).type}):
             stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
+        torch.backends.mha.set_fastpath_enabled(False)
         yield
 
 

@@ -112,6 +112,11 @@ def power(at: Lowering, x: int, exponent: float) -> int:
     return x if exponent == 1 else elementwise(at, "pow", x, exponent=float(exponent))
 
 
+def root(at: Lowering, squares: int) -> int:
+    """√ of sums of squares, without a gradient at 0, as PyTorch's norms and standard deviations have it."""
+    return power(at, elementwise(at, "hardtanh", squares, low=0.0, high=math.inf), 0.5)
+
+
 def summed(at: Lowering, x: int, dims: Sequence[int] | int | None, keepdim: bool = False) -> int:
     """The sum over dims, None for all."""
     whole, over = at.wholes[x], dimensions(at, x, dims)
@@ -149,9 +154,11 @@ def matmul(at: Lowering, a: int, b: int) -> int:
     if of_samples:  # a dimension in front, so that none of the matrices' is taken for the batch's
         lead = lead if lead[:1] == (1,) else (1, *lead)
         a, b = (expanded(at, batched(at, x), (*lead, *at.wholes[x][-2:])) for x in (a, b))
+    elif math.prod(right[:-2]) == 1:  # the rows of all matrices at once
+        a, b, lead = reshaped(at, a, (-1, left[-1])), reshaped(at, b, right[-2:]), ()
     elif left[:-2] != lead or right[:-2] != lead:
-        raise at.refuse(f"{at.node.target} of weights that broadcast")
-    product = at.emit("matmul", (a, b), (*lead, left[-2], right[-1]))
+        return matmul(at, batched(at, a), b)
+    product = at.emit("matmul", (a, b), (*lead, at.wholes[a][-2], right[-1]))
     return reshaped(at, product, (*torch.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1]))
 
 
@@ -208,3 +215,13 @@ def joined(at: Lowering, xs: Sequence[int], dim: int) -> int:
         else:
             result = at.emit("cat", (result, x), shape, dim=along - offset(at, result))
     return result
+
+
+def chosen(at: Lowering, condition: torch.Tensor, a: int, b: int) -> int:
+    """a's numbers where a constant condition holds, and b's where it does not, broadcast."""
+    shape = torch.broadcast_shapes(condition.shape, at.wholes[a], at.wholes[b])
+    counts = [math.prod(at.wholes[x]) for x in (a, b)]
+    first, second = (torch.arange(n).reshape(at.wholes[x]).expand(shape) for x, n in zip((a, b), counts, strict=True))
+    index = torch.where(condition.cpu(), first, second + counts[0]).flatten().tolist()
+    both = joined(at, [reshaped(at, x, (1, n)) for x, n in zip((a, b), counts, strict=True)], 1)
+    return reshaped(at, taken(at, both, 1, index), shape)

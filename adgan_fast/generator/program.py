@@ -1,7 +1,7 @@
 """Program: a generator as a short list of layers, for engines that run layers and not modules.
 
 ``lower`` captures a module by ``torch.export`` at batch 1 (Algorithm 1 never mixes the images of a batch) and turns
-each ATen node into a `Layer`. The table of ATen ops is in rules.py. What the table does not hold raises
+each ATen node into a `Layer`. The table of ATen ops is in rules/. What the table does not hold raises
 `Unlowered`, naming the layer and the op.
 """
 

@@ -41,6 +41,7 @@ class Lowering:
         self.parameters: list[torch.Tensor] = []
         self.names: list[str] = []
         self.constants: list[torch.Tensor] = []
+        self.originals: list[torch.Tensor] = []  # the constants, each in its own dtype, to compute others from
         self.made_by: dict[int, Layer] = {}
         self.ids: dict[fx.Node, int] = {}
         self.lists: dict[fx.Node, list[int]] = {}
@@ -137,7 +138,9 @@ class Lowering:
 
     def constant(self, tensor: torch.Tensor) -> int:
         """A value of these numbers."""
-        tensor = tensor.detach()  # a 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here
+        tensor = tensor.detach()
+        self.originals.append(tensor)
+        # A 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here.
         self.constants.append(tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype))
         return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
 
@@ -146,7 +149,7 @@ class Lowering:
         value = self.values[self.value(node)]
         if value.kind != "constant":
             raise self.refuse(f"{self.node.target} by a tensor that is not constant")
-        return self.constants[value.index]
+        return self.originals[value.index]
 
     def unbatched(self, value: int | None) -> int | None:
         """`value`, refused if it has a row for each sample."""
@@ -262,7 +265,7 @@ class Lowering:
                 parameters.append(self.parameters[value.index].detach().contiguous())
                 value = Value("parameter", value.shape, len(parameters) - 1)
             elif value.kind == "constant":
-                constants.append(self.constants[value.index])
+                constants.append(self.constants[value.index].to(self.dtype))  # booleans and whole numbers as others
                 value = Value("constant", value.shape, len(constants) - 1)
             values.append(value)
         layers = tuple(

@@ -99,6 +99,7 @@ def settings_of_torch() -> dict[str, object]:
         "grad": torch.is_grad_enabled(),
         "inference": torch.is_inference_mode_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
+        "fast attention": torch.backends.mha.get_fastpath_enabled(),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "switches": [
             switch.fp32_precision

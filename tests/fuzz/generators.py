@@ -1,4 +1,4 @@
-"""Random generators to fuzz with: the lines that they are made of."""
+"""Random generators to fuzz with: linear layers, convolutions, arithmetic; the lines that they are made of."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable
 
 from tests.fuzz.source import MOST_NUMBERS, Drawn, Shape, Source, Unsuited
+from tests.fuzz.tensors import TENSORS
 
 
 def activation(at: Source) -> None:
@@ -269,7 +270,7 @@ def nothing(at: Source) -> None:
 
 LINES: dict[Callable[[Source], None], float] = {
     activation: 4, number: 1, weighted: 2, widened: 0.7, pair: 1.2, linear: 2, conv: 5, batch_norm: 1.5, reshape: 1,
-    reorder: 1, enlarge: 1, shuffled: 0.3, residual: 0.8, nothing: 0.2,
+    reorder: 1, enlarge: 1, shuffled: 0.3, residual: 0.8, nothing: 0.2, **TENSORS,
 }  # fmt: skip
 
 
@@ -307,6 +308,7 @@ def draw(seed: int) -> tuple[Drawn, Shape, Shape]:
         [
             (chooser.randint(1, 8),), (chooser.randint(2, 8),), (chooser.randint(1, 8), 1, 1), (3, 2, 4), (2, 3, 1),
             (chooser.randint(1, 4), chooser.randint(1, 4)), (2, 1, 3, 2), (4, 3, 3),
+            (2, 1, 2, 1, 3),
         ]
     )  # fmt: skip
     at = Source(seed, latent_shape)

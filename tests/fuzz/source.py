@@ -100,7 +100,7 @@ class Source:
         with torch.no_grad():
             try:
                 value = eval(text, self.names)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+            except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
                 raise Unsuited(f"{text}: {error}") from error
         fits = value.dim() >= 2 and value.shape[0] == 1 and 0 < value.numel() <= MOST_NUMBERS
         if not fits or not bool(value.isfinite().all()):

@@ -24,9 +24,13 @@ def test_the_program_of_a_random_generator_makes_its_images_and_its_gradients(ca
     assert_same_numbers(case)
 
 
+HARD_SIGMOID = ("squeeze and excite", "hard activations")
+"""Families with a hardsigmoid, whose gradient in PyTorch is by a sixth in float32, whatever the dtype."""
+
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_program_of_a_family_makes_its_images_and_its_gradients(name):
-    assert_same_numbers(FAMILIES[name])
+    assert_same_numbers(FAMILIES[name], rtol=1e-6 if name in HARD_SIGMOID else 1e-9)
 
 
 @pytest.mark.parametrize(

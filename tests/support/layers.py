@@ -115,6 +115,9 @@ def overflowing(x: torch.Tensor) -> torch.Tensor:
     return x + (square - square)
 
 
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
 def randomise(module: nn.Module, seed: int) -> nn.Module:
     """Draw all parameters and buffers of `module` from `seed`; returns it."""
     random = torch.Generator().manual_seed(seed)
@@ -124,7 +127,7 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
 
     with torch.no_grad():
         for layer in module.modules():
-            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d, nn.InstanceNorm2d)):
                 if layer.affine:
                     normal(layer.weight, 1.0, 0.2)
                     normal(layer.bias, 0.0, 0.3)
@@ -134,11 +137,15 @@ def randomise(module: nn.Module, seed: int) -> nn.Module:
                     layer.num_batches_tracked.fill_(7)
                 continue
             for tensor in layer.parameters(recurse=False):
+                if isinstance(layer, NORMS):
+                    normal(tensor, 1.0 if tensor is layer.weight else 0.0, 0.2)
+                    continue
                 fan_in = math.prod(tensor.shape[1:]) if tensor.dim() in (2, 4) else 10
                 if isinstance(layer, nn.ConvTranspose2d) and tensor.dim() == 4:
                     stride = math.prod(layer.stride)
                     fan_in = tensor.shape[0] // layer.groups * max(1, math.prod(tensor.shape[2:]) // stride)
                 normal(tensor, 0.0, 1.2 / math.sqrt(max(1, fan_in)))
             for tensor in layer.buffers(recurse=False):
-                normal(tensor, 0.0, 0.3)
+                if tensor.is_floating_point():
+                    normal(tensor, 0.0, 0.3)
     return module

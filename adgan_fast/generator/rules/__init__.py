@@ -49,13 +49,19 @@ def _mutates(node: fx.Node) -> bool:
 
 
 def _decompositions(exported: torch.export.ExportedProgram) -> dict[Any, Any]:
-    """PyTorch's decompositions of the ops in a program that have no rule."""
-    unknown = {
-        node.target
-        for node in exported.graph.nodes
-        if isinstance(node.target, torch._ops.OpOverload)
-        and str(node.target) not in RULES
-        and not node.target._schema.is_mutable
-    }
+    """PyTorch's decompositions of the ops in a program that have no rule, and depend on latent or parameters."""
+    signature = exported.graph_signature
+    depend: set[fx.Node] = set()
+    unknown: set[Any] = set()
+    for node in exported.graph.nodes:
+        if node.op == "placeholder":
+            given = node.name in signature.user_inputs or node.name in signature.inputs_to_parameters
+        else:
+            given = any(one in depend for one in node.all_input_nodes)
+        if given:
+            depend.add(node)
+        if given and isinstance(node.target, torch._ops.OpOverload) and str(node.target) not in RULES:
+            unknown.add(node.target)
+    unknown = {target for target in unknown if not target._schema.is_mutable}
     known: dict[Any, Any] = {**torch.export.default_decompositions(), **decomposition_table} if unknown else {}
     return {target: known[target] for target in unknown if target in known}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -50,6 +51,21 @@ def _permute(at: Lowering, x: Any, dims: Any) -> int:
 @rule("aten.transpose.int", "aten.swapaxes.default", "aten.swapdims.default")
 def _transpose(at: Lowering, x: Any, first: int, second: int) -> int:
     return algebra.transposed(at, at.value(x), int(first), int(second))
+
+
+@rule("aten.movedim.int", "aten.movedim.intlist", "aten.moveaxis.int", "aten.moveaxis.intlist")
+def _movedim(at: Lowering, x: Any, sources: Any, targets: Any) -> int:
+    value = at.value(x)
+    rank = len(at.wholes[value])
+    pairs = ([sources], [targets]) if isinstance(sources, int) else (sources, targets)
+    goes = {int(to) % rank: int(dim) % rank for dim, to in zip(*pairs, strict=True)}
+    others = iter(dim for dim in range(rank) if dim not in goes.values())
+    return algebra.permuted(at, value, [goes[dim] if dim in goes else next(others) for dim in range(rank)])
+
+
+@rule("aten.mT.default")
+def _mt(at: Lowering, x: Any) -> int:
+    return algebra.transposed(at, at.value(x))
 
 
 @rule("aten.t.default", "aten.numpy_T.default")
@@ -128,9 +144,59 @@ def _index(at: Lowering, x: Any, indices: Any) -> int:
 
 
 @rule("aten.embedding.default")
-def _embedding(at: Lowering, weight: Any, indices: Any) -> int:
+def _embedding(at: Lowering, weight: Any, indices: Any, padding: Any, by_frequency: Any) -> int:
     chosen = at.numbers(indices).reshape(-1).tolist()
+    if padding in chosen or (by_frequency and len(set(chosen)) < len(chosen)):
+        raise at.refuse(f"{at.node.target} at its padding index, or with gradients by frequency")
     return algebra.reshaped(at, algebra.taken(at, at.value(weight), 0, chosen), at.shape())
+
+
+@rule("aten.copy.default")
+def _copy(at: Lowering, x: Any, source: Any) -> int:
+    """What x becomes where all of it is written over."""
+    return algebra.expanded(at, at.value(source), at.shape())
+
+
+@rule("aten.fill.Tensor")
+def _fill(at: Lowering, x: Any, number: Any) -> int:
+    return algebra.expanded(at, at.value(number), at.shape())
+
+
+@rule(
+    "aten.fill.Scalar", "aten.full_like.default", "aten.zeros_like.default", "aten.ones_like.default",
+    "aten.new_full.default", "aten.new_zeros.default", "aten.new_ones.default",
+)  # fmt: skip
+def _filled(at: Lowering, x: Any) -> int:
+    """One number everywhere, whatever is in x."""
+    name, args = str(at.node.target), at.arguments()
+    number = 0.0 if "zeros" in name else 1.0 if "ones" in name else at.number(args[2 if "new" in name else 1])
+    return at.constant(torch.full(at.shape(), number, dtype=at.dtype))
+
+
+@rule("aten.select_scatter.default")
+def _select_scatter(at: Lowering, x: Any, source: Any, dim: int, index: Any) -> int:
+    """x with a slice replaced: what is written into a slice in place becomes."""
+    whole = at.wholes[at.value(x)]
+    along = int(dim) % len(whole)
+    piece = algebra.reshaped(at, at.value(source), (*whole[:along], 1, *whole[along + 1 :]))
+    return _replaced(at, at.value(x), piece, along, [int(index) % whole[along]])
+
+
+@rule("aten.slice_scatter.default")
+def _slice_scatter(at: Lowering, x: Any, source: Any, dim: int, start: Any, end: Any, step: Any) -> int:
+    value, along = at.value(x), int(dim) % len(at.wholes[at.value(x)])
+    return _replaced(at, value, at.value(source), along, range(at.wholes[value][along])[start:end:step])
+
+
+def _replaced(at: Lowering, x: int, pieces: int, dim: int, places: Sequence[int]) -> int:
+    """x with its slices at some places replaced by others."""
+    size = at.wholes[x][dim]
+    if len(places) == size:
+        return algebra.batched(at, pieces) if at.values[x].batched else pieces
+    index = list(range(size))
+    for piece, place in enumerate(places):
+        index[place] = size + piece
+    return algebra.taken(at, algebra.joined(at, [x, pieces], dim), dim, index)
 
 
 @rule("aten.flip.default")

@@ -118,18 +118,19 @@ def _clamp_max(at: Lowering, x: Any, high: Any) -> int:
 
 @rule("aten.hardsigmoid.default")
 def _hardsigmoid(at: Lowering, x: Any) -> int:
-    """x / 6 + 1/2, to [0, 1]."""
-    return _gate(at, at.value(x))
+    """x / 6 + 1/2, to [0, 1]; no gradient on the bounds."""
+    return _gate(at, at.value(x), "hardtanh")
 
 
 @rule("aten.hardswish.default")
 def _hardswish(at: Lowering, x: Any) -> int:
+    """x times the same, which has a gradient on the bounds here."""
     value = at.value(x)
-    return algebra.combined(at, "mul", value, _gate(at, value))
+    return algebra.combined(at, "mul", value, _gate(at, value, "clamp"))
 
 
-def _gate(at: Lowering, x: int) -> int:
-    return algebra.elementwise(at, "hardtanh", algebra.scaled(at, x, 1 / 6, 0.5), low=0.0, high=1.0)
+def _gate(at: Lowering, x: int, op: str) -> int:
+    return algebra.elementwise(at, op, algebra.scaled(at, x, 1 / 6, 0.5), low=0.0, high=1.0)
 
 
 @rule("aten.mish.default")
@@ -187,6 +188,8 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
     value = at.value(x)
     less = 1.0 if correction is None else at.number(correction)
     count = math.prod(at.values[value].shape[dim] for dim in algebra.dimensions(at, value, dims))
+    if count <= less:
+        raise at.refuse(f"{at.node.target} of {count} numbers")
     centred = algebra.combined(at, "add", value, algebra.mean(at, value, dims, keepdim=True), -1.0)
     squares = algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim))
     return algebra.scaled(at, squares, 1 / (count - less))
@@ -194,7 +197,7 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
 
 @rule("aten.std.correction", "aten.std.dim")
 def _std(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int:
-    return algebra.power(at, _var(at, x, dims, correction, keepdim), 0.5)
+    return algebra.root(at, _var(at, x, dims, correction, keepdim))
 
 
 # -- arithmetic ----------------------------------------------------------------------------------------------------
@@ -246,3 +249,34 @@ def _div(at: Lowering, a: Any, b: Any) -> int:
 @rule("aten.neg.default")
 def _neg(at: Lowering, x: Any) -> int:
     return algebra.scaled(at, at.value(x), -1.0)
+
+
+@rule("aten.lerp.Scalar", "aten.lerp.Tensor")
+def _lerp(at: Lowering, a: Any, b: Any, weight: Any) -> int:
+    """(1 − weight) · a + weight · b."""
+    first, second = at.value(a), at.value(b)
+    if isinstance(weight, fx.Node) and isinstance(weight.meta.get("val"), torch.Tensor):
+        further = algebra.combined(at, "add", second, first, -1.0)
+        return algebra.combined(at, "add", first, algebra.combined(at, "mul", at.value(weight), further))
+    share = at.number(weight)
+    return algebra.combined(at, "add", algebra.scaled(at, first, 1 - share), second, share)
+
+
+# -- choices by a constant -----------------------------------------------------------------------------------------
+
+
+@rule("aten.where.self", "aten.where.ScalarSelf", "aten.where.ScalarOther", "aten.where.Scalar")
+def _where(at: Lowering, condition: Any, a: Any, b: Any) -> int:
+    return algebra.chosen(at, at.numbers(condition), _tensor(at, a), _tensor(at, b))
+
+
+@rule("aten.masked_fill.Scalar", "aten.masked_fill.Tensor")
+def _masked_fill(at: Lowering, x: Any, mask: Any, value: Any) -> int:
+    return algebra.chosen(at, at.numbers(mask), _tensor(at, value), at.value(x))
+
+
+def _tensor(at: Lowering, x: Any) -> int:
+    """A tensor argument, or a number as one."""
+    if isinstance(x, fx.Node) and isinstance(x.meta.get("val"), torch.Tensor):
+        return at.value(x)
+    return at.constant(torch.tensor(at.number(x), dtype=at.dtype))

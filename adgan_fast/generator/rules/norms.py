@@ -118,7 +118,7 @@ def _vector_norm(at: Lowering, x: Any, order: Any, dims: Any, keepdim: bool) -> 
     value = at.value(x)
     if at.number(order) != 2:
         raise at.refuse(f"the vector norm of order {order} is not known to the fast engines")
-    return algebra.power(at, algebra.summed(at, algebra.power(at, value, 2), dims, bool(keepdim)), 0.5)
+    return algebra.root(at, algebra.summed(at, algebra.power(at, value, 2), dims, bool(keepdim)))
 
 
 @rule("aten.norm.ScalarOpt_dim", "aten.norm.ScalarOpt_dim_dtype")
@@ -132,5 +132,5 @@ def _weight_norm(at: Lowering, v: Any, g: Any, dim: int) -> int:
     direction, size = at.value(v), at.value(g)
     rank = len(at.wholes[direction])
     dims = list(range(rank)) if dim == -1 else [i for i in range(rank) if i != dim % rank]
-    norm = algebra.power(at, algebra.summed(at, algebra.power(at, direction, 2), dims, keepdim=True), 0.5)
+    norm = algebra.root(at, algebra.summed(at, algebra.power(at, direction, 2), dims, keepdim=True))
     return algebra.combined(at, "mul", direction, algebra.combined(at, "div", size, norm))

@@ -91,5 +91,7 @@ def _masked(at: Lowering, scores: int, mask: int) -> int:
     value = at.values[mask]
     if value.kind == "constant" and at.constants[value.index].dtype == torch.bool:
         allowed = at.constants[value.index]
+        if not bool(allowed.any(-1).all()):
+            raise at.refuse(f"{at.node.target} by a mask that lets a token see nothing")
         mask = at.constant(torch.zeros_like(allowed, dtype=at.dtype).masked_fill(~allowed, -math.inf))
     return algebra.combined(at, "add", scores, mask)

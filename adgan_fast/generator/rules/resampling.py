@@ -75,7 +75,12 @@ def _separated(at: Lowering, height: int, width: int) -> tuple[torch.Tensor, tor
     each_row = torch.eye(height, dtype=torch.float64)[:, :, None].expand(height, height, width)
     each_column = torch.eye(width, dtype=torch.float64)[:, None, :].expand(width, height, width)
     rows, columns = of(each_row)[:, :, column].T / ones[row, column], of(each_column)[:, row].T
-    tried = torch.rand(1, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    if not torch.allclose(rows @ tried[0] @ columns.T, of(tried)[0], rtol=1e-9, atol=1e-9):
+    random = torch.Generator().manual_seed(0)
+    tried = torch.rand(1, height, width, dtype=torch.float64, generator=random)
+    up = torch.rand(1, *ones.shape, dtype=torch.float64, generator=random)
+    made, gradient = torch.autograd.functional.vjp(of, tried, up)
+    if not torch.allclose(rows @ tried[0] @ columns.T, made[0], rtol=1e-9, atol=1e-9):
         raise at.refuse(f"{at.node.target} does not treat rows and columns apart")
+    if not torch.allclose(rows.T @ up[0] @ columns, gradient[0], rtol=1e-9, atol=1e-9):  # antialiased to one column
+        raise at.refuse(f"PyTorch's own gradient of {at.node.target} is not that of what it makes here")
     return rows.contiguous(), columns.contiguous()

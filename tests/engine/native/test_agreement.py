@@ -17,7 +17,7 @@ from adgan_fast.testing import FLOAT32, REDUCED, errors, violations
 from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import Case, cases
-from tests.support.native import LOSSES, features, reference, reference_of_family, run
+from tests.support.native import LOSSES, features, reference, reference_of_family, run, taken
 from tests.support.results import differences
 from tests.support.tally import Tally
 
@@ -28,7 +28,7 @@ pytestmark = NEEDS_EXTENSION
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_agrees_with_the_reference_on_every_family(name, weights):
-    case = FAMILIES[name]
+    case = taken(name)
     for loss in LOSSES if weights == "per_seed" else ("l2",):
         found = run(case, case.images(2), weights=weights, loss=loss)
         assert not violations(found, reference_of_family(name, weights, loss), FLOAT32)
@@ -68,7 +68,7 @@ def test_agrees_with_the_reference_for_many_steps():
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_sixteen_bit_state_is_within_its_bound(name):
-    case = FAMILIES[name]
+    case = taken(name)
     images = case.images(2)
     found, expected = run(case, images, precision="bf16"), reference(case, images)
     assert not violations(found, expected, "bf16")

@@ -16,7 +16,7 @@ from adgan_fast.engine.native import engine as native
 from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES, dcgan
 from tests.support.generators import cases
-from tests.support.native import BEST, HERE, LOSSES, op_arguments, run
+from tests.support.native import BEST, HERE, LOSSES, op_arguments, run, taken
 from tests.support.paths import ROOT
 from tests.support.results import differences
 from tests.support.tally import Tally
@@ -48,7 +48,7 @@ def test_bits_do_not_depend_on_threads_order_or_neighbours(name, weights, monkey
 @pytest.mark.parametrize("name", [*FAMILIES, "DCGAN of 32"])
 def test_threads_that_share_an_image_change_no_bit(name, loss):
     """With one copy of the weights for its starts, more of these than pass at a time, and never a number left over."""
-    case = FAMILIES[name] if name in FAMILIES else dcgan(32, 3, 20, 16)
+    case = taken(name) if name in FAMILIES else dcgan(32, 3, 20, 16)
     batch = re.search(r"kBatch = (\d+)", (ROOT / "csrc/core/plan.h").read_text())
     arguments = op_arguments(case, n=1, s=int(batch[1]) + 3, weights="per_sample", loss=loss)
     torch.set_num_threads(1)
@@ -75,7 +75,7 @@ def test_the_instruction_set_that_is_asked_for_is_used():
 @pytest.mark.parametrize("weights, compact", [*((mode, False) for mode in WEIGHTS), ("per_seed", True)])
 @pytest.mark.parametrize("name", FAMILIES)
 def test_no_scratch_is_read_before_it_is_written(name, weights, compact):
-    arguments = op_arguments(FAMILIES[name], weights=weights, loss="laplacian")
+    arguments = op_arguments(taken(name), weights=weights, loss="laplacian")
     clean = ops.native_search(*arguments, compact=compact)
     for a, b in zip(clean, ops.native_search(*arguments, poison=True, compact=compact), strict=True):
         assert torch.equal(a, b) and bool(torch.isfinite(b).all())

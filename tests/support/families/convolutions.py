@@ -1,4 +1,4 @@
-"""Generators to test with: named families, each with fixed weights."""
+"""DCGANs and their like: linear layers, convolutions, batch norm, activations, upsampling."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from adgan_fast import models
 from tests.support.generators import Case
 from tests.support.layers import Affine, Constant, Divided, Function, Learned, Residual, randomise
 
+from .parts import sequential
+
 
 def dcgan(image_size: int, channels: int, latent: int, width: int) -> Case:
     module = randomise(models.DCGANGenerator(image_size, channels, latent, width), image_size)
     return Case(module, (latent,), (channels, image_size, image_size), f"DCGAN of {image_size}")
-
-
-def _sequential(
-    made_of: str, seed: int, latent_shape: tuple[int, ...], image_shape: tuple[int, ...], *layers: nn.Module
-) -> Case:
-    return Case(randomise(nn.Sequential(*layers), seed), latent_shape, image_shape, made_of)
 
 
 class TiedDecoder(nn.Module):
@@ -54,78 +50,77 @@ class StyleLike(nn.Module):
         return torch.tanh(self.conv(self.constant * (1 + style)))
 
 
-def families() -> dict[str, Case]:
-    """The named families, each with fixed weights."""
-    found = [
+def families() -> list[Case]:
+    return [
         dcgan(8, 1, 5, 3),
         dcgan(16, 3, 7, 3),
         dcgan(28, 1, 6, 2),
         dcgan(32, 3, 8, 2),
-        _sequential(
+        sequential(
             "VAE decoder", 1, (4,), (1, 7, 9),
             nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 24), nn.ReLU(), nn.Linear(24, 63), nn.Sigmoid(),
             nn.Unflatten(1, (1, 7, 9)),
         ),
-        _sequential(
+        sequential(
             "upsample and convolve", 2, (6,), (3, 12, 12),
             nn.Linear(6, 5 * 9), nn.Unflatten(1, (5, 3, 3)), nn.BatchNorm2d(5), nn.ReLU(),
             nn.Upsample(scale_factor=2), nn.Conv2d(5, 4, 3, padding=1), nn.BatchNorm2d(4), nn.LeakyReLU(0.2),
             nn.Upsample(scale_factor=2), nn.Conv2d(4, 3, 3, padding=1), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "pixel shuffle", 3, (5,), (1, 12, 8),
             nn.Linear(5, 4 * 6), nn.Unflatten(1, (4, 3, 2)), nn.ELU(), nn.Conv2d(4, 12, 3, padding=1),
             nn.PixelShuffle(2), nn.SiLU(), nn.Conv2d(3, 4, 3, padding=1), nn.PixelShuffle(2), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "residual", 4, (6, 1, 1), (2, 8, 8),
             nn.ConvTranspose2d(6, 4, 4), nn.BatchNorm2d(4),
             Residual(nn.Sequential(nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))),
             nn.ReLU(inplace=True), nn.ConvTranspose2d(4, 2, 4, 2, 1), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "LSGAN", 5, (7,), (1, 14, 14),
             nn.Linear(7, 4 * 49), nn.BatchNorm1d(4 * 49), nn.ReLU(), nn.Unflatten(1, (4, 7, 7)),
             nn.ConvTranspose2d(4, 3, 5, 1, 2), nn.BatchNorm2d(3), nn.ReLU(),
             nn.ConvTranspose2d(3, 3, 5, 2, 2, output_padding=1), nn.BatchNorm2d(3), nn.ReLU(),
             nn.ConvTranspose2d(3, 1, 5, 1, 2), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "groups", 6, (6, 1, 1), (3, 7, 9),
             nn.ConvTranspose2d(6, 6, (3, 4), groups=3), nn.SiLU(), nn.ConvTranspose2d(6, 4, 3, 2, 1, groups=2),
             nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, padding=(2, 2), groups=2), nn.Tanh(),
             nn.Conv2d(6, 3, 1, groups=3), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "dilation and output padding", 7, (5,), (2, 17, 14),
             nn.Linear(5, 12), nn.Unflatten(1, (3, 2, 2)), nn.Softplus(),
             nn.ConvTranspose2d(3, 4, 3, 2, 1, output_padding=1, dilation=2), nn.LeakyReLU(0.1),
             nn.ConvTranspose2d(4, 3, 2, 3, 2, output_padding=(2, 1)), nn.Sigmoid(),
             nn.Conv2d(3, 2, 3, padding=2, dilation=(1, 2)), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "output padding not below the stride", 8, (4, 1, 1), (2, 5, 6),
             nn.ConvTranspose2d(4, 3, 2, 2, 0, output_padding=(1, 2), dilation=3), nn.Tanh(),
             nn.ConvTranspose2d(3, 2, 1), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "kernel smaller than the stride", 13, (4, 1, 1), (2, 8, 9),
             nn.ConvTranspose2d(4, 3, 1, 2, output_padding=1), nn.Sigmoid(), nn.ConvTranspose2d(3, 3, (1, 2), 3),
             nn.ReLU(), nn.Conv2d(3, 4, 1, padding=1), nn.Tanh(), nn.ConvTranspose2d(4, 2, 3, padding=(0, 0)), nn.Tanh(),
         ),
         Case(randomise(TiedDecoder(), 9), (6,), (3, 6, 6), "tied weights"),
-        _sequential(
+        sequential(
             "scalings and constants", 10, (5,), (2, 5, 5),
             nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Affine(0.5, 0.3), Constant((2, 3, 3)), nn.ReLU(),
             nn.ConvTranspose2d(2, 2, 3), nn.Tanh(), Affine(-0.75, 0.1),
         ),
-        _sequential(
+        sequential(
             "learned image", 11, (5,), (3, 4, 6),
             nn.Linear(5, 3 * 24), nn.Unflatten(1, (3, 4, 6)), Learned((3, 4, 6)), nn.Tanh(),
             nn.Conv2d(3, 3, 3, padding=1, bias=False), Learned((3, 4, 6)), nn.Tanh(),
         ),
         Case(randomise(StyleLike(), 12), (4,), (3, 3, 3), "learned constant input"),
-        _sequential(
+        sequential(
             "division", 14, (5,), (2, 5, 5),
             nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Divided(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3), nn.Tanh(),
         ),
@@ -136,7 +131,3 @@ def families() -> dict[str, Case]:
             nn.BatchNorm2d(2), Function(torch.sin),
         ),
     ]  # fmt: skip
-    return {case.made_of: case for case in found}
-
-
-FAMILIES = families()
