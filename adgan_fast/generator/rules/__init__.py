@@ -9,6 +9,7 @@ import torch
 from torch import fx, nn
 from torch._decomp import decomposition_table
 
+from ..blocks import put_in_line
 from ..look import first_line
 from ..program import Program, Unlowered
 from ..walk import Lowering
@@ -34,10 +35,11 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
             warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
             # A copy: what a forward assigns during a capture (by self.to or .float, say) are no real tensors.
             exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
+            put_in_line(exported)
             apart = _decompositions(exported)
             if apart or any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions(apart)  # functional form: no op writes to its input
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, Unlowered):
         raise
     except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {first_line(error)}") from error
