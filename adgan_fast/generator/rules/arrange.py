@@ -116,14 +116,19 @@ def _index_select(at: Lowering, x: Any, dim: int, index: Any) -> int:
 
 @rule("aten.index.Tensor")
 def _index(at: Lowering, x: Any, indices: Any) -> int:
-    """By constant whole numbers along one dimension."""
+    """By constant whole numbers along dimensions that lie side by side: along one, once they are joined."""
     value = at.value(x)
     along = [dim for dim, index in enumerate(indices) if index is not None]
-    if len(along) != 1 or (numbers := at.numbers(indices[along[0]])).dtype == torch.bool:
-        raise at.refuse("indices of several dimensions, or of booleans, are not known to the fast engines")
-    size = at.wholes[value][along[0]]
-    chosen = [int(i) % size for i in numbers.reshape(-1).tolist()]
-    return algebra.reshaped(at, algebra.taken(at, value, along[0], chosen), at.shape())
+    numbers = [at.numbers(indices[dim]) for dim in along]
+    if along != list(range(along[0], along[-1] + 1)) or any(index.dtype == torch.bool for index in numbers):
+        raise at.refuse("indices of dimensions apart, or of booleans, are not known to the fast engines")
+    whole = at.wholes[value]
+    place = torch.zeros((), dtype=torch.long)
+    for dim, index in zip(along, numbers, strict=True):
+        place = place * whole[dim] + index.cpu() % whole[dim]
+    if len(along) > 1:
+        value = algebra.reshaped(at, value, (*whole[: along[0]], -1, *whole[along[-1] + 1 :]))
+    return algebra.reshaped(at, algebra.taken(at, value, along[0], place.reshape(-1).tolist()), at.shape())
 
 
 @rule("aten.embedding.default")
@@ -195,6 +200,31 @@ def _stack(at: Lowering, xs: Any, dim: int) -> int:
     return algebra.joined(at, [algebra.reshaped(at, x, (*whole[:along], 1, *whole[along:])) for x in values], along)
 
 
+def _filled(at: Lowering, number: Any) -> int:
+    """A constant in the shape of the op's result, whatever tensor it is like."""
+    return at.constant(torch.full(at.shape(), at.number(number), dtype=at.dtype))
+
+
+@rule("aten.zeros_like.default", "aten.new_zeros.default")
+def _zeros(at: Lowering) -> int:
+    return _filled(at, 0)
+
+
+@rule("aten.ones_like.default", "aten.new_ones.default")
+def _ones(at: Lowering) -> int:
+    return _filled(at, 1)
+
+
+@rule("aten.full_like.default")
+def _full_like(at: Lowering, x: Any, number: Any) -> int:
+    return _filled(at, number)
+
+
+@rule("aten.new_full.default")
+def _new_full(at: Lowering, x: Any, size: Any, number: Any) -> int:
+    return _filled(at, number)
+
+
 # -- padding -------------------------------------------------------------------------------------------------------
 
 
@@ -230,17 +260,4 @@ def _by_dimension(at: Lowering, x: Any, sizes: Any) -> tuple[list[int], list[int
 
 
 def _extended(at: Lowering, x: Any, sizes: Any, mode: str) -> int:
-    value = at.value(x)
-    for dim, (before, after) in enumerate(zip(*_by_dimension(at, x, sizes), strict=True)):
-        size = at.wholes[value][dim]
-        places = range(-before, size + after)
-        if mode == "reflect":
-            index = [abs(i) if i < size else 2 * (size - 1) - i for i in places]
-        elif mode == "replicate":
-            index = [min(max(i, 0), size - 1) for i in places]
-        elif mode == "circular":
-            index = [i % size for i in places]
-        else:
-            raise at.refuse(f"padding mode {mode!r} is not known to the fast engines")
-        value = algebra.taken(at, value, dim, index)
-    return value
+    return algebra.extended(at, at.value(x), *_by_dimension(at, x, sizes), mode)

@@ -56,8 +56,17 @@ def _convolve(
     **more: Any,
 ) -> int:  # fmt: skip
     value = algebra.batched(at, at.value(x))
-    if not algebra.offset(at, value) or len(at.wholes[value]) != 4:
+    kernel, added = at.unbatched(at.value(weight)), at.unbatched(at.optional(bias))
+    assert kernel is not None
+    if len(at.wholes[value]) != 4:
         raise at.refuse(f"{op} of an input without a batch dimension")
-    inputs = (value, at.unbatched(at.value(weight)), at.unbatched(at.optional(bias)))
+    count, groups, shape = at.wholes[value][0], int(groups), at.shape()
+    if not algebra.offset(at, value):  # several images of one sample: each a group, all by the same weights
+        value = algebra.reshaped(at, value, (1, -1, *at.wholes[value][2:]))
+        kernel = algebra.taken(at, kernel, 0, list(range(at.wholes[kernel][0])) * count)
+        added = None if added is None else algebra.taken(at, added, 0, list(range(at.wholes[added][0])) * count)
     sizes = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
-    return at.emit(op, inputs, at.shape(), **sizes, groups=int(groups), **more)
+    made = at.emit(
+        op, (value, kernel, added), (1, count * shape[1], *shape[2:]), **sizes, groups=groups * count, **more
+    )
+    return algebra.reshaped(at, made, shape)

@@ -188,7 +188,9 @@ def _var(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
     less = 1.0 if correction is None else at.number(correction)
     count = math.prod(at.values[value].shape[dim] for dim in algebra.dimensions(at, value, dims))
     centred = algebra.combined(at, "add", value, algebra.mean(at, value, dims, keepdim=True), -1.0)
-    return algebra.scaled(at, algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim)), 1 / (count - less))
+    return algebra.scaled(
+        at, algebra.summed(at, algebra.power(at, centred, 2), dims, bool(keepdim)), 1 / (count - less)
+    )
 
 
 @rule("aten.std.correction", "aten.std.dim")
