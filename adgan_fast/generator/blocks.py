@@ -20,6 +20,7 @@ def put_in_line(exported: torch.export.ExportedProgram) -> None:
     that would happen to: `detach_`, autocast, calls of other graphs.
     """
     _put_in_line(exported.graph_module)
+    exported.graph.eliminate_dead_code()
     for node in exported.graph.nodes:
         if node.target is torch.ops.aten.detach_.default:
             raise Unlowered("detach_ stops a gradient in place")

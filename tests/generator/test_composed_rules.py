@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import adgan_fast
 from adgan_fast.generator.program import Unlowered
 from adgan_fast.generator.rules import lower
 from tests.support.generators import Case
@@ -58,7 +59,7 @@ def by_batch_norm(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         Function(lambda x: F.unfold(x, 3, padding=1).reshape(x.shape[0], -1, 6, 6)),
         Function(lambda x: x[:, :, [[0, 1], [2, 5]], [[3, -1], [0, 0]]]),
         Function(lambda x: x[:, [3, 0], [1, 2]].unsqueeze(1)),
-        Function(lambda x: x * 2 + torch.full_like(x, 0.5) * torch.ones_like(x) + x.new_full((4, 6, 6), 2.0) + torch.zeros_like(x)),
+        Function(lambda x: x * torch.full_like(x, 2) + torch.ones_like(x) + x.new_full((6,), 2) + torch.zeros_like(x)),
         OfWeights((4, 1), lambda x, w: x * w.expand(4, 6)[:, :1, None] * w.repeat(1, 6)[:, :, None]),
         OfWeights((4, 4, 3, 3), lambda x, w: F.conv2d(x, w / w.pow(2).sum((1, 2, 3), keepdim=True).expand_as(w))),
         OfWeights((4, 3), lambda x, w: x + F.linear(torch.ones(1, 6, 6, 3, dtype=x.dtype), w).permute(0, 3, 1, 2)),
@@ -123,6 +124,54 @@ def test_what_is_made_without_gradients_of_constants_is_a_constant(inplace):
 def test_what_is_made_without_gradients_of_weights_is_refused_however_the_graph_is_taken_apart(inplace, detach):
     with pytest.raises(Unlowered, match="stops a gradient"):
         lower(randomise(Block(False, inplace, detach), 0).eval(), (4,))
+
+
+def scaled_by_shape(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """A weight scaled by its fan-in, which is asked of its data, as equalized learning rates do."""
+    return F.conv2d(x, w * (2 / (w.data.size(1) * w.data[0][0].numel())) ** 0.5, padding=1)
+
+
+def in_place(x: torch.Tensor) -> torch.Tensor:
+    made = x * 1
+    made.mul_(2)
+    made[:, 1] += 2
+    made[..., 1:5:2] = torch.tanh(x[..., :2])
+    made[:, :, -1] = 0.5
+    made[:, 2:3] += x[:, :1]
+    return made
+
+
+@pytest.mark.parametrize("layer", [OfWeights((4, 4, 3, 3), scaled_by_shape), Function(in_place)])
+def test_data_asked_for_its_shape_and_results_that_nobody_names_are_followed(layer):
+    assert_same_numbers(case_of(nn.Conv2d(4, 4, 1), layer))
+
+
+class Held(nn.Module):
+    """Its parameters are in a list besides, and its forward reads that one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.shift = nn.Linear(4, 9), nn.Parameter(torch.zeros(1, 9))
+        self.held = [self.shift, {"weight": self.layer.weight}]
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (self.layer(z) + self.held[0] * self.held[1]["weight"].sum(1)).reshape(-1, 1, 3, 3)
+
+
+def test_a_parameter_that_is_held_in_a_list_is_learned():
+    module = randomise(Held(), 0).eval()
+    assert sorted(lower(module, (4,)).names) == ["layer.bias", "layer.weight", "shift"]
+    image = torch.rand(1, 1, 3, 3, dtype=torch.float64)
+    found, want = (
+        adgan_fast.search(module.double(), image, n_seed=2, engine=engine, verify=False)
+        for engine in ("grouped", "reference")
+    )
+    torch.testing.assert_close(found.losses, want.losses, rtol=1e-9, atol=0)
+
+
+def test_the_numbers_of_data_are_without_a_gradient():
+    with pytest.raises(Unlowered, match="stops a gradient"):
+        lower(case_of(OfWeights((4, 4, 1, 1), lambda x, w: F.conv2d(x, w / w.data.norm()))).module, (4, 6, 6))
 
 
 def test_autocast_is_put_in_line_where_it_is_off_and_refused_where_it_is_on():

@@ -215,7 +215,7 @@ def _ones(at: Lowering) -> int:
     return _filled(at, 1)
 
 
-@rule("aten.full_like.default")
+@rule("aten.full_like.default", "aten.fill.Scalar")
 def _full_like(at: Lowering, x: Any, number: Any) -> int:
     return _filled(at, number)
 
@@ -223,6 +223,42 @@ def _full_like(at: Lowering, x: Any, number: Any) -> int:
 @rule("aten.new_full.default")
 def _new_full(at: Lowering, x: Any, size: Any, number: Any) -> int:
     return _filled(at, number)
+
+
+# -- writes into a tensor: a capture makes them new tensors ------------------------------------------------------------
+
+
+@rule("aten.copy.default", "aten.fill.Tensor")
+def _copy(at: Lowering, x: Any, source: Any) -> int:
+    return algebra.expanded(at, at.value(source), at.shape())
+
+
+@rule("aten.select_scatter.default")
+def _select_scatter(at: Lowering, x: Any, source: Any, dim: int, index: Any) -> int:
+    whole = at.shape()
+    dim = dim % len(whole)
+    one = algebra.reshaped(at, at.value(source), (*whole[:dim], 1, *whole[dim + 1 :]))
+    return _written(at, at.value(x), one, dim, [int(index) % whole[dim]])
+
+
+@rule("aten.slice_scatter.default")
+def _slice_scatter(at: Lowering, x: Any, source: Any, dim: int, start: Any, end: Any, step: Any) -> int:
+    whole = at.shape()
+    dim = dim % len(whole)
+    places = range(whole[dim])[start:end:step]
+    shape = (*whole[:dim], len(places), *whole[dim + 1 :])
+    return _written(at, at.value(x), algebra.expanded(at, at.value(source), shape), dim, places)
+
+
+def _written(at: Lowering, x: int, source: int, dim: int, places: Any) -> int:
+    """x with the slices of `source` at `places` along a dimension."""
+    size = at.wholes[x][dim]
+    if list(places) == list(range(size)):
+        return source
+    index = list(range(size))
+    for i, place in enumerate(places):
+        index[place] = size + i
+    return algebra.taken(at, algebra.joined(at, [x, source], dim), dim, index)
 
 
 # -- padding -------------------------------------------------------------------------------------------------------
