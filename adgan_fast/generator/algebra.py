@@ -87,7 +87,11 @@ def expanded(at: Lowering, x: int, shape: Sequence[int]) -> int:
     """Dimensions of size 1, and new ones in front, repeated to `shape`."""
     whole = tuple(int(size) for size in shape)
     padded = reshaped(at, x, (1,) * (len(whole) - len(at.wholes[x])) + at.wholes[x])
-    return padded if at.wholes[padded] == whole else at.emit("expand", (padded,), whole)
+    if at.values[x].batched:
+        return padded if at.wholes[padded] == whole else at.emit("expand", (padded,), whole)
+    for dim, size in enumerate(whole):  # "expand" would give it a row for each sample
+        padded = padded if at.wholes[padded][dim] == size else taken(at, padded, dim, [0] * size)
+    return padded
 
 
 def combined(at: Lowering, op: str, a: int, b: int, alpha: float = 1.0) -> int:
@@ -182,6 +186,28 @@ def taken(at: Lowering, x: int, dim: int, index: Sequence[int]) -> int:
     hidden = at.values[x].batched and not offset(at, x) and shape[:1] == (1,)  # the program would not show it
     made = at.emit("take", (x,), (1, *shape) if hidden else shape, dim=of_sample, index=tuple(int(i) for i in index))
     return reshaped(at, made, shape)
+
+
+def extended(at: Lowering, x: int, before: Sequence[int], after: Sequence[int], mode: str) -> int:
+    """So many numbers around each dimension of the graph, of x itself: "reflect", "replicate" or "circular"."""
+    for dim, (first, last) in enumerate(zip(before, after, strict=True)):
+        size = at.wholes[x][dim]
+        places = range(-first, size + last)
+        if mode == "reflect":
+            index = [abs(i) if i < size else 2 * (size - 1) - i for i in places]
+        elif mode == "replicate":
+            index = [min(max(i, 0), size - 1) for i in places]
+        elif mode == "circular":
+            index = [i % size for i in places]
+        else:
+            raise at.refuse(f"padding mode {mode!r} is not known to the fast engines")
+        x = taken(at, x, dim, index)
+    return x
+
+
+def larger(at: Lowering, a: int, b: int) -> int:
+    """The larger of each two numbers, as a + relu(b − a): of two alike a has the gradient."""
+    return combined(at, "add", a, elementwise(at, "relu", combined(at, "add", b, a, -1.0)))
 
 
 def padded(at: Lowering, x: int, before: Sequence[int], after: Sequence[int], value: float) -> int:

@@ -213,7 +213,16 @@ class Lowering:
         constant = self.exported.constants.get(path)
         if not isinstance(constant, torch.Tensor):
             raise self.refuse(f"the input {name} is not a tensor")
-        return self.constant(constant)
+        path = self._held(constant)
+        return self._parameter(path, self.module.get_parameter(path)) if path else self.constant(constant)
+
+    def _held(self, constant: torch.Tensor) -> str:
+        """The name of the parameter that a module holds in a list, say, besides, and a capture takes for a constant."""
+        for path, parameter in self.module.named_parameters():
+            alike = constant.shape == parameter.shape and constant.stride() == parameter.stride()
+            if alike and constant.numel() and constant.data_ptr() == parameter.data_ptr():
+                return path
+        return ""
 
     def _parameter(self, path: str, parameter: torch.Tensor) -> int:
         for i, value in enumerate(self.values):

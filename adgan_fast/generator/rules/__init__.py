@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch._decomp import decomposition_table
+from torch.overrides import TorchFunctionMode
 
+from ..blocks import put_in_line
 from ..look import first_line
 from ..program import Program, Unlowered
 from ..walk import Lowering
@@ -33,15 +35,27 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
             warnings.filterwarnings("ignore", category=FutureWarning, module="copyreg")  # PyTorch's use of its own
             warnings.filterwarnings("ignore", ".* assigned during export")  # a hook's weight, computed at each call
             # A copy: what a forward assigns during a capture (by self.to or .float, say) are no real tensors.
-            exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
+            with _DataDetached():
+                exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
+            put_in_line(exported)
             apart = _decompositions(exported)
             if apart or any(_mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions(apart)  # functional form: no op writes to its input
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, torch.OutOfMemoryError, Unlowered):
         raise
     except Exception as error:  # a capture runs the module's code and much of PyTorch's: it may raise anything
         raise Unlowered(f"torch.export cannot capture {type(module).__name__}: {first_line(error)}") from error
     return Lowering(module, exported, device, dtype, RULES).program()
+
+
+class _DataDetached(TorchFunctionMode):
+    """x.data is x.detach(), which a capture can follow: some modules ask it for a shape."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0].detach() if func == _DATA else func(*args, **(kwargs or {}))
+
+
+_DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
 
 
 def _mutates(node: fx.Node) -> bool:

@@ -133,14 +133,19 @@ def _index_select(at: Lowering, x: Any, dim: int, index: Any) -> int:
 
 @rule("aten.index.Tensor")
 def _index(at: Lowering, x: Any, indices: Any) -> int:
-    """By constant whole numbers along one dimension."""
+    """By constant whole numbers along dimensions that lie side by side: along one, once they are joined."""
     value = at.value(x)
     along = [dim for dim, index in enumerate(indices) if index is not None]
-    if len(along) != 1 or (numbers := at.numbers(indices[along[0]])).dtype == torch.bool:
-        raise at.refuse("indices of several dimensions, or of booleans, are not known to the fast engines")
-    size = at.wholes[value][along[0]]
-    chosen = [int(i) % size for i in numbers.reshape(-1).tolist()]
-    return algebra.reshaped(at, algebra.taken(at, value, along[0], chosen), at.shape())
+    numbers = [at.numbers(indices[dim]) for dim in along]
+    if along != list(range(along[0], along[-1] + 1)) or any(index.dtype == torch.bool for index in numbers):
+        raise at.refuse("indices of dimensions apart, or of booleans, are not known to the fast engines")
+    whole = at.wholes[value]
+    place = torch.zeros((), dtype=torch.long)
+    for dim, index in zip(along, numbers, strict=True):
+        place = place * whole[dim] + index.cpu() % whole[dim]
+    if len(along) > 1:
+        value = algebra.reshaped(at, value, (*whole[: along[0]], -1, *whole[along[-1] + 1 :]))
+    return algebra.reshaped(at, algebra.taken(at, value, along[0], place.reshape(-1).tolist()), at.shape())
 
 
 @rule("aten.embedding.default")
@@ -262,6 +267,67 @@ def _stack(at: Lowering, xs: Any, dim: int) -> int:
     return algebra.joined(at, [algebra.reshaped(at, x, (*whole[:along], 1, *whole[along:])) for x in values], along)
 
 
+def _filled(at: Lowering, number: Any) -> int:
+    """A constant in the shape of the op's result, whatever tensor it is like."""
+    return at.constant(torch.full(at.shape(), at.number(number), dtype=at.dtype))
+
+
+@rule("aten.zeros_like.default", "aten.new_zeros.default")
+def _zeros(at: Lowering) -> int:
+    return _filled(at, 0)
+
+
+@rule("aten.ones_like.default", "aten.new_ones.default")
+def _ones(at: Lowering) -> int:
+    return _filled(at, 1)
+
+
+@rule("aten.full_like.default", "aten.fill.Scalar")
+def _full_like(at: Lowering, x: Any, number: Any) -> int:
+    return _filled(at, number)
+
+
+@rule("aten.new_full.default")
+def _new_full(at: Lowering, x: Any, size: Any, number: Any) -> int:
+    return _filled(at, number)
+
+
+# -- writes into a tensor: a capture makes them new tensors ------------------------------------------------------------
+
+
+@rule("aten.copy.default", "aten.fill.Tensor")
+def _copy(at: Lowering, x: Any, source: Any) -> int:
+    return algebra.expanded(at, at.value(source), at.shape())
+
+
+@rule("aten.select_scatter.default")
+def _select_scatter(at: Lowering, x: Any, source: Any, dim: int, index: Any) -> int:
+    whole = at.shape()
+    dim = dim % len(whole)
+    one = algebra.reshaped(at, at.value(source), (*whole[:dim], 1, *whole[dim + 1 :]))
+    return _written(at, at.value(x), one, dim, [int(index) % whole[dim]])
+
+
+@rule("aten.slice_scatter.default")
+def _slice_scatter(at: Lowering, x: Any, source: Any, dim: int, start: Any, end: Any, step: Any) -> int:
+    whole = at.shape()
+    dim = dim % len(whole)
+    places = range(whole[dim])[start:end:step]
+    shape = (*whole[:dim], len(places), *whole[dim + 1 :])
+    return _written(at, at.value(x), algebra.expanded(at, at.value(source), shape), dim, places)
+
+
+def _written(at: Lowering, x: int, source: int, dim: int, places: Any) -> int:
+    """x with the slices of `source` at `places` along a dimension."""
+    size = at.wholes[x][dim]
+    if list(places) == list(range(size)):
+        return source
+    index = list(range(size))
+    for i, place in enumerate(places):
+        index[place] = size + i
+    return algebra.taken(at, algebra.joined(at, [x, source], dim), dim, index)
+
+
 # -- padding -------------------------------------------------------------------------------------------------------
 
 
@@ -297,17 +363,4 @@ def _by_dimension(at: Lowering, x: Any, sizes: Any) -> tuple[list[int], list[int
 
 
 def _extended(at: Lowering, x: Any, sizes: Any, mode: str) -> int:
-    value = at.value(x)
-    for dim, (before, after) in enumerate(zip(*_by_dimension(at, x, sizes), strict=True)):
-        size = at.wholes[value][dim]
-        places = range(-before, size + after)
-        if mode == "reflect":
-            index = [abs(i) if i < size else 2 * (size - 1) - i for i in places]
-        elif mode == "replicate":
-            index = [min(max(i, 0), size - 1) for i in places]
-        elif mode == "circular":
-            index = [i % size for i in places]
-        else:
-            raise at.refuse(f"padding mode {mode!r} is not known to the fast engines")
-        value = algebra.taken(at, value, dim, index)
-    return value
+    return algebra.extended(at, at.value(x), *_by_dimension(at, x, sizes), mode)

@@ -56,13 +56,19 @@ def _convolve(
     **more: Any,
 ) -> int:  # fmt: skip
     value = algebra.batched(at, at.value(x))
-    if not algebra.offset(at, value) or len(at.wholes[value]) != 4:
+    kernel, added = at.unbatched(at.value(weight)), at.unbatched(at.optional(bias))
+    assert kernel is not None
+    if len(at.wholes[value]) != 4:
         raise at.refuse(f"{op} of an input without a batch dimension")
-    offset = at.optional(bias)
-    of_layer = offset is None or at.values[offset].kind in ("parameter", "constant")
-    inputs = (value, at.unbatched(at.value(weight)), offset if of_layer else None)
+    count, groups, shape = at.wholes[value][0], int(groups), at.shape()
+    if not algebra.offset(at, value):  # several images of one sample: each a group, all by the same weights
+        value = algebra.reshaped(at, value, (1, -1, *at.wholes[value][2:]))
+        kernel = algebra.taken(at, kernel, 0, list(range(at.wholes[kernel][0])) * count)
+        added = None if added is None else algebra.taken(at, added, 0, list(range(at.wholes[added][0])) * count)
+    of_layer = added is None or at.values[added].kind in ("parameter", "constant")  # else it is computed
+    inputs, whole = (value, kernel, added if of_layer else None), (1, count * shape[1], *shape[2:])
     sizes = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
-    made = at.emit(op, inputs, at.shape(), **sizes, groups=int(groups), **more)
-    if of_layer or offset is None:
-        return made
-    return algebra.combined(at, "add", made, algebra.reshaped(at, offset, (1, at.shape()[1], 1, 1)))
+    made = at.emit(op, inputs, whole, **sizes, groups=groups * count, **more)
+    if added is not None and not of_layer:
+        made = algebra.combined(at, "add", made, algebra.reshaped(at, added, (1, whole[1], 1, 1)))
+    return algebra.reshaped(at, made, shape)

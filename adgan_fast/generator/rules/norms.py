@@ -28,6 +28,20 @@ def _native_batch_norm(
     return [_normalize(at, at.value(x), weight, bias, mean, var, eps)]
 
 
+@rule("aten._native_batch_norm_legit_functional.default", "aten._native_batch_norm_legit.default")
+def _native_batch_norm_training(
+    at: Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, training: bool, momentum: Any, eps: float
+) -> list[int]:
+    return [_batch_norm(at, x, weight, bias, mean, var, training, momentum, eps)]
+
+
+@rule("aten._native_batch_norm_legit.no_stats")
+def _native_batch_norm_own(
+    at: Lowering, x: Any, weight: Any, bias: Any, training: bool, momentum: Any, eps: float
+) -> list[int]:
+    return [_batch_norm(at, x, weight, bias, None, None, True, momentum, eps)]
+
+
 @rule("aten.instance_norm.default")
 def _instance_norm(
     at: Lowering, x: Any, weight: Any, bias: Any, mean: Any, var: Any, own: bool, momentum: Any, eps: float

@@ -8,7 +8,7 @@ import torch
 
 from .. import algebra
 from ..walk import Lowering
-from .table import rule
+from .table import pair, rule
 
 
 def _image(at: Lowering, x: Any) -> int:
@@ -61,6 +61,33 @@ def _resample(at: Lowering, x: Any) -> int:
     value = _image(at, x)
     rows, columns = _separated(at, *at.wholes[value][2:])
     return at.emit("resample", (value, at.constant(rows), at.constant(columns)))
+
+
+@rule("aten.max_pool2d.default")
+def _max_pool(at: Lowering, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any) -> int:
+    """The largest of the pixels at each place of the kernel, row by row; pads are pixels that a window has as well."""
+    value = _image(at, x)
+    pads, steps, (down, right) = pair(padding), pair(stride or kernel), pair(dilation)
+    if ceil or (any(pads) and (down, right) != (1, 1)):
+        raise at.refuse(f"{at.node.target} with ceil_mode, or with both padding and dilation")
+    value = algebra.extended(at, value, (0, 0, *pads), (0, 0, *pads), "replicate")
+    height, width = at.shape()[2:]
+    largest = None
+    for i in range(pair(kernel)[0]):
+        rows = algebra.taken(at, value, 2, range(i * down, i * down + (height - 1) * steps[0] + 1, steps[0]))
+        for j in range(pair(kernel)[1]):
+            columns = range(j * right, j * right + (width - 1) * steps[1] + 1, steps[1])
+            pixels = algebra.taken(at, rows, 3, columns)
+            largest = pixels if largest is None else algebra.larger(at, largest, pixels)
+    assert largest is not None
+    return largest
+
+
+@rule("aten.max_pool2d_with_indices.default")
+def _max_pool_with_indices(
+    at: Lowering, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any
+) -> list[int]:
+    return [_max_pool(at, x, kernel, stride, padding, dilation, ceil)]
 
 
 def _separated(at: Lowering, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:

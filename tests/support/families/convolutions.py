@@ -124,7 +124,7 @@ def families() -> list[Case]:
             "division", 14, (5,), (2, 5, 5),
             nn.Linear(5, 18), nn.Unflatten(1, (2, 3, 3)), Divided(2), nn.ReLU(), nn.ConvTranspose2d(2, 2, 3), nn.Tanh(),
         ),
-        _sequential(
+        sequential(
             "SIREN", 15, (5,), (2, 7, 5),
             nn.Linear(5, 18), Affine(3.0, 0.2), Function(torch.sin), nn.Unflatten(1, (2, 3, 3)),
             nn.ConvTranspose2d(2, 3, 3), Function(torch.sin), nn.Conv2d(3, 2, (1, 3), padding=(1, 1)),

@@ -1,0 +1,66 @@
+"""Blocks of a captured graph, such as those under torch.no_grad, put in line."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch import fx
+
+from .program import Unlowered
+from .stateless import stopped
+
+GRAD_MODE, AUTOCAST = "wrap_with_set_grad_enabled", "wrap_with_autocast"
+
+
+def put_in_line(exported: torch.export.ExportedProgram) -> None:
+    """What the blocks of a program compute as nodes of its graph, detached where it is made without gradients.
+
+    A decomposition of the program does so as well, and forgets that no gradient passes. Raises Unlowered for what else
+    that would happen to: `detach_`, autocast, calls of other graphs.
+    """
+    _put_in_line(exported.graph_module)
+    exported.graph.eliminate_dead_code()
+    for node in exported.graph.nodes:
+        if node.target is torch.ops.aten.detach_.default:
+            raise Unlowered("detach_ stops a gradient in place")
+        if isinstance(node.target, torch._ops.HigherOrderOperator):
+            raise Unlowered(f"op {node.target} is not known to the fast engines")
+    exported.graph_module.recompile()
+
+
+def _put_in_line(module: fx.GraphModule) -> None:
+    graph = module.graph
+    for node in list(graph.nodes):
+        name = node.target.name() if isinstance(node.target, torch._ops.HigherOrderOperator) else ""
+        if name == GRAD_MODE:
+            keeps, called, given = bool(node.args[0]), node.args[1], node.args[2:]
+        elif name == AUTOCAST and not node.args[2]:
+            keeps, called, given = True, node.args[4], node.args[5:]
+        else:
+            continue
+        inner = module.get_submodule(str(called.target))
+        assert isinstance(inner, fx.GraphModule)
+        _put_in_line(inner)
+        values = dict(zip(inner.graph.find_nodes(op="placeholder"), given, strict=True))
+        with graph.inserting_before(node):
+            for step in inner.graph.nodes:
+                if step.op == "call_function":
+                    values[step] = graph.node_copy(step, values.__getitem__)
+            (output,) = inner.graph.find_nodes(op="output")
+            made = [values[value] for value in output.args[0]]
+            if not keeps:
+                made = [_detached(graph, value) for value in made]
+        for user in list(node.users):
+            assert user.target is operator.getitem
+            user.replace_all_uses_with(made[user.args[1]])
+            graph.erase_node(user)
+        graph.erase_node(node)
+        if not called.users:
+            graph.erase_node(called)
+
+
+def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:
+    node = stopped(graph, value)
+    node.meta = dict(value.meta)
+    return node

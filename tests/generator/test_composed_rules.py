@@ -1,0 +1,191 @@
+"""Rules composed of others' layers, and blocks without gradients: numbers and gradients are those of the module."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import adgan_fast
+from adgan_fast.generator.program import Unlowered
+from adgan_fast.generator.rules import lower
+from tests.support.generators import Case
+from tests.support.layers import Function, randomise
+from tests.support.programs import assert_same_numbers
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def case_of(*layers: nn.Module, latent_shape: tuple[int, ...] = (4, 6, 6)) -> Case:
+    module = randomise(nn.Sequential(*layers), 0).eval()
+    with torch.no_grad():
+        image = module(torch.zeros(1, *latent_shape))
+    return Case(module, latent_shape, tuple(image.shape[1:]))
+
+
+class OfWeights(nn.Module):
+    """x by a function of a weight that is learned."""
+
+    def __init__(self, shape: tuple[int, ...], function):
+        super().__init__()
+        self.weight, self.function = nn.Parameter(torch.zeros(shape)), function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, self.weight)
+
+
+def in_groups(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Every channel an image of its own, as filters that know one channel are applied."""
+    return F.conv2d(x.reshape(-1, 1, *x.shape[2:]), w, padding=1).reshape(x.shape[0], -1, *x.shape[2:])
+
+
+def by_batch_norm(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """Instance norm as batch norm of a batch of one, its weights made of the input."""
+    b, c = x.shape[:2]
+    style = x.mean((2, 3)).reshape(b * c)
+    mean, var = torch.zeros(b * c, dtype=x.dtype), torch.ones(b * c, dtype=x.dtype)
+    made = F.batch_norm(x.reshape(1, b * c, *x.shape[2:]), mean, var, style + w.repeat(b), style, True)
+    return made.reshape(x.shape)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.MaxPool2d(2),
+        nn.MaxPool2d(3, 2, 1),
+        nn.MaxPool2d((2, 3), (1, 2), (1, 0)),
+        nn.MaxPool2d(2, 1, 0, dilation=(2, 3)),
+        Function(lambda x: F.unfold(x, 3, padding=1).reshape(x.shape[0], -1, 6, 6)),
+        Function(lambda x: x[:, :, [[0, 1], [2, 5]], [[3, -1], [0, 0]]]),
+        Function(lambda x: x[:, [3, 0], [1, 2]].unsqueeze(1)),
+        Function(lambda x: x * torch.full_like(x, 2) + torch.ones_like(x) + x.new_full((6,), 2) + torch.zeros_like(x)),
+        OfWeights((4, 1), lambda x, w: x * w.expand(4, 6)[:, :1, None] * w.repeat(1, 6)[:, :, None]),
+        OfWeights((4, 4, 3, 3), lambda x, w: F.conv2d(x, w / w.pow(2).sum((1, 2, 3), keepdim=True).expand_as(w))),
+        OfWeights((4, 3), lambda x, w: x + F.linear(torch.ones(1, 6, 6, 3, dtype=x.dtype), w).permute(0, 3, 1, 2)),
+        OfWeights((2, 4, 5), lambda x, w: x + (torch.ones(3, 1, 6, 4, dtype=x.dtype) @ w).sum((0, 1))[:, :1]),
+        OfWeights((1, 1, 3, 3), in_groups),
+        OfWeights((2, 1, 3, 3), in_groups),
+    ],
+    ids=[
+        "max pooling by 2", "max pooling with pads", "max pooling of uneven windows", "max pooling with dilation",
+        "unfold", "pixels by two indices", "rows of channels", "constants shaped as a tensor", "a weight expanded",
+        "a weight divided by its norm, expanded", "a product of a constant image by a weight",
+        "a product of weights that broadcast", "a convolution of every channel alone", "two filters of every channel",
+    ],
+)  # fmt: skip
+def test_numbers_and_gradients_are_those_of_the_module(layer):
+    assert_same_numbers(case_of(nn.Conv2d(4, 4, 1), layer))
+
+
+def test_batch_norm_of_a_batch_of_one_by_weights_of_the_latent():
+    case = case_of(nn.Conv2d(4, 4, 1), OfWeights((4,), by_batch_norm))
+    program = lower(case.double().eval(), case.latent_shape)
+    assert "standardize" in [layer.op for layer in program.layers]
+    assert_same_numbers(case)
+
+
+def test_a_weight_that_is_expanded_stays_a_weight():
+    program = lower(case_of(OfWeights((4, 1, 1, 1), lambda x, w: F.conv2d(x, w.expand(4, 4, 3, 3)))).module, (4, 6, 6))
+    assert "expand" not in [layer.op for layer in program.layers]
+
+
+def test_max_pooling_of_equal_pixels_has_the_gradient_at_the_first():
+    case = case_of(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.Upsample(scale_factor=2), nn.MaxPool2d(3, 2, 1))
+    assert_same_numbers(case)
+
+
+class Block(nn.Module):
+    """A block under torch.no_grad of a constant or of the weight, beside work in place, which takes a graph apart."""
+
+    def __init__(self, of_constant: bool, inplace: bool, detach: str = "block"):
+        super().__init__()
+        self.layer, self.act, self.of_constant, self.detach = nn.Linear(4, 9), nn.ReLU(inplace), of_constant, detach
+        self.register_buffer("table", torch.linspace(1, 2, 9))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        made = self.table if self.of_constant else self.layer.weight.pow(2).sum(1)
+        if self.detach == "block":
+            with torch.no_grad():
+                made = made + 1
+                size = made.sum().sqrt()
+        else:
+            made, size = made.clone().detach_(), 2.0
+        return self.act(self.layer(z) * made / size).reshape(-1, 1, 3, 3)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_what_is_made_without_gradients_of_constants_is_a_constant(inplace):
+    assert_same_numbers(Case(randomise(Block(True, inplace), 0), (4,), (1, 3, 3)))
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("detach", ["block", "in place"])
+def test_what_is_made_without_gradients_of_weights_is_refused_however_the_graph_is_taken_apart(inplace, detach):
+    with pytest.raises(Unlowered, match="stops a gradient"):
+        lower(randomise(Block(False, inplace, detach), 0).eval(), (4,))
+
+
+def scaled_by_shape(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    """A weight scaled by its fan-in, which is asked of its data, as equalized learning rates do."""
+    return F.conv2d(x, w * (2 / (w.data.size(1) * w.data[0][0].numel())) ** 0.5, padding=1)
+
+
+def in_place(x: torch.Tensor) -> torch.Tensor:
+    made = x * 1
+    made.mul_(2)
+    made[:, 1] += 2
+    made[..., 1:5:2] = torch.tanh(x[..., :2])
+    made[:, :, -1] = 0.5
+    made[:, 2:3] += x[:, :1]
+    return made
+
+
+@pytest.mark.parametrize("layer", [OfWeights((4, 4, 3, 3), scaled_by_shape), Function(in_place)])
+def test_data_asked_for_its_shape_and_results_that_nobody_names_are_followed(layer):
+    assert_same_numbers(case_of(nn.Conv2d(4, 4, 1), layer))
+
+
+class Held(nn.Module):
+    """Its parameters are in a list besides, and its forward reads that one."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer, self.shift = nn.Linear(4, 9), nn.Parameter(torch.zeros(1, 9))
+        self.held = [self.shift, {"weight": self.layer.weight}]
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (self.layer(z) + self.held[0] * self.held[1]["weight"].sum(1)).reshape(-1, 1, 3, 3)
+
+
+def test_a_parameter_that_is_held_in_a_list_is_learned():
+    module = randomise(Held(), 0).eval()
+    assert sorted(lower(module, (4,)).names) == ["layer.bias", "layer.weight", "shift"]
+    image = torch.rand(1, 1, 3, 3, dtype=torch.float64)
+    found, want = (
+        adgan_fast.search(module.double(), image, n_seed=2, engine=engine, verify=False)
+        for engine in ("grouped", "reference")
+    )
+    torch.testing.assert_close(found.losses, want.losses, rtol=1e-9, atol=0)
+
+
+def test_the_numbers_of_data_are_without_a_gradient():
+    with pytest.raises(Unlowered, match="stops a gradient"):
+        lower(case_of(OfWeights((4, 4, 1, 1), lambda x, w: F.conv2d(x, w / w.data.norm()))).module, (4, 6, 6))
+
+
+def test_autocast_is_put_in_line_where_it_is_off_and_refused_where_it_is_on():
+    def cast(enabled: bool) -> nn.Module:
+        layer = nn.Linear(4, 9)
+
+        def forward(z: torch.Tensor) -> torch.Tensor:
+            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+                return layer(z).relu_().float().reshape(-1, 1, 3, 3)
+
+        module = Function(forward)
+        module.layer = layer
+        return module.eval()
+
+    assert "linear" in [layer.op for layer in lower(cast(False), (4,)).layers]
+    with pytest.raises(Unlowered):
+        lower(cast(True), (4,))
