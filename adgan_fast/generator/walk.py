@@ -165,7 +165,8 @@ class Lowering:
             return known
         rule = self.rules.get(str(self.node.target))
         if rule is None:
-            raise self.refuse(f"op {self.node.target} is not known to the fast engines")
+            asked = self.node.meta.get("original_aten", self.node.target)  # of which PyTorch's decomposition made this
+            raise self.refuse(f"op {asked} is not known to the fast engines")
         result = self.node.meta["val"]
         dtype = (result if isinstance(result, torch.Tensor) else result[0]).dtype
         if not dtype.is_floating_point:

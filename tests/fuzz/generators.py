@@ -25,10 +25,12 @@ def activation(at: Source) -> None:
         "softplus": f"F.softplus({x}, {softplus})",
         "silu": f"F.silu({x}, inplace={in_place})",
         "sin": f"{x}.sin_()" if in_place else f"torch.sin({x})",
+        "gelu": f"F.gelu({x})",
+        "gelu by tanh": f"F.gelu({x}, approximate='tanh')",
         "tanh": f"{x}.tanh_()" if in_place else f"torch.tanh({x})",
         "sigmoid": f"{x}.sigmoid_()" if in_place else f"torch.sigmoid({x})",
     }
-    weights = {"selu": 0.05, "celu": 0.05}  # selu and celu may not be known to all
+    weights = {"selu": 0.3, "celu": 0.3, "gelu": 0.4, "gelu by tanh": 0.6}
     kind = at.random.choices(list(kinds), [weights.get(kind, 1.0) for kind in kinds])[0]
     at.line(kinds[kind])
 

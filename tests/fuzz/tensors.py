@@ -27,7 +27,7 @@ def smooth(at: Source) -> None:
     low, high = at.pick((-1.0, 1.0), (-0.5, 2.0), (0.0, 1.5), (-2, -1))
     at.line(
         at.pick(
-            f"F.gelu({x})", f"F.gelu({x}, approximate='tanh')", f"F.hardtanh({x}, {low}, {high}, inplace={in_place})",
+            f"F.hardtanh({x}, {low}, {high}, inplace={in_place})",
             f"F.relu6({x})", f"F.hardswish({x}, inplace={in_place})", f"F.mish({x})", f"F.hardsigmoid({x})",
             f"F.logsigmoid({x})", f"F.softsign({x})", f"{x} - torch.tanh({x})", f"torch.clamp({x}, {low}, {high})",
             f"{x}.clamp(min={low})", f"{x}.clamp(max={high})", f"{x}.clamp_min({low})", f"{x}.clamp_max({high})",

@@ -190,7 +190,10 @@ def _select_scatter(at: Lowering, x: Any, source: Any, dim: int, index: Any) -> 
 @rule("aten.slice_scatter.default")
 def _slice_scatter(at: Lowering, x: Any, source: Any, dim: int, start: Any, end: Any, step: Any) -> int:
     value, along = at.value(x), int(dim) % len(at.wholes[at.value(x)])
-    return _replaced(at, value, at.value(source), along, range(at.wholes[value][along])[start:end:step])
+    whole = at.wholes[value]
+    places = range(whole[along])[start:end:step]
+    pieces = algebra.expanded(at, at.value(source), (*whole[:along], len(places), *whole[along + 1 :]))
+    return _replaced(at, value, pieces, along, places)
 
 
 def _replaced(at: Lowering, x: int, pieces: int, dim: int, places: Sequence[int]) -> int:
@@ -265,67 +268,6 @@ def _stack(at: Lowering, xs: Any, dim: int) -> int:
     whole = at.wholes[values[0]]
     along = int(dim) % (len(whole) + 1)
     return algebra.joined(at, [algebra.reshaped(at, x, (*whole[:along], 1, *whole[along:])) for x in values], along)
-
-
-def _filled(at: Lowering, number: Any) -> int:
-    """A constant in the shape of the op's result, whatever tensor it is like."""
-    return at.constant(torch.full(at.shape(), at.number(number), dtype=at.dtype))
-
-
-@rule("aten.zeros_like.default", "aten.new_zeros.default")
-def _zeros(at: Lowering) -> int:
-    return _filled(at, 0)
-
-
-@rule("aten.ones_like.default", "aten.new_ones.default")
-def _ones(at: Lowering) -> int:
-    return _filled(at, 1)
-
-
-@rule("aten.full_like.default", "aten.fill.Scalar")
-def _full_like(at: Lowering, x: Any, number: Any) -> int:
-    return _filled(at, number)
-
-
-@rule("aten.new_full.default")
-def _new_full(at: Lowering, x: Any, size: Any, number: Any) -> int:
-    return _filled(at, number)
-
-
-# -- writes into a tensor: a capture makes them new tensors ------------------------------------------------------------
-
-
-@rule("aten.copy.default", "aten.fill.Tensor")
-def _copy(at: Lowering, x: Any, source: Any) -> int:
-    return algebra.expanded(at, at.value(source), at.shape())
-
-
-@rule("aten.select_scatter.default")
-def _select_scatter(at: Lowering, x: Any, source: Any, dim: int, index: Any) -> int:
-    whole = at.shape()
-    dim = dim % len(whole)
-    one = algebra.reshaped(at, at.value(source), (*whole[:dim], 1, *whole[dim + 1 :]))
-    return _written(at, at.value(x), one, dim, [int(index) % whole[dim]])
-
-
-@rule("aten.slice_scatter.default")
-def _slice_scatter(at: Lowering, x: Any, source: Any, dim: int, start: Any, end: Any, step: Any) -> int:
-    whole = at.shape()
-    dim = dim % len(whole)
-    places = range(whole[dim])[start:end:step]
-    shape = (*whole[:dim], len(places), *whole[dim + 1 :])
-    return _written(at, at.value(x), algebra.expanded(at, at.value(source), shape), dim, places)
-
-
-def _written(at: Lowering, x: int, source: int, dim: int, places: Any) -> int:
-    """x with the slices of `source` at `places` along a dimension."""
-    size = at.wholes[x][dim]
-    if list(places) == list(range(size)):
-        return source
-    index = list(range(size))
-    for i, place in enumerate(places):
-        index[place] = size + i
-    return algebra.taken(at, algebra.joined(at, [x, source], dim), dim, index)
 
 
 # -- padding -------------------------------------------------------------------------------------------------------
