@@ -1,8 +1,8 @@
 // A program made ready to run: nodes in order, and where every number lies in an arena.
 //
-// Layouts. A batched value of shape (C, H, W) is stored position by position, [H][W][C]; every other value as its shape
-// says. Weights of a layer that alone uses them are stored packed, as its kernels want them (kernels/kernels.h); others
-// as they are.
+// Layouts. A batched value is stored position by position, (C, H, W) as [H][W][C], or as its shape says (storage.h,
+// plan_storage.cpp); parameters, constants and what is made of them alone always so. Weights of a layer that alone uses
+// them are stored packed, as its kernels want them (kernels/kernels.h); others as they are.
 #pragma once
 
 #include <memory>

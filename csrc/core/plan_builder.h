@@ -52,7 +52,7 @@ class Builder {
   void vector_parameter(int v, std::int64_t& at, bool& fixed, SampleSums& gradient);
   SampleSums sums(int v);
 
-  // plan_nodes.cpp: the nodes of each layer.
+  // plan_nodes.cpp: maps, and what goes element by element.
   void add_nodes(const Layer& layer, const MapLayout* layout);
   void add_map(const Layer& layer, const MapLayout* layout);
   void find_map_weights(int w, const MapLayout* layout, MapPlaces& at);

@@ -78,9 +78,7 @@ static void activate(ActivationOp op, const double* numbers, const float* x, flo
     case ActivationOp::pow: return power(static_cast<float>(numbers[0]), x, y, n);
     case ActivationOp::exp:
       return apply([&](F v) { return if_greater(v, set1(88.72284f), set1(__builtin_inff()), exp(v)); });
-    case ActivationOp::log:
-      for (std::int64_t i = 0; i < n; ++i) y[i] = std::log(x[i]);
-      return;
+    case ActivationOp::log: return apply([&](F v) { return log(v); });
     case ActivationOp::abs: return apply([&](F v) { return abs(v); });
     case ActivationOp::sin:
       for (std::int64_t i = 0; i < n; ++i) y[i] = std::sin(x[i]);

@@ -64,6 +64,11 @@ static inline void sums_of_8(const F* x, float* sums) {
 static inline F round(F x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 // x 2^n, n whole
 static inline F scale_by_power(F x, F n) { return _mm512_scalef_ps(x, n); }
+// A positive, normal x as mantissa, from 1/2 to 1, times 2^exponent.
+static inline F split_exponent(F x, F* exponent) {
+  *exponent = _mm512_add_ps(_mm512_getexp_ps(x), set1(1.0f));
+  return _mm512_getmant_ps(x, _MM_MANT_NORM_p5_1, _MM_MANT_SIGN_src);
+}
 // Two numbers in one lane, each rounded to its upper 16 bits (bfloat16).
 static inline F pack_bf16(F high, F low) {
   const __m512i half = _mm512_set1_epi32(0x8000);
@@ -130,6 +135,12 @@ static inline F scale_by_power(F x, F n) {  // in two halves, so that 2^n may be
   const __m256i bias = _mm256_set1_epi32(127), rest = _mm256_sub_epi32(whole, half);
   x = _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23)));
   return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23)));
+}
+static inline F split_exponent(F x, F* exponent) {
+  const __m256i bits = _mm256_castps_si256(x);
+  *exponent = _mm256_cvtepi32_ps(_mm256_sub_epi32(_mm256_srli_epi32(bits, 23), _mm256_set1_epi32(126)));
+  const __m256i fraction = _mm256_and_si256(bits, _mm256_set1_epi32(0x007fffff));
+  return _mm256_castsi256_ps(_mm256_or_si256(fraction, _mm256_set1_epi32(0x3f000000)));
 }
 static inline F pack_bf16(F high, F low) {
   const __m256i half = _mm256_set1_epi32(0x8000);
@@ -212,6 +223,10 @@ static inline F scale_by_power(F x, F n) {
   x = x * (F)((half + 127) << 23);
   return x * (F)((rest + 127) << 23);
 }
+static inline F split_exponent(F x, F* exponent) {
+  *exponent = __builtin_convertvector(((I)x >> 23) - 126, F);
+  return (F)(((I)x & 0x007fffff) | 0x3f000000);
+}
 static inline F pack_bf16(F high, F low) {
   return (F)((((U)high + 0x8000u) & 0xffff0000u) | (((U)low + 0x8000u) >> 16));
 }
@@ -268,6 +283,32 @@ static inline F tanh(F x) {
 }
 
 static inline F sigmoid(F x) { return div(set1(1.0f), add(set1(1.0f), exp(sub(zero(), x)))); }
+
+// To one unit in the last place (Cephes' logf); of 0 it is -Inf, of less NaN.
+static inline F log(F x) {
+  const F least = set1(1.17549435e-38f), most = set1(3.4028234e38f), one = set1(1.0f);
+  F exponent;  // of a subnormal number after it is made larger
+  F m = split_exponent(if_greater(least, x, mul(x, set1(8388608.0f)), x), &exponent);
+  exponent = if_greater(least, x, sub(exponent, set1(23.0f)), exponent);
+  const F half_root = set1(0.70710678f);
+  exponent = if_greater(half_root, m, sub(exponent, one), exponent);
+  m = sub(if_greater(half_root, m, add(m, m), m), one);
+  F p = set1(7.0376836292e-2f);
+  p = fma(p, m, set1(-1.1514610310e-1f));
+  p = fma(p, m, set1(1.1676998740e-1f));
+  p = fma(p, m, set1(-1.2420140846e-1f));
+  p = fma(p, m, set1(1.4249322787e-1f));
+  p = fma(p, m, set1(-1.6668057665e-1f));
+  p = fma(p, m, set1(2.0000714765e-1f));
+  p = fma(p, m, set1(-2.4999993993e-1f));
+  p = fma(p, m, set1(3.3333331174e-1f));
+  const F square = mul(m, m);
+  F y = fma(exponent, set1(-2.12194440e-4f), mul(mul(p, m), square));
+  y = add(m, fnma(set1(0.5f), square, y));
+  y = fma(exponent, set1(0.693359375f), y);
+  const F outside = if_greater(zero(), x, set1(__builtin_nanf("")), add(x, set1(-__builtin_inff())));  // NaN: NaN
+  return if_greater(x, zero(), if_greater(x, most, x, y), outside);
+}
 
 // The normal distribution's function Φ: half of erfc(-x / √2), to 1e-7 of itself (Press et al., Numerical Recipes).
 static inline F normal_cdf(F x) {

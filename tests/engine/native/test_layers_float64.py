@@ -287,6 +287,28 @@ case("pad", TOKENS, padded(-1.0, (0, 4), (0, 0)))
 case("pad a parameter", (1, 5, 6), from_stored(padded(0.5, (0, 0), (1, 1), (2, 0)), 1, 3, 4))
 
 
+for name, layer in {
+    "gelu": elementwise("gelu"), "standardize": standardize(1), "softmax": softmax(2),
+    "prelu": lambda net, x: net.add("prelu", (x, net.parameter(net.normal(1))), net.shape(x)),
+    "permute": lambda net, x: net.add("permute", net.add("permute", x, (1, 21, 19), dims=(0, 2, 1)), (1, 19, 21),
+                                      dims=(0, 2, 1)),
+    "cat": lambda net, x: net.add("cat", (taken(1, *range(7))(net, x), taken(1, *range(12))(net, x)), (1, 19, 21),
+                                  dim=1),
+}.items():  # fmt: skip
+    case(f"{name} of a parameter", TOKENS, from_stored(layer, 1, *TOKENS))
+
+
+def normalized(net: Net, x: int) -> int:
+    """By a learned vector over its own length, computed for each sample."""
+    vector = net.parameter(net.normal(1, 21))
+    square = net.add("sum", net.same("pow", vector, exponent=2.0), (1, 1), dims=(0, 1))
+    length = net.same("pow", net.same("scale_shift", square, scale=1.0, shift=1e-3), exponent=0.5)
+    return net.add("mul", (x, net.add("div", (vector, length), (1, 21))), net.shape(x))
+
+
+case("a normalized parameter", TOKENS, normalized)
+
+
 def joined(dim: int) -> Layer:
     """With another value, of other size along the dimension."""
 
@@ -564,13 +586,15 @@ def test_no_variance(dims):
             assert float(image.abs().max()) == 0 and float(found.abs().max()) == 0
 
 
-def test_large_means_lose_no_variance():
+@pytest.mark.parametrize("shape", [(4000,), (500, 20)])
+def test_large_means_lose_no_variance(shape):
     """Two passes: the squares are those of differences."""
-    net = Net(4000)
-    z = 1000 + torch.randn(4000, generator=net.random)
+    net = Net(*shape)
+    z = 1000 + torch.randn(shape, generator=net.random)
     _, image = gradient_and_image(net, net.same("standardize", net.latent, dims=(0,), eps=1e-5), z)
-    true = (z.double() - z.double().mean()) / (z.double().var(correction=0) + 1e-5).sqrt()
-    torch.testing.assert_close(image.double(), true, rtol=1e-4, atol=1e-4)
+    variance, mean = torch.var_mean(z.double(), 0, correction=0)
+    true = (z.double() - mean) / (variance + 1e-5).sqrt()
+    torch.testing.assert_close(image.reshape(shape).double(), true, rtol=1e-4, atol=1e-4)
 
 
 def test_softmax_of_large_and_masked_scores():
@@ -582,8 +606,21 @@ def test_softmax_of_large_and_masked_scores():
     torch.testing.assert_close(image.reshape(3, 20), torch.softmax(z.double(), 1).float(), equal_nan=True)
 
 
-def test_exp_overflows_as_floats_do():
-    net = Net(4)
-    z = torch.tensor([88.7, 88.8, -200.0, math.inf])
-    _, image = gradient_and_image(net, net.same("exp", net.latent), z)
-    torch.testing.assert_close(image, torch.exp(z), rtol=1e-5, atol=0)
+@pytest.mark.parametrize("isa", range(len(HERE)))
+@pytest.mark.parametrize(
+    ("op", "numbers"),
+    [
+        ("exp", [88.7, 88.8, -200.0, math.inf, -math.inf, math.nan]),
+        ("log", [0.0, -1.0, -math.inf, math.inf, math.nan, 1e-40, 1.0, 1.0001, 0.9999, 0.7072, 0.7071, 3e38, 2e-38]),
+        ("gelu", [-5.0, -3.0, -1e-3, 1e-3, 3.0, 9.0, math.nan]),
+    ],
+)
+def test_ends_of_the_numbers(op, numbers, isa):
+    """On each instruction set, in whole vectors and in what is left over."""
+    for repeated in (1, 16):
+        z = torch.tensor(numbers * repeated)
+        net = Net(len(z))
+        given = arguments(net.program(net.same(op, net.latent)), "frozen", starts=z.unsqueeze(0), steps=0, isa=isa)
+        made = ops.native_search(*given)[3].reshape(-1)
+        true = reconstruction(net.program(1), z.double(), [], []).reshape(-1).float()
+        torch.testing.assert_close(made, true, rtol=1e-6, atol=1e-37, equal_nan=True)
