@@ -4,6 +4,8 @@
 // layer.
 #pragma once
 
+#include <cstdint>
+
 namespace adgan {
 
 // X(family, name, inputs, whole numbers, real numbers): what a layer brings. Inputs that may be absent count; -1: any
@@ -109,9 +111,24 @@ constexpr LayerTraits traits(Op op) {
   __builtin_unreachable();
 }
 
+// Of the whole list (64-bit FNV-1a, of which 62 bits): Python and C++ pass layers by number, and must mean the same.
+#define ADGAN_TEXT(FAMILY, NAME, INPUTS, WHOLE, REAL) #NAME " " #INPUTS " " #WHOLE " " #REAL ";"
+constexpr std::int64_t fingerprint() {
+  std::uint64_t hash = 14695981039346656037u;
+  for (const char* c = ADGAN_LAYERS(ADGAN_TEXT); *c; ++c)
+    hash = (hash ^ static_cast<unsigned char>(*c)) * 1099511628211u;
+  return static_cast<std::int64_t>(hash >> 2);
+}
+
+constexpr int kMostReal = 3;  // numbers of a layer
+#define ADGAN_FITS(FAMILY, NAME, INPUTS, WHOLE, REAL) &&REAL <= kMostReal
+static_assert(true ADGAN_LAYERS(ADGAN_FITS), "a layer has more real numbers than a Layer keeps");
+
 #undef ADGAN_NAME
 #undef ADGAN_NUMBERED
 #undef ADGAN_ONE
 #undef ADGAN_TRAITS
+#undef ADGAN_TEXT
+#undef ADGAN_FITS
 
 }  // namespace adgan

@@ -44,6 +44,7 @@ constexpr std::int64_t kMost = 1 << 28;  // of any size or count: keeps products
 Program::Program(const std::vector<std::int64_t>& code, const std::vector<double>& numbers) {
   Reader<std::int64_t> in(code);
   Reader<double> reals(numbers);
+  require(in.next() == fingerprint(), "the C++ extension was compiled from another list of layers: build it again");
   const std::int64_t n_values = in.next(1, kMost);
   for (std::int64_t v = 0; v < n_values; ++v) {
     Value value;
@@ -75,7 +76,7 @@ Program::Program(const std::vector<std::int64_t>& code, const std::vector<double
                 (expected.whole < 0 || static_cast<int>(layer.whole.size()) == expected.whole) &&
                 static_cast<int>(layer.real.size()) == expected.real,
             "a layer of the program has the wrong inputs or attributes");
-    layer.real.resize(3, 0.0);
+    layer.real.resize(kMostReal, 0.0);
     layers.push_back(layer);
   }
   require(in.done() && reals.done(), "the program goes on behind its end");

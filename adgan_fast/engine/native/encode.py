@@ -57,11 +57,19 @@ def arity(op: str) -> tuple[int, int, int]:
     return _FIELDS[op].inputs, -1 if None in counts else sum(n or 0 for n in counts), len(_FIELDS[op].real)
 
 
+def fingerprint() -> int:
+    """Of the list of layers, as `fingerprint` of csrc/core/layers.h: an extension of another list is found out."""
+    hashed = 14695981039346656037
+    for byte in "".join(f"{op} {' '.join(map(str, arity(op)))};" for op in OPS).encode():
+        hashed = (hashed ^ byte) * 1099511628211 % 2**64
+    return hashed >> 2
+
+
 class Encoded(NamedTuple):
     """A program as two lists.
 
     Attributes:
-        code: the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers,
+        code: `fingerprint`; the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers,
             and each as (op, output, number of inputs, *inputs, number of whole numbers, *them, number of real ones).
             An absent input is -1.
         numbers: the real ones in order.
@@ -88,7 +96,7 @@ def encode(program: Program) -> Encoded:
 
     A linear layer whose weight is a stored matrix's transpose takes the matrix, and says so (`transposed`).
     """
-    code, numbers = [len(program.values)], []
+    code, numbers = [fingerprint(), len(program.values)], []
     for value in program.values:
         code += [KINDS.index(value.kind), value.index, len(value.shape), *value.shape]
     code += [program.latent, program.output]

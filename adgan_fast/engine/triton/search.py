@@ -8,6 +8,7 @@ batched.py's, with ordinary leaves and one fused Adam launch a step.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -52,6 +53,7 @@ class TileSearch:
         self._latents = self.starts.view(owners, rows, *program.latent_shape)
         self._private = [self._layer(chain, program, owners) for chain in chains]
         self._step = 1  # the one whose forward pass runs; see `_chain`
+        self._own: dict[str, Callable[..., torch.Tensor]] = {"private": self._chain, "standardize": standardized}
 
         theta = [p.detach().contiguous() for p in program.parameters]
         self._shared = [p.expand(owners, *p.shape) for p in theta]
@@ -101,8 +103,7 @@ class TileSearch:
         for i, leaf in zip(self._learned, leaves[1:], strict=True):
             parameters[i] = leaf
         self._step = step
-        own = {"private": self._chain, "standardize": standardized}
-        return batched.forward(self.program, leaves[0], parameters, self.program.constants, own)
+        return batched.forward(self.program, leaves[0], parameters, self.program.constants, self._own)
 
     def _chain(self, program: Program, layer: Layer, *inputs: torch.Tensor | None) -> torch.Tensor:
         return self._private[layer.attrs["chain"]].run(self._step, *inputs)

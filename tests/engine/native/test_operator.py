@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adgan_fast import ops
+from adgan_fast.engine.native import encode
 from tests.support.engines import NEEDS_EXTENSION, WEIGHTS
 from tests.support.families import FAMILIES, dcgan
 from tests.support.native import op_arguments
@@ -132,3 +133,11 @@ def test_the_gil_is_released():
         time.sleep(0.001)
     worker.join()
     assert counted > 5
+
+
+def test_an_extension_of_another_list_of_layers_says_so(monkeypatch):
+    case = FAMILIES["DCGAN of 8"]
+    ops.native_search(*op_arguments(case))
+    monkeypatch.setattr(encode, "OPS", (*encode.OPS[:-2], *encode.OPS[:-3:-1]))
+    with pytest.raises(ValueError, match="compiled from another list of layers: build it again"):
+        ops.native_search(*op_arguments(case))
