@@ -21,9 +21,13 @@ def put_in_line(exported: torch.export.ExportedProgram) -> None:
     """
     _put_in_line(exported.graph_module)
     exported.graph.eliminate_dead_code()
-    for node in exported.graph.nodes:
+    for node in list(exported.graph.nodes):
         if node.target is torch.ops.aten.detach_.default:
-            raise Unlowered("detach_ stops a gradient in place")
+            if node.args[0].target is not torch.ops.aten.lift_fresh_copy.default:  # else a literal, which has none
+                raise Unlowered("detach_ stops a gradient in place")
+            node.replace_all_uses_with(node.args[0])
+            exported.graph.erase_node(node)
+            continue
         if isinstance(node.target, torch._ops.HigherOrderOperator):
             raise Unlowered(f"op {node.target} is not known to the fast engines")
     exported.graph_module.recompile()

@@ -69,9 +69,9 @@ class Encoded(NamedTuple):
     """A program as two lists.
 
     Attributes:
-        code: `fingerprint`; the number of values, and each as (kind, index, rank, *shape); latent and output; the number of layers,
-            and each as (op, output, number of inputs, *inputs, number of whole numbers, *them, number of real ones).
-            An absent input is -1.
+        code: `fingerprint`; the number of values, and each as (kind, index, rank, *shape); latent and output; the
+            number of layers, and each as (op, output, number of inputs, *inputs, number of whole numbers, *them,
+            number of real ones). An absent input is -1.
         numbers: the real ones in order.
     """
 
