@@ -160,7 +160,6 @@ UNKNOWN = {
     "InstanceNorm": (nn.InstanceNorm2d(4), "InstanceNorm2d", "norm"),
     "GroupNorm": (nn.GroupNorm(2, 4), "GroupNorm", "norm"),
     "attention": (Attention(), "Attention", "attention"),
-    "max pooling": (nn.MaxPool2d(2), "MaxPool2d", "pool"),
     "nearest by 3.4": (nn.Upsample(scale_factor=(1, 3.4)), "Upsample", "nearest"),
     "nearest to no whole factor": (nn.Upsample(size=(4, 4)), "Upsample", "nearest"),
 }
