@@ -276,6 +276,10 @@ def _dims(program: Program, layer: Layer, *dims: int) -> tuple[int, ...]:
 
 def _standardize(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
     dims = _dims(program, layer, *layer.attrs["dims"])
+    if dims == tuple(
+        range(x.dim() - len(dims), x.dim())
+    ):  # as modules have it: one kernel, whose gradient cancels less
+        return F.layer_norm(x, x.shape[-len(dims) :], eps=layer.attrs["eps"])
     centred = x - x.mean(dims, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + layer.attrs["eps"])
 

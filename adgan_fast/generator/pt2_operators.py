@@ -12,7 +12,7 @@ import torch
 # Functional operators of deterministic image generators, before and after decomposition; `relu_` is allowed because
 # `relu` is. No random draws (a score is a function of the latent alone), no strings that name files, no raw storages.
 _NAMES = """
-    linear addmm mm bmm matmul baddbmm mv dot outer einsum t numpy_T mT
+    linear addmm mm bmm matmul baddbmm mv dot vdot outer einsum t numpy_T mT
     conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution _convolution
     batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training native_batch_norm
     _native_batch_norm_legit_functional instance_norm group_norm native_group_norm layer_norm native_layer_norm
@@ -36,7 +36,7 @@ _NAMES = """
     upsample_linear1d upsample_bilinear2d upsample_bicubic2d _upsample_bilinear2d_aa _upsample_bicubic2d_aa
     avg_pool2d adaptive_avg_pool2d _adaptive_avg_pool2d max_pool2d max_pool2d_with_indices im2col col2im
     grid_sampler grid_sampler_2d affine_grid_generator scaled_dot_product_attention
-    zeros ones full arange linspace scalar_tensor zeros_like ones_like full_like new_zeros new_ones new_full
+    zeros ones full arange linspace meshgrid scalar_tensor zeros_like ones_like full_like new_zeros new_ones new_full
     sym_size sym_numel sym_stride
 """
 ALLOWED = frozenset(_NAMES.split())

@@ -25,7 +25,7 @@ from tests.support.tally import Tally
 pytestmark = pytest.mark.usefixtures("threads", "one_thread")
 
 # Odd sizes, and activations whose vectorised loop and its remainder round differently.
-NAMES = ("pixel shuffle", "groups", "VAE decoder", "DCGAN of 28", "SIREN")
+NAMES = ("pixel shuffle", "groups", "VAE decoder", "DCGAN of 28", "SIREN", "KL autoencoder", "MLP-Mixer")
 
 fast = pytest.mark.parametrize("engine", FAST)
 all_weights = pytest.mark.parametrize("weights", WEIGHTS)

@@ -67,6 +67,8 @@ def spread(at: Source) -> None:
     x, rank, channels, eps = at.x, len(at.shape), at.shape[0], at.pick(1e-5, 1e-3, 0.1)
     last = at.shape[rank - at.whole(1, rank) :]
     groups = at.pick(*[d for d in range(1, channels + 1) if channels % d == 0])
+    if math.prod(last) < 3 or math.prod(at.shape) < 3 * groups:
+        raise Unsuited("statistics of two numbers are signs: their gradients are all rounding")
     kinds = {
         "softmax": lambda: f"F.softmax({x}, dim={_dim(at)})",
         "layer": lambda: f"F.layer_norm({x}, {last}, eps={eps})",
@@ -226,7 +228,8 @@ def moved(at: Source) -> None:
         f"{y}.reshape({y}.shape).contiguous()", f"{y} + {at.tensor((size[1],))}", f"{y}.repeat_interleave(2, {dim})",
     ]  # fmt: skip
     if batch != rank - 1:
-        texts += [f"F.linear({y}, {at.tensor((at.whole(1, 6), size[1]))})", f"F.layer_norm({y}, ({size[1]},))"] * 2
+        texts += [f"F.linear({y}, {at.tensor((at.whole(1, 6), size[1]))})"] * 2
+        texts += [f"F.layer_norm({y}, ({size[1]},))"] * 2 if size[1] > 2 else []
         texts.append(f"{y} @ {at.tensor((size[1], at.whole(1, 6)))}")
     texts = [f"({text}).permute({', '.join(map(str, back))})" for text in texts]
     texts += [

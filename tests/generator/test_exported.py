@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from adgan_fast.engine import batched
 from adgan_fast.generator.exported import load_exported
+from adgan_fast.generator.rules import lower
+from adgan_fast.generator.working_copy import working_copy
 from tests.support.exports import (
     EXPORTS,
     GENERATORS,
@@ -24,6 +27,7 @@ from tests.support.exports import (
     latents,
     save,
 )
+from tests.support.families import FAMILIES
 
 
 @pytest.mark.parametrize(
@@ -246,3 +250,19 @@ def test_an_overload_whose_name_ends_in_out_is_no_out_variant(tmp_path):
     assert any("dtype_layout" in str(node.target) for node in program.graph.nodes)
     loaded = load_exported(save(program, tmp_path / "generator.pt2"))
     torch.testing.assert_close(loaded(z), module(z))
+
+
+SAVED = (
+    "SAGAN", "BigGAN", "StyleGAN", "TransGAN", "learned queries", "einsum, causal", "KL autoencoder", "MONAI decoder",
+    "spatial broadcast", "other edges", "resized", "weight norm by hooks",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_a_family_saved_becomes_a_program_that_makes_its_images(name, tmp_path):
+    case = FAMILIES[name]
+    module, z = case.double().eval(), torch.randn(3, *case.latent_shape, dtype=torch.float64)
+    torch.export.save(torch.export.export(module, (z[:1],), strict=False), tmp_path / "saved.pt2")
+    program = lower(working_copy(tmp_path / "saved.pt2"), case.latent_shape)
+    made = batched.forward(program, z[:, None], [p.expand(3, *p.shape) for p in program.parameters], program.constants)
+    torch.testing.assert_close(made[:, 0], torch.cat([module(one[None]) for one in z]), rtol=1e-10, atol=1e-12)
