@@ -157,6 +157,8 @@ def instance_norm() -> nn.Module:
 class StyleBlock(nn.Module):
     """A convolution, then instance norm with scale and shift of the style: AdaIN (Karras et al., 2019)."""
 
+    noise: torch.Tensor
+
     def __init__(self, before: int, after: int, size: int, style: int = 128) -> None:
         super().__init__()
         self.conv, self.norm = nn.Conv2d(before, after, 3, padding=1), nn.InstanceNorm2d(after)
