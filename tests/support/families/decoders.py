@@ -136,8 +136,9 @@ class Broadcast(nn.Module):
         self.net = nn.Sequential(nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 2, 3, padding=1))
 
     def forward(self, z: torch.Tensor) -> torch.Tensor:
+        like = {"dtype": z.dtype, "device": z.device}
         rows, columns = torch.meshgrid(
-            torch.linspace(-1, 1, 5, dtype=z.dtype), torch.linspace(-1, 1, 4, dtype=z.dtype), indexing="ij"
+            torch.linspace(-1, 1, 5, **like), torch.linspace(-1, 1, 4, **like), indexing="ij"
         )
         b = z.size(0)
         h = z.view(b, -1, 1, 1).expand(-1, -1, 5, 4)
