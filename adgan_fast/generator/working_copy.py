@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import types
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -52,18 +52,29 @@ def working_copy(
                 vars(layer).pop("_apply", None)
             owner._apply(converted).eval()  # as .to() does it, which would make real numbers of complex ones
             for layer in owner.modules():
-                object.__setattr__(layer, "_apply", types.MethodType(_stay, layer))
+                object.__setattr__(layer, "_apply", _Stay(layer))
         return module
     except (RuntimeError, AssertionError) as error:  # AssertionError: a PyTorch without CUDA is asked for it
         raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
 
 
-def _stay(layer: nn.Module, function: object, recurse: bool = True) -> nn.Module:
+class _Stay:
     """In the place of nn.Module._apply, for a forward that calls self.to(device) or .float(): it is there already.
 
-    Carried out, it would put into the module what a capture or torch.func has in the place of its weights.
+    Carried out, it would put into the module what a capture or torch.func has in the place of its weights. The module
+    is not kept alive by it, as a bound method would: what a run has copied is freed at once where it ends.
     """
-    return layer
+
+    def __init__(self, layer: nn.Module) -> None:
+        self._layer = weakref.ref(layer)
+
+    def __call__(self, function: object, recurse: bool = True) -> nn.Module | None:
+        return self._layer()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Stay:
+        layer = self._layer()
+        assert layer is not None
+        return _Stay(memo.get(id(layer), layer))
 
 
 def _beside(module: nn.Module) -> list[nn.Module]:

@@ -11,12 +11,22 @@
 
 namespace problem {
 
+inline void read(std::int64_t& x) {
+  if (!(std::cin >> x)) std::exit(2);
+}
+
+inline void read(double& x) {  // inf too, which >> does not read
+  std::string text;
+  if (!(std::cin >> text)) std::exit(2);
+  x = std::strtod(text.c_str(), nullptr);
+}
+
 template <typename T>
 std::vector<T> read_list() {
-  std::size_t n;
-  if (!(std::cin >> n)) std::exit(2);
-  std::vector<T> list(n);
-  for (T& x : list) std::cin >> x;
+  std::int64_t n;
+  read(n);
+  std::vector<T> list(static_cast<std::size_t>(n));
+  for (T& x : list) read(x);
   return list;
 }
 

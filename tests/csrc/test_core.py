@@ -108,8 +108,8 @@ def test_adam_has_the_same_bits_with_every_instruction_set(shipped_kernels, tmp_
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def watched(tmp_path: Path, sources: list[Path], kernels: Sequence[Path] = (), given: str = "") -> None:
-    """Compile, quickly, and run a program under the thread sanitizer, and see it end well."""
+def watched(tmp_path: Path, sources: list[Path], kernels: Sequence[Path] = (), given: str = "") -> str:
+    """Compile, quickly, and run a program under the thread sanitizer, and see it end well; what it printed."""
     nothing = tmp_path / "nothing.cpp"
     nothing.write_text("int main() {}\n", encoding="utf-8")
     try:
@@ -121,6 +121,7 @@ def watched(tmp_path: Path, sources: list[Path], kernels: Sequence[Path] = (), g
     if "unexpected memory mapping" in done.stderr:
         pytest.skip("the thread sanitizer does not run on this kernel")
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 def test_a_team_does_each_part_once(tmp_path):
@@ -134,8 +135,9 @@ def test_a_team_has_no_race(tmp_path):
 
 
 def test_threads_that_share_an_image_have_no_race(tmp_path):
-    given, _ = as_text({**FAMILIES, "many channels": dcgan(32, 3, 20, 16)})
-    watched(tmp_path, [HERE / "shared_image.cpp", *REST], KERNELS, given)
+    given, count = as_text({**FAMILIES, "many channels": dcgan(32, 3, 20, 16)})
+    said = watched(tmp_path, [HERE / "shared_image.cpp", *REST], KERNELS, given)
+    assert said == f"{count} programs\n"
 
 
 @pytest.mark.skipif(
