@@ -175,6 +175,8 @@ def taken(at: Lowering, x: int, dim: int, index: Sequence[int]) -> int:
     """The slices at `index` along a dimension."""
     whole = at.wholes[x]
     dim = dim % len(whole)
+    if not index:
+        raise at.refuse(f"{at.node.target} takes nothing")
     if list(index) == list(range(whole[dim])):
         return x
     shape = (*whole[:dim], len(index), *whole[dim + 1 :])
@@ -246,8 +248,9 @@ def joined(at: Lowering, xs: Sequence[int], dim: int) -> int:
 def chosen(at: Lowering, condition: torch.Tensor, a: int, b: int) -> int:
     """a's numbers where a constant condition holds, and b's where it does not, broadcast."""
     shape = torch.broadcast_shapes(condition.shape, at.wholes[a], at.wholes[b])
-    counts = [math.prod(at.wholes[x]) for x in (a, b)]
-    first, second = (torch.arange(n).reshape(at.wholes[x]).expand(shape) for x, n in zip((a, b), counts, strict=True))
-    index = torch.where(condition.cpu(), first, second + counts[0]).flatten().tolist()
-    both = joined(at, [reshaped(at, x, (1, n)) for x, n in zip((a, b), counts, strict=True)], 1)
+    count = math.prod(shape)
+    places = torch.arange(count).reshape(shape)
+    index = torch.where(condition.cpu(), places, places + count).flatten().tolist()
+    # Each in the whole shape: a number that is read often would be summed over a list of all its readers.
+    both = joined(at, [reshaped(at, expanded(at, x, shape), (1, count)) for x in (a, b)], 1)
     return reshaped(at, taken(at, both, 1, index), shape)

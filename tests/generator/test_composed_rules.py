@@ -189,3 +189,12 @@ def test_autocast_is_put_in_line_where_it_is_off_and_refused_where_it_is_on():
     assert "linear" in [layer.op for layer in lower(cast(False), (4,)).layers]
     with pytest.raises(Unlowered):
         lower(cast(True), (4,))
+
+
+def test_a_number_chosen_often_is_not_read_from_one_place():
+    """Else its gradient would be summed over a list of all its readers, for each slice of x."""
+    mask = torch.ones(6, 6, dtype=torch.bool).tril()
+    masked = Function(lambda x: x.view(-1, 1, 6, 6).masked_fill(mask, 0.5))
+    program = lower(nn.Sequential(nn.Linear(4, 36), masked), (4,))
+    (choice,) = (layer for layer in program.layers if layer.op == "take" and len(layer.attrs["index"]) == 36)
+    assert len(set(choice.attrs["index"])) == 36

@@ -143,7 +143,7 @@ def unknown(program: Program) -> str | None:
             if i is None or name not in kind.weights or program.values[i].kind != "weight":
                 continue
             if not (kind.linear_map and name == "weight"):
-                return f"layer {layer.name!r}: its {name} is computed from parameters, which C++ does not do"
+                return f"layer {layer.name!r}: its {name} is computed from parameters, which C++ does for kernels alone"
     return None
 
 

@@ -175,7 +175,7 @@ def _filled(at: Lowering, x: Any) -> int:
     """One number everywhere, whatever is in x."""
     name, args = str(at.node.target), at.arguments()
     number = 0.0 if "zeros" in name else 1.0 if "ones" in name else at.number(args[2 if "new" in name else 1])
-    return at.constant(torch.full(at.shape(), number, dtype=at.dtype))
+    return at.constant(torch.full(at.shape(), number, dtype=at.node.meta["val"].dtype))
 
 
 @rule("aten.select_scatter.default")
