@@ -17,7 +17,7 @@ def put_in_line(exported: torch.export.ExportedProgram) -> None:
     """What the blocks of a program compute as nodes of its graph, detached where it is made without gradients.
 
     A decomposition of the program does so as well, and forgets that no gradient passes. Raises Unlowered for what else
-    that would happen to: `detach_`, autocast, calls of other graphs.
+    that would happen to: `detach_`, writes without gradients, autocast, calls of other graphs.
     """
     _put_in_line(exported.graph_module)
     exported.graph.eliminate_dead_code()
@@ -49,6 +49,8 @@ def _put_in_line(module: fx.GraphModule) -> None:
         values = dict(zip(inner.graph.find_nodes(op="placeholder"), given, strict=True))
         with graph.inserting_before(node):
             for step in inner.graph.nodes:
+                if not keeps and mutates(step):  # what it writes to may be read outside of the block
+                    raise Unlowered(f"{step.target} writes into a tensor under torch.no_grad")
                 if step.op == "call_function":
                     values[step] = graph.node_copy(step, values.__getitem__)
             (output,) = inner.graph.find_nodes(op="output")
@@ -62,6 +64,11 @@ def _put_in_line(module: fx.GraphModule) -> None:
         graph.erase_node(node)
         if not called.users:
             graph.erase_node(called)
+
+
+def mutates(node: fx.Node) -> bool:
+    """Whether a node writes into one of its inputs."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _detached(graph: fx.Graph, value: fx.Node) -> fx.Node:

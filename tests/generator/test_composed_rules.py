@@ -198,3 +198,23 @@ def test_a_number_chosen_often_is_not_read_from_one_place():
     program = lower(nn.Sequential(nn.Linear(4, 36), masked), (4,))
     (choice,) = (layer for layer in program.layers if layer.op == "take" and len(layer.attrs["index"]) == 36)
     assert len(set(choice.attrs["index"])) == 36
+
+
+class WritesWithoutGradient(nn.Module):
+    """Autograd's gradient of x.mul_(2) under no_grad is 1, of the functional form that a capture makes of it 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        x = torch.tanh(self.layer(z))
+        x = x.clone()
+        with torch.no_grad():
+            x.mul_(2)
+        return x.view(-1, 1, 2, 2)
+
+
+def test_a_write_under_no_grad_is_refused():
+    with pytest.raises(Unlowered, match=r"mul_\.Tensor writes into a tensor under torch\.no_grad"):
+        lower(WritesWithoutGradient().eval(), (4,))

@@ -10,15 +10,15 @@ from torch import fx, nn
 from torch._decomp import decomposition_table
 from torch.overrides import TorchFunctionMode
 
-from ..blocks import put_in_line
+from ..blocks import mutates, put_in_line
 from ..look import first_line
 from ..program import Program, Unlowered
 from ..walk import Lowering
 from ..working_copy import copied, home_of
-from . import arrange, convolutions, elementwise, norms, products, resampling
+from . import arrange, convolutions, elementwise, norms, products, resampling  # noqa: F401 (each registers its rules)
 from .table import RULES
 
-__all__ = ["RULES", "arrange", "convolutions", "elementwise", "lower", "norms", "products", "resampling"]
+__all__ = ["RULES", "lower"]
 
 
 def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
@@ -39,7 +39,7 @@ def lower(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
                 exported = torch.export.export(copied(module, share=True), (latent,), strict=False)
             put_in_line(exported)
             apart = _decompositions(exported)
-            if apart or any(_mutates(node) for node in exported.graph.nodes):
+            if apart or any(mutates(node) for node in exported.graph.nodes):
                 exported = exported.run_decompositions(apart)  # functional form: no op writes to its input
     except (MemoryError, torch.OutOfMemoryError, Unlowered):
         raise
@@ -56,10 +56,6 @@ class _DataDetached(TorchFunctionMode):
 
 
 _DATA = torch.Tensor.data.__get__  # type: ignore[attr-defined]
-
-
-def _mutates(node: fx.Node) -> bool:
-    return isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable
 
 
 def _decompositions(exported: torch.export.ExportedProgram) -> dict[Any, Any]:
