@@ -8,7 +8,6 @@ and B = 1, ``per_sample`` G images and B starts, ``frozen`` G = 1 and B samples.
 from __future__ import annotations
 
 import math
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,6 +20,7 @@ from ..core.job import Job
 from ..core.tiles import layout
 from ..generator.layers import Size
 from ..generator.program import Layer, Program
+from . import rearrange
 
 Tensors = list[torch.Tensor | None]
 
@@ -38,7 +38,7 @@ def forward(
     `program.constants`, on the same device; more: functions (program, layer, *inputs) for ops that an engine has put
     into the program in place of others.
     """
-    functions = _RUN | {"expand": partial(_expand, lead=tuple(latent.shape[:2]))} | dict(more or {})
+    functions = _RUN | {"expand": partial(rearrange.expand, lead=tuple(latent.shape[:2]))} | dict(more or {})
     values: Tensors = [None] * len(program.values)
     for i, value in enumerate(program.values):
         if value.kind == "parameter":
@@ -223,33 +223,12 @@ def _batch_norm(
 # -- the others ----------------------------------------------------------------------------------------------------
 
 
-def _reshape(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    value = program.values[layer.output]
-    return x.reshape(*x.shape[: 1 + value.batched], *value.shape)
-
-
-def _permute(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    lead = 1 + program.values[layer.output].batched
-    return x.permute(*range(lead), *(dim + lead for dim in layer.attrs["dims"]))
-
-
-def _upsample_nearest(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    high, wide = layer.attrs["scale"]
-    g, b, c, h, w = x.shape
-    spread = x[..., :, None, :, None].expand(g, b, c, h, high, w, wide)
-    return spread.reshape(g, b, c, h * high, w * wide)
-
-
-def _pixel_shuffle(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    return F.pixel_shuffle(x, layer.attrs["factor"])
-
-
 def _binary(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
     def run(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         value = program.values[layer.output]
         rank = len(value.shape) + value.batched
         first, second = (
-            _aligned(x, rank, program.values[i].batched)
+            rearrange.aligned(x, rank, program.values[i].batched)
             for x, i in zip((a, b), layer.inputs, strict=True)
             if i is not None
         )
@@ -258,38 +237,25 @@ def _binary(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     return run
 
 
-def _aligned(x: torch.Tensor, rank: int, batched: bool) -> torch.Tensor:
-    """(G, *shape) with as many dimensions behind G as the result has, or (G, B, *shape): as broadcasting adds them."""
-    lead = 1 + batched
-    return x.reshape(*x.shape[:lead], *[1] * (rank - x.dim() + 1), *x.shape[lead:])
-
-
 def _matmul(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.matmul(a, b)
 
 
-def _dims(program: Program, layer: Layer, *dims: int) -> tuple[int, ...]:
-    """Dimensions of (G, B, *shape) or (G, *shape)."""
-    lead = 1 + program.values[layer.output].batched
-    return tuple(dim + lead for dim in dims)
-
-
 def _standardize(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    dims = _dims(program, layer, *layer.attrs["dims"])
-    if dims == tuple(
-        range(x.dim() - len(dims), x.dim())
-    ):  # as modules have it: one kernel, whose gradient cancels less
+    dims = rearrange.dims_of(program, layer, *layer.attrs["dims"])
+    last = tuple(range(x.dim() - len(dims), x.dim()))
+    if dims == last:  # as modules have it: one kernel, whose gradient cancels less
         return F.layer_norm(x, x.shape[-len(dims) :], eps=layer.attrs["eps"])
     centred = x - x.mean(dims, keepdim=True)
     return centred * torch.rsqrt(centred.square().mean(dims, keepdim=True) + layer.attrs["eps"])
 
 
 def _softmax(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    return torch.softmax(x, _dims(program, layer, layer.attrs["dim"])[0])
+    return torch.softmax(x, rearrange.dims_of(program, layer, layer.attrs["dim"])[0])
 
 
 def _sum(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    return _reshape(program, layer, x.sum(_dims(program, layer, *layer.attrs["dims"])))
+    return rearrange.reshape(program, layer, x.sum(rearrange.dims_of(program, layer, *layer.attrs["dims"])))
 
 
 def _resample(
@@ -301,76 +267,6 @@ def _resample(
 def _prelu(program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     slope = weight.reshape(weight.shape[0], 1, -1, *[1] * (x.dim() - 3))
     return torch.where(x > 0, x, slope * x)
-
-
-# -- rearrangements ------------------------------------------------------------------------------------------------
-
-
-def _expand(program: Program, layer: Layer, x: torch.Tensor, lead: tuple[int, ...] = (1, 1)) -> torch.Tensor:
-    shape, source = program.values[layer.output].shape, layer.inputs[0]
-    assert source is not None
-    if not program.values[source].batched:
-        x = x.reshape(x.shape[0], 1, *x.shape[1:]) if x.dim() <= 1 + len(shape) else x  # else its first size is 1
-    return _aligned(x, 1 + len(shape), True).expand(*lead, *shape)
-
-
-def _take(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    index, (dim,) = layer.attrs["index"], _dims(program, layer, layer.attrs["dim"])
-    if index == tuple(range(index[0], index[0] + len(index))):
-        return x.narrow(dim, index[0], len(index))
-    return _Take.apply(x, dim, *_sources(program, layer, x.shape[dim], x.device))
-
-
-class _Take(torch.autograd.Function):
-    """x's slices at `index`; the gradient of each slice is the sum of those that it became, in their order.
-
-    So no result depends on the order in which a GPU's threads add, as that of index_select's own gradient would.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, dim: int, index: torch.Tensor, readers: torch.Tensor) -> torch.Tensor:
-        ctx.dim = dim
-        ctx.save_for_backward(readers)
-        return x.index_select(dim, index)
-
-    @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        (readers,) = ctx.saved_tensors
-        none = torch.zeros_like(grad.narrow(ctx.dim, 0, 1))
-        spread = torch.cat([grad, none], ctx.dim).index_select(ctx.dim, readers.flatten())
-        return spread.unflatten(ctx.dim, tuple(readers.shape)).sum(ctx.dim + 1), None, None, None
-
-
-_taken: dict[tuple[int, int, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
-
-
-def _sources(program: Program, layer: Layer, size: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of a layer "take", once for each program that lives: `index`, and which of it each slice of x became.
-
-    The latter is (size, most); len(index) where there are fewer.
-    """
-    key = (id(program), layer.output, device)
-    if key not in _taken:
-        index = layer.attrs["index"]
-        readers: list[list[int]] = [[] for _ in range(size)]
-        for place, source in enumerate(index):
-            readers[source].append(place)
-        most = max(map(len, readers))
-        filled = [places + [len(index)] * (most - len(places)) for places in readers]
-        _taken[key] = torch.tensor(index, device=device), torch.tensor(filled, device=device)
-        weakref.finalize(program, _taken.pop, key, None)
-    return _taken[key]
-
-
-def _pad(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
-    pairs = list(zip(layer.attrs["before"], layer.attrs["after"], strict=True))[::-1]
-    return F.pad(x, [size for pair in pairs for size in pair], value=layer.attrs["value"])
-
-
-def _cat(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    groups = max(len(a), len(b))  # a constant has one, which all share
-    a, b = (x.expand(groups, *x.shape[1:]) for x in (a, b))
-    return torch.cat([a, b], _dims(program, layer, layer.attrs["dim"])[0])
 
 
 # -- the table -----------------------------------------------------------------------------------------------------
@@ -411,14 +307,14 @@ _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "softmax": _softmax,
     "sum": _sum,
     "resample": _resample,
-    "reshape": _reshape,
-    "expand": _expand,
-    "take": _take,
-    "pad": _pad,
-    "cat": _cat,
-    "permute": _permute,
-    "upsample_nearest": _upsample_nearest,
-    "pixel_shuffle": _pixel_shuffle,
+    "reshape": rearrange.reshape,
+    "expand": rearrange.expand,
+    "take": rearrange.take,
+    "pad": rearrange.pad,
+    "cat": rearrange.cat,
+    "permute": rearrange.permute,
+    "upsample_nearest": rearrange.upsample_nearest,
+    "pixel_shuffle": rearrange.pixel_shuffle,
 }
 
 

@@ -40,13 +40,12 @@ class Lowering:
         self.layers: list[Layer] = []
         self.parameters: list[torch.Tensor] = []
         self.names: list[str] = []
-        self.constants: list[torch.Tensor] = []
-        self.originals: list[torch.Tensor] = []  # the constants, each in its own dtype, to compute others from
+        self.constants: list[torch.Tensor] = []  # each in its own dtype, to compute others from
         self.made_by: dict[int, Layer] = {}
         self.ids: dict[fx.Node, int] = {}
         self.lists: dict[fx.Node, list[int]] = {}
         self.module, self.exported, self.rules = module, exported, rules
-        self.latent, self.device, self.dtype = -1, device, dtype
+        self.latent, self.device, self.dtype = -1, device, dtype  # of the program's numbers
         self.node: fx.Node = next(iter(exported.graph.nodes))
 
     def program(self) -> Program:
@@ -138,10 +137,7 @@ class Lowering:
 
     def constant(self, tensor: torch.Tensor) -> int:
         """A value of these numbers."""
-        tensor = tensor.detach()
-        self.originals.append(tensor)
-        # A 0-dim tensor of another dtype does not promote in PyTorch, nor shall it here.
-        self.constants.append(tensor.to(self.device, self.dtype if tensor.is_floating_point() else tensor.dtype))
+        self.constants.append(tensor.detach())
         return self.add(Value("constant", tuple(tensor.shape), len(self.constants) - 1))
 
     def numbers(self, node: Any) -> torch.Tensor:
@@ -149,7 +145,7 @@ class Lowering:
         value = self.values[self.value(node)]
         if value.kind != "constant":
             raise self.refuse(f"{self.node.target} by a tensor that is not constant")
-        return self.originals[value.index]
+        return self.constants[value.index]
 
     def unbatched(self, value: int | None) -> int | None:
         """`value`, refused if it has a row for each sample."""
@@ -277,7 +273,9 @@ class Lowering:
                 parameters.append(self.parameters[value.index].detach().contiguous())
                 value = Value("parameter", value.shape, len(parameters) - 1)
             elif value.kind == "constant":
-                constants.append(self.constants[value.index].to(self.dtype))  # booleans and whole numbers as others
+                # Booleans and whole numbers as others. A 0-dim tensor of another dtype does not promote in PyTorch, nor
+                # shall it here.
+                constants.append(self.constants[value.index].to(self.device, self.dtype))
                 value = Value("constant", value.shape, len(constants) - 1)
             values.append(value)
         layers = tuple(

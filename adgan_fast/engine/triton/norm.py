@@ -8,12 +8,12 @@ import torch
 
 from ...generator.program import Layer, Program
 from ...kernels.standardize import standardize, standardize_grad
+from ..rearrange import dims_of
 
 
 def standardized(program: Program, layer: Layer, x: torch.Tensor) -> torch.Tensor:
     """x (G, B, *shape) or (G, *shape), standardized over the layer's dims of one sample."""
-    lead = 1 + program.values[layer.output].batched
-    dims = [dim + lead for dim in layer.attrs["dims"]]
+    dims = [*dims_of(program, layer, *layer.attrs["dims"])]
     order = [dim for dim in range(x.dim()) if dim not in dims] + dims
     moved = x.permute(order)
     sizes = moved.shape[x.dim() - len(dims) :]

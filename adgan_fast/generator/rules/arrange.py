@@ -76,11 +76,7 @@ def _t(at: Lowering, x: Any) -> int:
 
 @rule("aten.expand.default", "aten.expand_as.default", "aten.broadcast_to.default")
 def _expand(at: Lowering, x: Any) -> int:
-    value = at.value(x)
-    shape = at.shape()
-    if not at.values[value].batched and at.wholes[value] == shape:
-        return value
-    return algebra.expanded(at, value, shape)
+    return algebra.expanded(at, at.value(x), at.shape())
 
 
 @rule("aten.repeat.default", "aten.tile.default")
@@ -156,15 +152,10 @@ def _embedding(at: Lowering, weight: Any, indices: Any, padding: Any, by_frequen
     return algebra.reshaped(at, algebra.taken(at, at.value(weight), 0, chosen), at.shape())
 
 
-@rule("aten.copy.default")
+@rule("aten.copy.default", "aten.fill.Tensor")
 def _copy(at: Lowering, x: Any, source: Any) -> int:
     """What x becomes where all of it is written over."""
     return algebra.expanded(at, at.value(source), at.shape())
-
-
-@rule("aten.fill.Tensor")
-def _fill(at: Lowering, x: Any, number: Any) -> int:
-    return algebra.expanded(at, at.value(number), at.shape())
 
 
 @rule(

@@ -205,10 +205,9 @@ def _std(at: Lowering, x: Any, dims: Any, correction: Any, keepdim: bool) -> int
 
 def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> int:
     """a + alpha·b, a·b or a / b, of two tensors or of a tensor and a number."""
-    scalars = [not isinstance(x, fx.Node) or not isinstance(x.meta.get("val"), torch.Tensor) for x in (a, b)]
-    if not any(scalars):
+    if _is_tensor(a) and _is_tensor(b):
         return algebra.combined(at, op, at.value(a), at.value(b), alpha)
-    if scalars[0]:
+    if not _is_tensor(a):
         number, x = at.number(a), at.value(b)
         if op == "div":
             return algebra.scaled(at, algebra.power(at, x, -1.0), number)
@@ -218,7 +217,11 @@ def _arithmetic(at: Lowering, op: str, a: Any, b: Any, alpha: float = 1.0) -> in
         if op == "div" and number == 0:
             raise at.refuse("a tensor divided by zero")
         scale, shift = (1.0, alpha * number) if op == "add" else (number if op == "mul" else 1 / number, 0.0)
-    return at.emit("scale_shift", (x,), at.wholes[x], scale=scale, shift=shift)
+    return algebra.scaled(at, x, scale, shift)
+
+
+def _is_tensor(x: Any) -> bool:
+    return isinstance(x, fx.Node) and isinstance(x.meta.get("val"), torch.Tensor)
 
 
 @rule("aten.add.Tensor", "aten.add.Scalar")
@@ -255,7 +258,7 @@ def _neg(at: Lowering, x: Any) -> int:
 def _lerp(at: Lowering, a: Any, b: Any, weight: Any) -> int:
     """(1 − weight) · a + weight · b."""
     first, second = at.value(a), at.value(b)
-    if isinstance(weight, fx.Node) and isinstance(weight.meta.get("val"), torch.Tensor):
+    if _is_tensor(weight):
         further = algebra.combined(at, "add", second, first, -1.0)
         return algebra.combined(at, "add", first, algebra.combined(at, "mul", at.value(weight), further))
     share = at.number(weight)
@@ -277,6 +280,4 @@ def _masked_fill(at: Lowering, x: Any, mask: Any, value: Any) -> int:
 
 def _tensor(at: Lowering, x: Any) -> int:
     """A tensor argument, or a number as one."""
-    if isinstance(x, fx.Node) and isinstance(x.meta.get("val"), torch.Tensor):
-        return at.value(x)
-    return at.constant(torch.tensor(at.number(x), dtype=at.dtype))
+    return at.value(x) if _is_tensor(x) else at.constant(torch.tensor(at.number(x), dtype=at.dtype))

@@ -13,7 +13,6 @@ struct Reduced {
   std::int64_t outer = 1, n = 1;
   int columns = 0, group = 1;
 
-  std::int64_t sums() const { return columns == 0 ? outer : outer * (columns / group); }
   std::int64_t block() const { return columns == 0 ? n : n * columns; }  // of one of the outer
 };
 
