@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import importlib
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from .. import validate
+from ..core.ambient import recording
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -45,7 +47,8 @@ class Baseline(abc.ABC):
             TypeError: neither a tensor nor an ndarray of such numbers.
         """
         given = fitting_images(images)
-        self._fit(given)
+        with recording(given.device):
+            self._fit(given)
         self.image_shape_ = tuple(given.shape[1:])
         return self
 
@@ -68,7 +71,8 @@ class Baseline(abc.ABC):
         sound = validate.scan(given, strict=False).cpu().numpy()
         scores = np.full(len(given), np.nan)
         if len(given):
-            scores[sound] = np.asarray(self._scores(given), dtype=np.float64)[sound]
+            with recording(given.device):
+                scores[sound] = np.asarray(self._scores(given), dtype=np.float64)[sound]
         if lost := int(np.sum(~np.isfinite(scores[sound]))):
             raise ValueError(f"{type(self).__name__}: the scores of {lost} of {len(given)} images are not finite")
         return scores
@@ -104,3 +108,11 @@ def batches(images: torch.Tensor, size: int = BATCH) -> Iterator[torch.Tensor]:
     """Images (N, C, H, W) in parts of at most `size`, float32 in [-1, 1]; one with NaN or Inf comes as zeros."""
     for part in images.split(size):
         yield validate.to_range(part, torch.float32)
+
+
+def scikit_learn(module: str) -> Any:
+    """The module `sklearn.<module>`; ImportError with the remedy where scikit-learn is not installed."""
+    try:
+        return importlib.import_module(f"sklearn.{module}")
+    except ImportError as error:
+        raise ImportError("this detector needs scikit-learn: pip install 'adgan-fast[baselines]'") from error
