@@ -9,14 +9,17 @@ import numpy as np
 from sklearn.metrics import roc_curve
 
 from .auc import mean_curve
-from .entries import DETECTORS
 from .figures import Curve, save_curves
 from .rows import Store
 from .sets import PaperSet, labels_of, test_items
 
 
-def roc(images: PaperSet, out: Path, detectors: list[str] | None = None) -> Path:
-    """Writes ``roc-<set>.png`` from the scores of table 1 in ``out``.
+SHOWN = ("kde-pca", "ocsvm-pca", "iforest", "gmm-pca", "dcae", "vae", "anogan", "adgan")
+"""The detectors of the paper's figure."""
+
+
+def roc(images: PaperSet, out: Path) -> Path:
+    """Writes ``roc-<set>.png`` from the scores of table 1 in ``out``, of those of SHOWN that have run.
 
     A curve is the mean of the classes', at equal shares of false alarms; only detectors that have run on all classes
     that any has are drawn, since a mean over fewer would be of other tasks.
@@ -35,6 +38,6 @@ def roc(images: PaperSet, out: Path, detectors: list[str] | None = None) -> Path
     if not curves:
         raise FileNotFoundError(f"{out}: no scores of {images.name}: run table1 first, with the same --out")
     most = max(len(of_classes) for of_classes in curves.values())
-    wanted = [name for name in detectors or DETECTORS if len(curves.get(name, ())) == most]
+    wanted = [name for name in SHOWN if len(curves.get(name, ())) == most]
     drawn = {name: (mean_curve(list(curves[name].values())), float(np.mean(areas[name]))) for name in wanted}
     return save_curves(out / f"roc-{images.name}.png", drawn, f"{images.name}: mean of {most} classes")

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from adgan_fast.data import load_lsun
-
-lmdb = pytest.importorskip("lmdb", reason="LSUN's files need the package lmdb")
-
-
-def encoded(pixels: np.ndarray, kind: str = "PNG") -> bytes:
-    data = io.BytesIO()
-    Image.fromarray(pixels).save(data, kind, **({"lossless": True} if kind == "WEBP" else {}))
-    return data.getvalue()
-
-
-def database(folder: Path, pictures: dict[str, bytes]) -> Path:
-    with lmdb.open(str(folder), map_size=1 << 24) as environment, environment.begin(write=True) as transaction:
-        for key, data in pictures.items():
-            transaction.put(key.encode(), data)
-    return folder
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+from tests.support.lsun import database, encoded, picture
 
 
 def test_pictures_come_by_key_as_they_were_stored(tmp_path: Path) -> None:
