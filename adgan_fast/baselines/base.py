@@ -70,7 +70,10 @@ class Baseline(abc.ABC):
             raise ValueError(f"images must have the shape that was fitted, {fitted}, got {tuple(given.shape)}")
         sound = validate.scan(given, strict=False).cpu().numpy()
         scores = np.full(len(given), np.nan)
-        if len(given):
+        if sound.any():
+            if not sound.all():  # zeros in their place: a detector may count images
+                given = given.clone()
+                given[torch.from_numpy(~sound)] = 0
             with recording(given.device):
                 scores[sound] = np.asarray(self._scores(given), dtype=np.float64)[sound]
         if lost := int(np.sum(~np.isfinite(scores[sound]))):
@@ -89,10 +92,7 @@ class Baseline(abc.ABC):
 
     @abc.abstractmethod
     def _scores(self, images: torch.Tensor) -> npt.NDArray[Any]:
-        """(N,) for images (N, C, H, W), N > 0, as for `_fit`; what it gives for one with NaN or Inf is not used.
-
-        An image's score must not depend on the images beside it.
-        """
+        """(N,) for images (N, C, H, W), N > 0, as for `_fit`. An image's score must not depend on those beside it."""
 
 
 def fitting_images(images: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
@@ -105,7 +105,7 @@ def fitting_images(images: npt.NDArray[Any] | torch.Tensor) -> torch.Tensor:
 
 
 def batches(images: torch.Tensor, size: int = BATCH) -> Iterator[torch.Tensor]:
-    """Images (N, C, H, W) in parts of at most `size`, float32 in [-1, 1]; one with NaN or Inf comes as zeros."""
+    """Images (N, C, H, W) in parts of at most `size`, float32 in [-1, 1]."""
     for part in images.split(size):
         yield validate.to_range(part, torch.float32)
 

@@ -35,7 +35,7 @@ class FeatureMap(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, images: torch.Tensor) -> npt.NDArray[np.float64]:
-        """Features (N, D) of images (N, C, H, W). Those of an image with NaN or Inf are those of zeros."""
+        """Features (N, D) of images (N, C, H, W)."""
 
 
 @dataclasses.dataclass(eq=False)
