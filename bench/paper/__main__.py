@@ -34,6 +34,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 
+INTERRUPTED = 130  # as a shell says it
 USUAL = Settings()
 Data = Annotated[Path, typer.Option(help="the image set, see above")]
 Out = Annotated[Path, typer.Option(help="folder of results; also holds the trained networks")]
@@ -190,7 +191,8 @@ def _settings(arguments: dict[str, Any]) -> Settings:
 
 def main() -> int:
     try:
-        return int(app(standalone_mode=False) or 0)
+        status = int(app(standalone_mode=False) or 0)  # typer makes 130 of an interrupt within a command
+        return status if status != INTERRUPTED else _interrupted()
     except typer.TyperException as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         return error.exit_code
@@ -198,8 +200,12 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, typer.Abort):
-        print("interrupted: the same command goes on from here", file=sys.stderr)
-        return 130
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    print("interrupted: the same command goes on from here", file=sys.stderr)
+    return INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -45,7 +45,7 @@ Scoring = Callable[[Array], Mapping[str, Any]]
 """Images (N, C, H, W) uint8 to scores (N,) of each of the entry's detectors."""
 
 PCA_SIZES = (20, 40, 60, 80, 100)
-"""Numbers of components to choose from on the holdout (Sect. 4.2)."""
+"""Numbers of components to choose from on the holdout (Sect. 4.2); those of them that a small set has."""
 
 
 class Refused(RuntimeError):
@@ -162,9 +162,11 @@ def _on_components(name: str, of: str) -> Entry:
     key = f"{name}-{of}"
 
     def fit(at: Trial, context: Context) -> Fitted:
-        shared = Shared(_features(of, context))
+        most = len(at.train) if of == "alexnet" else min(len(at.train), at.train[0].size)
+        sizes = [size for size in PCA_SIZES if size <= most] or [most]
+        shared = Shared(_features(of, context, max(sizes)))
         make = functools.partial(_on_first, CLASSICAL[name], shared, context.settings.seed)
-        selected = baselines.Selected(make, PCA_SIZES).fit(at.train, holdout=_holdout(at.holdout))
+        selected = baselines.Selected(make, sizes).fit(at.train, holdout=_holdout(at.holdout))
         chosen = {"components": selected.chosen_, **_learned(selected.detector_)}
         return Fitted(lambda images: {key: selected.decision_function(images)}, chosen)
 
@@ -175,12 +177,11 @@ def _on_first(kind: type[Any], shared: Shared, seed: int, size: int) -> Any:
     return kind(shared.first(size), seed=seed)
 
 
-def _features(of: str, context: Context) -> Any:
-    most = max(PCA_SIZES)
+def _features(of: str, context: Context, size: int) -> Any:
     if of == "pca":
-        return PCA(most)
+        return PCA(size)
     try:
-        return AlexNet(context.settings.alexnet, most)
+        return AlexNet(context.settings.alexnet, size)
     except WeightsMissing as reason:
         raise Refused(f"{reason} (--alexnet FILE)") from reason
 

@@ -11,7 +11,7 @@ from sklearn.metrics import roc_curve
 from .auc import mean_curve
 from .figures import Curve, save_curves
 from .rows import Store
-from .sets import PaperSet, labels_of, test_items
+from .sets import PaperSet, labels_of, drawn_items
 
 
 SHOWN = ("kde-pca", "ocsvm-pca", "iforest", "gmm-pca", "dcae", "vae", "anogan", "adgan")
@@ -31,7 +31,7 @@ def roc(images: PaperSet, out: Path) -> Path:
     areas: dict[str, list[float]] = defaultdict(list)
     labels = labels_of(images.test)
     for row, scores in Store(out, images.name).rows():
-        shown = labels[test_items(images, row.n_test, row.config["seed"])]
+        shown = labels[drawn_items(images, row.n_test, row.config["seed"])]
         false, true, _ = roc_curve(shown != images.named(row.normal_class), scores)
         curves[row.detector][row.normal_class] = (false, true)
         areas[row.detector].append(row.auc)

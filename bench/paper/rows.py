@@ -106,7 +106,7 @@ def as_csv(rows: Iterable[Row]) -> str:
         for name in ("auc", "auc_low", "auc_high"):
             cells[name] = f"{cells[name]:.5f}"
         for name in ("fit_seconds", "score_seconds"):
-            cells[name] = f"{cells[name]:.1f}"
+            cells[name] = f"{cells[name]:.4g}"
         cells["config"] = json.dumps(row.config, sort_keys=True)
         writer.writerow(cells.values())
     return text.getvalue()

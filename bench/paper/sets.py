@@ -104,7 +104,7 @@ def trial(images: PaperSet, normal: int, *, items: int, holdout: int, seed: int)
     kept = min(holdout, len(own) // 5)
     pixels = images.train.images
     chosen = np.concatenate([own[:kept], others[:kept]])
-    shown = test_items(images, items, seed)
+    shown = drawn_items(images, items, seed)
     return Trial(
         normal,
         pixels[np.sort(own[kept:])],
@@ -113,7 +113,7 @@ def trial(images: PaperSet, normal: int, *, items: int, holdout: int, seed: int)
     )
 
 
-def test_items(images: PaperSet, items: int, seed: int) -> npt.NDArray[np.int64]:
+def drawn_items(images: PaperSet, items: int, seed: int) -> npt.NDArray[np.int64]:
     """Positions of the test images of every trial: more items go on from fewer."""
     return _stream(seed, _TEST).permutation(len(images.test))[:items]
 

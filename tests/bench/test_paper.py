@@ -18,7 +18,7 @@ from bench.paper.auc import auc, mean_curve
 from bench.paper.entries import DETECTORS, ENTRIES
 from bench.paper.rows import OtherSettings, Row, Store, as_csv, as_markdown
 from bench.paper.scenes import open_scenes
-from bench.paper.sets import open_set, test_items, trial
+from bench.paper.sets import open_set, drawn_items, trial
 from bench.paper.settings import Settings
 from tests.support.lsun import database, encoded, picture
 
@@ -99,9 +99,9 @@ def test_every_class_has_the_same_test_items_and_more_go_on_from_fewer(digits: P
     images = open_set(digits)
     a, b = (trial(images, label, items=60, holdout=20, seed=0) for label in (3, 8))
     np.testing.assert_array_equal(a.test.images, b.test.images)
-    np.testing.assert_array_equal(test_items(images, 200, 0)[:60], test_items(images, 60, 0))
-    assert (test_items(images, 60, 0) != test_items(images, 60, 1)).any()
-    assert len(test_items(images, 10**6, 0)) == len(images.test)
+    np.testing.assert_array_equal(drawn_items(images, 200, 0)[:60], drawn_items(images, 60, 0))
+    assert (drawn_items(images, 60, 0) != drawn_items(images, 60, 1)).any()
+    assert len(drawn_items(images, 10**6, 0)) == len(images.test)
 
 
 # -- results -----------------------------------------------------------------------------------------------------------
@@ -202,8 +202,8 @@ def test_scores_go_on_at_the_block_that_is_missing(
         return real._replace(fit=fit)
 
     monkeypatch.setitem(ENTRIES, "adgan", until(2))
-    with pytest.raises(KeyboardInterrupt):
-        run(*command, "--out", tmp_path / "cut")
+    assert app([*map(str, command), "--out", str(tmp_path / "cut")], standalone_mode=False) == 130
+    assert len(list((tmp_path / "cut").rglob("*.parts/*.npz"))) == 2
     asked.clear()
     monkeypatch.setitem(ENTRIES, "adgan", until(9))
     run(*command, "--out", tmp_path / "cut")
