@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy.typing as npt
 import torch
-from adgan_fast.baselines.alexnet import WeightsMissing
-from adgan_fast.baselines.features import PCA, AlexNet, Pixels, Shared
 from torch import nn
 
 from adgan_fast import SearchConfig, SearchResult, baselines, files, search
+from adgan_fast.baselines.alexnet import WeightsMissing
+from adgan_fast.baselines.features import PCA, AlexNet, Pixels, Shared
 from adgan_fast.training import (
     BiGANConfig,
     DCAEConfig,
@@ -116,7 +116,7 @@ class Context:
 
 WGAN = {
     "clip": WGANConfig(sample_every=0),
-    "gp": WGANConfig(objective="gp", lr=2e-4, n_critic=3, sample_every=0),
+    "gp": WGANConfig(objective="gp", lr=5e-4, n_critic=2, sample_every=0),
 }
 """The paper's objective (2) by weight clipping, at Arjovsky et al.'s settings; and by gradient penalty, which comes as
 far in a fraction of the steps."""

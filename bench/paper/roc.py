@@ -11,8 +11,7 @@ from sklearn.metrics import roc_curve
 from .auc import mean_curve
 from .figures import Curve, save_curves
 from .rows import Store
-from .sets import PaperSet, labels_of, drawn_items
-
+from .sets import PaperSet, drawn_items, labels_of
 
 SHOWN = ("kde-pca", "ocsvm-pca", "iforest", "gmm-pca", "dcae", "vae", "anogan", "adgan")
 """The detectors of the paper's figure."""

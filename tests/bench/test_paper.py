@@ -18,7 +18,7 @@ from bench.paper.auc import auc, mean_curve
 from bench.paper.entries import DETECTORS, ENTRIES
 from bench.paper.rows import OtherSettings, Row, Store, as_csv, as_markdown
 from bench.paper.scenes import open_scenes
-from bench.paper.sets import open_set, drawn_items, trial
+from bench.paper.sets import drawn_items, open_set, trial
 from bench.paper.settings import Settings
 from tests.support.lsun import database, encoded, picture
 
