@@ -29,16 +29,16 @@ def test_the_loss_is_the_sum_of_squares_of_an_image(images: np.ndarray) -> None:
 
 def test_training_makes_the_images_again() -> None:
     zeros = load_digits().of_class(0).images
-    config = DCAEConfig(latent=8, width=8, batch_size=32, steps=150)
+    config = DCAEConfig(latent=8, width=8, batch_size=32, steps=250)
 
     def error(result: TrainResult) -> float:
         with torch.no_grad():
             images = torch.from_numpy(zeros)
             return float((result.generator(result.encoder(images)) - images).square().sum((1, 2, 3)).mean())
 
-    # 6.3 and 6.6 over two seeds; the images' own spread around their mean is 11.5.
+    # 3.6 over two seeds, 42 untrained; the images' own spread around their mean is 6.2.
     spread = float(np.square(zeros - zeros.mean(0)).sum((1, 2, 3)).mean())
-    trained, untrained = (error(train(zeros, dataclasses.replace(config, steps=steps))) for steps in (150, 0))
+    trained, untrained = (error(train(zeros, dataclasses.replace(config, steps=steps))) for steps in (250, 0))
     assert trained < 0.8 * spread < spread < untrained
 
 
