@@ -27,7 +27,7 @@ class GaussianLikelihood(nn.Module):
         fixed: whether s stays as it is.
     """
 
-    def __init__(self, scale: float = 1.0, fixed: bool = False) -> None:
+    def __init__(self, scale: float = 0.5, fixed: bool = False) -> None:
         super().__init__()
         self.given, self.fixed = positive("scale", scale), flag("fixed", fixed)
         if self.given <= _FINEST:

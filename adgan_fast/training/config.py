@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-from ..given import decay_rates, one_of, positive, whole
+from ..given import decay_rates, positive, whole
 
-MemoryFormat = Literal["contiguous", "channels_last"]
 FREE = frozenset({"steps", "device", "checkpoint_every", "sample_every", "sample_count"})
 """Settings that may differ between a run and its resumption: how long and where it runs, not what it computes."""
 
@@ -32,8 +31,6 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints; 0 for the first and last alone.
         sample_every: steps between sample pictures; 0 for none.
         sample_count: images in a sample picture.
-        memory_format: how feature maps lie in memory, ``"contiguous"`` (NCHW) or ``"channels_last"`` (NHWC). The two
-            round differently.
     """
 
     latent: int = 256
@@ -47,7 +44,6 @@ class TrainConfig:
     checkpoint_every: int = 1000
     sample_every: int = 1000
     sample_count: int = 64
-    memory_format: MemoryFormat = "contiguous"
 
     def __post_init__(self) -> None:
         for name in ("latent", "width", "batch_size", "sample_count"):
@@ -59,7 +55,6 @@ class TrainConfig:
         self._check()
         self._set("lr", positive("lr", self.lr))
         self._set("betas", decay_rates(self.betas))
-        one_of("memory_format", self.memory_format, get_args(MemoryFormat))
         try:
             torch.device(self.device or "cpu")
         except (RuntimeError, TypeError) as error:
@@ -76,11 +71,7 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self) | {"device": str(self.device or "cpu")}))
 
     def differences(self, theirs: Mapping[str, Any]) -> str:
-        """Where a run that was `described` so cannot go on with these settings: each with both values; "" for nowhere.
-
-        What `theirs` lacks, since an earlier release wrote it, had the value that is the default now.
-        """
-        ours, usual = self.described(), type(self)().described()
-        there = {name: theirs.get(name, usual[name]) for name in ours}
-        changed = [name for name in ours if name not in FREE and there[name] != ours[name]]
-        return ", ".join(f"{name} {there[name]!r} there, {ours[name]!r} here" for name in changed)
+        """Where a run that was `described` so cannot go on with these settings, with both values; "" for nowhere."""
+        ours = self.described()
+        changed = [name for name in ours if name not in FREE and theirs.get(name) != ours[name]]
+        return ", ".join(f"{name} {theirs.get(name)!r} there, {ours[name]!r} here" for name in changed)

@@ -20,7 +20,7 @@ from .. import validate
 from ..core import starts
 from ..core.ambient import neutral
 from ..generator.working_copy import working_copy
-from ..given import one_of, whole
+from ..given import is_number, one_of, whole
 from ..models import DCGANEncoder
 from ..models.parts import IMAGE_SIZES
 from .config import TrainConfig
@@ -70,7 +70,7 @@ class Inverse(Trainer):
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
         z = self.latents(stream, self.config.batch_size)
         with torch.no_grad():
-            images = self.given(z).contiguous(memory_format=self.memory_format)
+            images = self.given(z)
         loss = (self.encoder(images) - z).square().sum(1).mean()
         self.descend(loss, "encoder")
         return {"latent_error": loss.detach()}
@@ -107,11 +107,13 @@ def encoder_starts(
     """
     n_seed = whole("n_seed", n_seed, 1)
     one_of("others", others, ("jitter", "prior"))
+    if not is_number(jitter) or not 0 <= jitter < float("inf"):
+        raise ValueError(f"jitter must be a finite number of at least 0, got {jitter!r}")
     given = validate.as_images(images)
     validate.scan(given, strict=True)
     codes = encode(encoder, given).cpu()
     codes = codes if latent is None else codes[:, : whole("latent", latent, 1)]
-    more = starts.draw(seed, None, n_seed - 1, tuple(codes.shape[1:]), "normal").float()
+    more = starts.draw(seed, None, n_seed, tuple(codes.shape[1:]), "normal")[:-1].float()  # the first is the code
     further = codes[:, None] + jitter * more if others == "jitter" else more.expand(len(codes), *more.shape)
     return torch.cat([codes[:, None], further], dim=1)
 

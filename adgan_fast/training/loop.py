@@ -125,7 +125,7 @@ def train(
         if folder is not None and "generator" in trainer.models:
             save_generator(trainer.models["generator"], folder / GENERATOR_FILE)
     for model in trainer.models.values():
-        model.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
+        model.eval()
     history = {name: np.array([row[index] for row in trainer.history]) for index, name in enumerate(trainer.losses)}
     return TrainResult(trainer.models, history, trainer.step)
 

@@ -27,7 +27,6 @@ from .config import TrainConfig
 
 # Purposes of random streams; the numbers are part of what a seed means.
 _INIT, _ORDER, _STEP, _SAMPLES = range(4)
-_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
 class Trainer(abc.ABC):
@@ -54,7 +53,6 @@ class Trainer(abc.ABC):
     def __init__(self, config: TrainConfig, image_shape: tuple[int, ...], fingerprint: str) -> None:
         self.config, self.device = config, torch.device(config.device or "cpu")
         self.channels, self.image_size, self.fingerprint = image_shape[0], image_shape[-1], fingerprint
-        self.memory_format = _FORMATS[config.memory_format]
         self.step = self.drawn = 0
         self.saved: int | None = None
         self.history: list[tuple[float, ...]] = []
@@ -62,7 +60,7 @@ class Trainer(abc.ABC):
         init = torch.Generator().manual_seed(int(random_stream(config.seed, _INIT).integers(2**63)))
         self.models = self.build(init)
         for model in self.models.values():
-            model.to(device=self.device, memory_format=self.memory_format).train()  # type: ignore[call-overload]
+            model.to(self.device).train()
         self.optimizers = {
             name: self.optimizer(model)
             for name, model in self.models.items()
@@ -168,8 +166,6 @@ class Trainer(abc.ABC):
             state["state"] = {}
             for key, value in below(tensors, f"{name}_optimizer/").items():
                 index, _, entry = key.partition("/")
-                if value.dim() == 4:  # else an update would find weights and moments in two orders
-                    value = value.contiguous(memory_format=self.memory_format)
                 state["state"].setdefault(int(index), {})[entry] = value
             optimizer.load_state_dict(state)
         self.step, self.drawn = meta["step"], meta["drawn"]
@@ -213,8 +209,7 @@ class ImageTrainer(Trainer):
     def chosen(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
         """The images at these places, (n, C, H, W) float32 in [-1, 1]."""
         images = self.images[torch.from_numpy(index).to(self.device)]
-        images = images if images.is_floating_point() else validate.to_range(images, torch.float32)
-        return images.contiguous(memory_format=self.memory_format)
+        return images if images.is_floating_point() else validate.to_range(images, torch.float32)
 
     def some(self, most: int) -> torch.Tensor:
         """Up to `most` of the images, evenly spaced and always the same, as `chosen` gives them."""
