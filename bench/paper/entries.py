@@ -290,7 +290,7 @@ def _on_other(name: str, config: TrainConfig) -> Entry:
         changed = dataclasses.replace(
             config, width=s.width, latent=s.latent, steps=s.gan_steps, seed=s.seed, sample_every=0
         )
-        trained, seconds = context.train(name.removeprefix("adgan-"), at.train, changed)
+        trained, seconds = context.train(name, at.train, changed)
         return Fitted(_searching(name, trained.generator, context.search()), {}, seconds)
 
     return Entry((name,), tuple(each for each in _SEARCH if each != "objective"), fit)
