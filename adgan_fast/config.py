@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from .core import registry
-from .given import is_number, whole
+from .given import is_number, one_of, whole
 
 Weights = Literal["per_seed", "per_sample", "frozen"]
 Prior = Literal["normal", "uniform"]
@@ -86,16 +86,16 @@ class SearchConfig:
         object.__setattr__(self, "betas", tuple(_number("betas", beta, 0.0) for beta in self.betas))
         if max(self.betas) >= 1:
             raise ValueError(f"betas must be below 1, got {self.betas!r}")
-        _one_of("weights", self.weights, WEIGHTS)
+        one_of("weights", self.weights, WEIGHTS)
         if not callable(self.loss):
-            _one_of("loss", self.loss, LOSSES, "or a callable")
+            one_of("loss", self.loss, LOSSES, "or a callable")
         if not isinstance(self.starts, torch.Tensor):
-            _one_of("starts", self.starts, ("shared", "independent"), "or a tensor")
+            one_of("starts", self.starts, ("shared", "independent"), "or a tensor")
         elif not self.starts.is_floating_point():
             raise ValueError(f"starts must be a floating-point tensor, got {self.starts.dtype}")
-        _one_of("prior", self.prior, PRIORS)
-        _one_of("engine", self.engine, registry.names())
-        _one_of("precision", self.precision, PRECISIONS)
+        one_of("prior", self.prior, PRIORS)
+        one_of("engine", self.engine, registry.names())
+        one_of("precision", self.precision, PRECISIONS)
         if self.latent_shape is not None:
             shape = tuple(self.latent_shape) if isinstance(self.latent_shape, (tuple, list)) else (self.latent_shape,)
             if not shape:
@@ -141,8 +141,3 @@ def _same(a: Any, b: Any) -> bool:
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return torch.equal(a, b)
     return type(a) is type(b) and bool(a == b)
-
-
-def _one_of(name: str, value: Any, known: tuple[str, ...], more: str = "") -> None:
-    if not isinstance(value, str) or value not in known:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} {more}".rstrip() + f", got {value!r}")

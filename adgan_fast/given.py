@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
+
+import numpy as np
 
 
 def whole(name: str, value: Any, least: int) -> int:
@@ -25,6 +28,27 @@ def positive(name: str, value: Any) -> float:
     return number
 
 
+def flag(name: str, value: Any) -> bool:
+    """`value` as a bool; ValueError where it is none (Python's, NumPy's)."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def decay_rates(value: Any) -> tuple[float, float]:
+    """Adam's `betas` as two floats; ValueError where they are no two numbers in [0, 1)."""
+    two = isinstance(value, (tuple, list)) and len(value) == 2
+    if not two or not all(is_number(beta) and 0 <= beta < 1 for beta in value):
+        raise ValueError(f"betas must be two numbers of at least 0 and below 1, got {value!r}")
+    return float(value[0]), float(value[1])
+
+
 def is_number(value: Any) -> bool:
     """Whether `value` is a real number, and not a bool."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def one_of(name: str, value: Any, known: Sequence[str], more: str = "") -> None:
+    """ValueError naming what is `known` (`more` is said after it) where `value` is none of these."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))} {more}".rstrip() + f", got {value!r}")

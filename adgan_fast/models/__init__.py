@@ -1,4 +1,4 @@
-"""Generators and critics, and how to build one from the ``config`` of another."""
+"""Generators, critics and encoders, and how to build one from the ``config`` of another."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from typing import Any
 from torch import nn
 
 from .dcgan import DCGANCritic, DCGANGenerator
+from .encoder import DCGANEncoder, JointCritic
+from .heads import Centre, GaussianLikelihood
 
-__all__ = ["DCGANCritic", "DCGANGenerator", "build"]
+__all__ = ["Centre", "DCGANCritic", "DCGANEncoder", "DCGANGenerator", "GaussianLikelihood", "JointCritic", "build"]
 
-_KINDS: dict[str, type[nn.Module]] = {"DCGANGenerator": DCGANGenerator, "DCGANCritic": DCGANCritic}
+_KINDS: dict[str, type[nn.Module]] = {
+    kind.__name__: kind for kind in (DCGANGenerator, DCGANCritic, DCGANEncoder, JointCritic, GaussianLikelihood, Centre)
+}
 
 
 def build(config: Mapping[str, Any]) -> nn.Module:

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 import torch
 from torch import nn
 
-from ..given import whole
-
-# Side lengths from the first feature map to the picture. Each step is one strided convolution.
-_SIDES: dict[int, tuple[int, ...]] = {
-    8: (2, 4, 8),
-    16: (4, 8, 16),
-    28: (4, 7, 14, 28),
-    32: (4, 8, 16, 32),
-    64: (4, 8, 16, 32, 64),
-}
-IMAGE_SIZES = tuple(_SIDES)
-NORMS = ("batch", "layer", "none")
-
-_INIT_STD = 0.02  # Radford et al. 2016, Sect. 4
+from ..given import one_of, whole
+from .parts import NORMS, SIDES, conv, initialise, require_images, side, step, strided
 
 
 class DCGANGenerator(nn.Module):
@@ -53,19 +40,18 @@ class DCGANGenerator(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        image_size, channels = _side(image_size), whole("channels", channels, 1)
+        image_size, channels = side(image_size), whole("channels", channels, 1)
         latent, width = whole("latent", latent, 1), whole("width", width, 1)
         self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
-        sides = _SIDES[image_size]
+        sides = SIDES[image_size]
         maps = [latent, *(width * 2**power for power in reversed(range(len(sides) - 1))), channels]
-        layers: list[nn.Module] = [_conv(nn.ConvTranspose2d, maps[0], maps[1], {"kernel_size": sides[0]})]
+        layers: list[nn.Module] = [conv(nn.ConvTranspose2d, maps[0], maps[1], {"kernel_size": sides[0]})]
         for index in range(1, len(sides)):
             layers += [nn.BatchNorm2d(maps[index]), nn.ReLU()]
-            step = _step(sides[index - 1], sides[index])
-            layers.append(_conv(nn.ConvTranspose2d, maps[index], maps[index + 1], step))
+            layers.append(conv(nn.ConvTranspose2d, maps[index], maps[index + 1], step(sides[index - 1], sides[index])))
         layers.append(nn.Tanh())
         self.layers = nn.Sequential(*layers)
-        _initialise(self, generator)
+        initialise(self, generator)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -118,24 +104,13 @@ class DCGANCritic(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        image_size, channels, width = _side(image_size), whole("channels", channels, 1), whole("width", width, 1)
-        if norm not in NORMS:
-            raise ValueError(f"norm must be one of {', '.join(map(repr, NORMS))}, got {norm!r}")
+        image_size, channels, width = side(image_size), whole("channels", channels, 1), whole("width", width, 1)
+        one_of("norm", norm, NORMS)
         self.image_size, self.channels, self.width, self.norm = image_size, channels, width, norm
-        sides = _SIDES[image_size][::-1]
-        maps = [channels, *(width * 2**power for power in range(len(sides) - 1)), 1]
-        layers: list[nn.Module] = []
-        for index in range(len(sides) - 1):
-            normalised = norm != "none" and index > 0
-            step = _step(sides[index + 1], sides[index])
-            layers.append(_conv(nn.Conv2d, maps[index], maps[index + 1], step, bias=not normalised))
-            if normalised:
-                size = maps[index + 1]
-                layers.append(nn.BatchNorm2d(size) if norm == "batch" else nn.GroupNorm(1, size))
-            layers.append(nn.LeakyReLU(0.2))
-        layers.append(_conv(nn.Conv2d, maps[-2], 1, {"kernel_size": sides[-1]}))
+        layers, last = strided(image_size, channels, width, norm, "leaky_relu", first=False)
+        layers.append(conv(nn.Conv2d, last, 1, {"kernel_size": SIDES[image_size][0]}))
         self.layers = nn.Sequential(*layers)
-        _initialise(self, generator)
+        initialise(self, generator)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -150,36 +125,5 @@ class DCGANCritic(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, channels, image_size, image_size) to (B,)."""
-        shape = (self.channels, self.image_size, self.image_size)
-        if x.dim() != 4 or tuple(x.shape[1:]) != shape:
-            raise ValueError(f"images must have shape (B, {', '.join(map(str, shape))}), got {tuple(x.shape)}")
+        require_images(x, self.channels, self.image_size)
         return self.layers(x).reshape(-1)
-
-
-def _side(image_size: Any) -> int:
-    if not isinstance(image_size, numbers.Integral) or image_size not in _SIDES:
-        raise ValueError(f"image_size must be one of {', '.join(map(str, IMAGE_SIZES))}, got {image_size!r}")
-    return int(image_size)
-
-
-def _step(small: int, large: int) -> dict[str, int]:
-    """Of the (transposed) convolution between two side lengths: kernel 4 from n to 2n, kernel 3 from n to 2n - 1."""
-    return {"kernel_size": 4 if large == 2 * small else 3, "stride": 2, "padding": 1}
-
-
-def _conv(kind: type[nn.Module], inputs: int, outputs: int, step: dict[str, int], *, bias: bool = False) -> nn.Module:
-    # skip_init: torch's own initialisation, which _initialise replaces, would draw from the global random state. It
-    # takes the CPU where no device is named; the layers made without it take the default one.
-    return nn.utils.skip_init(kind, inputs, outputs, bias=bias, device=torch.get_default_device(), **step)
-
-
-def _initialise(model: nn.Module, generator: torch.Generator | None) -> None:
-    for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-            nn.init.normal_(module.weight, 0.0, _INIT_STD, generator=generator)
-        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-            nn.init.normal_(module.weight, 1.0, _INIT_STD, generator=generator)
-        else:
-            continue
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)

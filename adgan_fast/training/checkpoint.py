@@ -28,7 +28,6 @@ from ..generator.pt2 import PICKLES
 FORMAT = "adgan_fast"
 VERSION = 1
 CHECKPOINT = "checkpoint.json"
-_PREFIX = "generator/"  # of the generator's tensors in a checkpoint
 
 
 class CheckpointError(ValueError):
@@ -72,18 +71,31 @@ def load_generator(path: str | os.PathLike[str], device: str | torch.device = "c
         if saved and not has_checkpoint(folder):
             raise FileNotFoundError(f"{folder}: no checkpoint here; a saved generator is named by its file: {saved[0]}")
         tensors, meta = load_checkpoint(folder)
-        architecture = meta.get("architecture", {}).get("generator")
-        tensors = {name.removeprefix(_PREFIX): value for name, value in tensors.items() if name.startswith(_PREFIX)}
-    else:
-        tensors, architecture = _read_generator(path)
-    if not isinstance(architecture, dict):
-        raise CheckpointError(f"{path}: holds no architecture of a generator")
-    try:
-        model = models.build(architecture)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that no memory holds
-        raise CheckpointError(f"{path}: {error}") from error
-    load_state(model, tensors, path)
-    return model.eval().to(device)
+        described = _architectures(meta, folder)
+        if "generator" not in described:
+            raise CheckpointError(f"{folder}: no generator in this run, only {', '.join(described)}: see load_models")
+        return _built(described["generator"], below(tensors, "generator/"), path).to(device)
+    tensors, architecture = _read_generator(path)
+    return _built(architecture, tensors, path).to(device)
+
+
+@neutral()
+def load_models(folder: str | os.PathLike[str], device: str | torch.device = "cpu") -> dict[str, nn.Module]:
+    """Every network of a training run by its name (``"generator"``, ``"critic"``, …), in eval mode on ``device``.
+
+    Args:
+        folder: of the run: what ``train`` was given as ``out``.
+
+    Raises:
+        FileNotFoundError: no checkpoint is there.
+        CheckpointError: it is damaged.
+    """
+    tensors, meta = load_checkpoint(folder)
+    described = _architectures(meta, folder)
+    return {
+        name: _built(architecture, below(tensors, f"{name}/"), folder).to(device)
+        for name, architecture in described.items()
+    }
 
 
 @neutral()
@@ -148,6 +160,30 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Ten
         return load_bytes(data), meta
     except SafetensorError as error:
         raise CheckpointError(f"{file}: not a safetensors file ({error})") from error
+
+
+def _architectures(meta: Mapping[str, Any], folder: str | os.PathLike[str]) -> dict[str, Any]:
+    described = meta.get("architecture")
+    if not isinstance(described, dict):
+        raise CheckpointError(f"{folder}: holds no architecture of its networks")
+    return described
+
+
+def _built(architecture: Any, tensors: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> nn.Module:
+    """The network that was stored so, in eval mode."""
+    if not isinstance(architecture, dict):
+        raise CheckpointError(f"{source}: holds no architecture of a network")
+    try:
+        model = models.build(architecture)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that no memory holds
+        raise CheckpointError(f"{source}: {error}") from error
+    load_state(model, tensors, source)
+    return model.eval()
+
+
+def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin so, by what follows."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def load_state(model: nn.Module, tensors: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> None:

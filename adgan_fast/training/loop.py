@@ -1,4 +1,4 @@
-"""`train`: the loop over the steps of a WGAN, with checkpoints, sample pictures, progress and interrupts."""
+"""`train`: the loop over the steps of any objective, with checkpoints, sample pictures, progress and interrupts."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from tqdm.auto import tqdm
 
-from .. import validate
 from ..core.ambient import neutral
 from ..core.precision import arithmetic
-from ..models import DCGANCritic, DCGANGenerator
-from ..models.dcgan import IMAGE_SIZES
 from .checkpoint import has_checkpoint, require_finite, save_generator
+from .config import TrainConfig
 from .interrupt import Interrupt, held_back
-from .wgan import HISTORY, WGAN, WGANConfig
+from .objectives import trainer_of
+from .trainer import Trainer
+from .wgan import WGANConfig
 
 log = logging.getLogger("adgan_fast")
 
@@ -44,31 +45,37 @@ class TrainingDiverged(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-    """What ``train`` returns.
+    """What ``train`` returns. Each network is also an attribute: ``result.generator``, ``result.critic``.
 
     Attributes:
-        generator: the trained generator, in eval mode.
-        critic: its critic, in eval mode.
-        history: for each generator step, float64 (steps,): ``"critic_loss"`` and ``"wasserstein"``, the estimate
-            mean d(x) - mean d(g(z)), both of the last critic step before it, and ``"generator_loss"``.
-        step: generator steps taken in all.
+        models: the networks by name, in eval mode: ``"generator"``, ``"critic"``, ``"encoder"`` or what else the
+            objective has.
+        history: of each step, by name, its losses: float64 (steps,). The trainer of an objective says which.
+        step: steps taken in all.
     """
 
-    generator: DCGANGenerator
-    critic: DCGANCritic
+    models: dict[str, nn.Module]
     history: dict[str, npt.NDArray[np.float64]]
     step: int
 
+    def __getattr__(self, name: str) -> nn.Module:
+        models = self.__dict__.get("models", {})
+        if name not in models:
+            raise AttributeError(f"this training has no {name!r}; its networks are {', '.join(models)}")
+        return models[name]
+
 
 def train(
-    images: torch.Tensor | npt.NDArray[Any],
-    config: WGANConfig | None = None,
+    images: torch.Tensor | npt.NDArray[Any] | nn.Module,
+    config: TrainConfig | None = None,
     *,
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
 ) -> TrainResult:
-    """Trains a DCGAN generator on ``images``.
+    """Trains the networks of an objective on ``images``: by default a DCGAN generator by the WGAN of the paper.
+
+    What is trained, and how, is said by the class of ``config``.
 
     On one machine, with one number of threads, the weights are bitwise a function of (images, config), whether or not
     the run was interrupted and resumed, whatever else has drawn random numbers, and whatever the caller has set in
@@ -79,10 +86,11 @@ def train(
     is the checkpoint before it, whole.
 
     Args:
-        images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1].
-        config: the settings; ``WGANConfig()`` when None.
-        out: folder for checkpoints, sample pictures (``samples-<step>.png``) and, at the end, the generator
-            (``generator.safetensors``, read by ``load_generator``); nothing is written when None.
+        images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1]. For an
+            ``InverseConfig`` the generator to be inverted.
+        config: the settings, of a class of this package: ``WGANConfig()`` when None.
+        out: folder for checkpoints, sample pictures (``samples-<step>.png``) and, at the end, the generator, if there
+            is one (``generator.safetensors``, read by ``load_generator``); nothing is written when None.
         resume: go on from the checkpoint in ``out``, if there is one. Images and settings must be the same; the
             number of steps may grow, and device and the spacing of checkpoints and samples may change.
         progress: show a progress bar on stderr.
@@ -94,9 +102,7 @@ def train(
         TrainingDiverged: a loss or weight became NaN or Inf.
     """
     config = WGANConfig() if config is None else config
-    if not isinstance(config, WGANConfig):
-        remedy = ": WGANConfig(**config) makes one of it" if isinstance(config, dict) else ""
-        raise TypeError(f"config must be a WGANConfig, got a {type(config).__name__}{remedy}")
+    make = trainer_of(config)
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise ValueError("resume=True needs out=, the folder that holds the checkpoint")
@@ -108,69 +114,59 @@ def train(
         arithmetic("float32"),
         held_back(folder is not None) as interrupt,
     ):
-        wgan = WGAN(_images(images), config)
+        trainer = make(images, config)
         if folder is not None and resume and has_checkpoint(folder):
-            wgan.restore(folder)
+            trainer.restore(folder)
         try:
-            _loop(wgan, folder, progress, interrupt)
+            _loop(trainer, folder, progress, interrupt)
         except KeyboardInterrupt:
-            _say_where(wgan, folder)
+            _say_where(trainer, folder)
             raise
-        if folder is not None:
-            save_generator(wgan.generator, folder / GENERATOR_FILE)
-    history = {name: np.array([row[index] for row in wgan.history]) for index, name in enumerate(HISTORY)}
-    return TrainResult(wgan.generator.eval(), wgan.critic.eval(), history, wgan.step)
+        if folder is not None and "generator" in trainer.models:
+            save_generator(trainer.models["generator"], folder / GENERATOR_FILE)
+    for model in trainer.models.values():
+        model.eval()
+    history = {name: np.array([row[index] for row in trainer.history]) for index, name in enumerate(trainer.losses)}
+    return TrainResult(trainer.models, history, trainer.step)
 
 
-def _loop(wgan: WGAN, folder: Path | None, progress: bool, interrupt: Interrupt) -> None:
-    config, good = wgan.config, None
+def _loop(trainer: Trainer, folder: Path | None, progress: bool, interrupt: Interrupt) -> None:
+    config, good = trainer.config, None
+    label, watched = trainer.shown
 
     def keep() -> None:
         nonlocal good
         try:
-            for name, model in wgan.models().items():
+            for name, model in trainer.models.items():
                 require_finite({f"{name} {key}": value for key, value in model.state_dict().items()})
         except ValueError as error:
-            raise TrainingDiverged(wgan.step, str(error), good) from error
+            raise TrainingDiverged(trainer.step, str(error), good) from error
         if folder is not None:
-            wgan.save(folder)
-        good, wgan.saved = folder, wgan.step
+            trainer.save(folder)
+        good, trainer.saved = folder, trainer.step
 
     keep()  # also shows now, not hours later, that the folder can be written to
-    with tqdm(total=config.steps, initial=wgan.step, disable=not progress, desc="train", unit="step") as bar:
-        while wgan.step < config.steps and not interrupt.asked:
-            losses = wgan.advance()
-            for name, value in zip(HISTORY, losses, strict=True):
+    with tqdm(total=config.steps, initial=trainer.step, disable=not progress, desc="train", unit="step") as bar:
+        while trainer.step < config.steps and not interrupt.asked:
+            losses = trainer.advance()
+            for name, value in losses.items():
                 if not math.isfinite(value):
-                    raise TrainingDiverged(wgan.step, f"{name} is {value}", good)
+                    raise TrainingDiverged(trainer.step, f"{name} is {value}", good)
             bar.update()
-            if progress and wgan.step % 10 == 0:
-                bar.set_postfix_str(f"W {losses[HISTORY.index('wasserstein')]:.3g}", refresh=False)
-            if folder is not None and config.sample_every and wgan.step % config.sample_every == 0:
-                wgan.picture(folder)
-            if config.checkpoint_every and wgan.step % config.checkpoint_every == 0:
+            if progress and trainer.step % 10 == 0:
+                bar.set_postfix_str(f"{label} {losses[watched]:.3g}", refresh=False)
+            if folder is not None and config.sample_every and trainer.step % config.sample_every == 0:
+                trainer.picture(folder)
+            if config.checkpoint_every and trainer.step % config.checkpoint_every == 0:
                 keep()
-    if wgan.saved != wgan.step:
+    if trainer.saved != trainer.step:
         keep()
     if interrupt.asked:
         raise KeyboardInterrupt
 
 
-def _say_where(wgan: WGAN, folder: Path | None) -> None:
-    if folder is not None and wgan.saved is not None:
-        where = f"the checkpoint of step {wgan.saved} is in {folder}"
+def _say_where(trainer: Trainer, folder: Path | None) -> None:
+    if folder is not None and trainer.saved is not None:
+        where = f"the checkpoint of step {trainer.saved} is in {folder}"
         remedy = "the same call with resume=True goes on from there"
-        log.warning("interrupted at step %d of %d: %s; %s", wgan.step, wgan.config.steps, where, remedy)
-
-
-def _images(images: torch.Tensor | npt.NDArray[Any]) -> torch.Tensor:
-    """(N, C, H, H) uint8 or float32 on the CPU, checked."""
-    tensor = validate.as_images(images).cpu()
-    if tensor.shape[2] != tensor.shape[3] or tensor.shape[2] not in IMAGE_SIZES:
-        wanted = f"(N, C, H, H) or (N, H, H) with H one of {', '.join(map(str, IMAGE_SIZES))}"
-        raise ValueError(f"images must have shape {wanted}, got {tuple(tensor.shape)}")
-    if tensor.numel() == 0:
-        raise ValueError(f"there must be at least one image of at least one channel, got shape {tuple(tensor.shape)}")
-    validate.scan(tensor, strict=True)
-    # uint8 stays as it is: a quarter of the memory, and scaled batch by batch.
-    return tensor if tensor.dtype == torch.uint8 else tensor.float()
+        log.warning("interrupted at step %d of %d: %s; %s", trainer.step, trainer.config.steps, where, remedy)

@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from adgan_fast import models
 from adgan_fast.models import DCGANCritic, DCGANGenerator
-from adgan_fast.models.dcgan import IMAGE_SIZES, NORMS
+from adgan_fast.models.parts import IMAGE_SIZES, NORMS
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -1,0 +1,53 @@
+"""BiGAN: each network's loss by hand, samples that come nearer to the data, an encoder that inverts the generator."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from adgan_fast.data import load_digits
+from adgan_fast.training import BiGANConfig, TrainResult, train
+from adgan_fast.training.bigan import BiGAN
+from tests.support.objectives import discrepancy, seeded
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_the_critic_tells_pairs_of_the_encoder_from_pairs_of_the_generator(images: np.ndarray) -> None:
+    config = BiGANConfig(latent=4, width=2, batch_size=20)
+    run, twin = BiGAN(images, config), BiGAN(images, config)
+    z = np.random.Generator(np.random.Philox(3)).standard_normal((20, 4), dtype=np.float32)
+    losses = run.update(np.random.Generator(np.random.Philox(3)))
+    with torch.no_grad():
+        real, latents = twin.batch(), torch.from_numpy(z)
+        of_data = twin.critic(real, twin.encoder(real))
+        of_made = twin.critic(twin.generator(latents), latents)
+        right = binary_cross_entropy_with_logits
+        expected = right(of_data, torch.ones(20)) + right(of_made, torch.zeros(20))
+        # The generator's loss is taken after the critic's step.
+        moved = [run.critic(real, twin.encoder.train()(real)), run.critic(twin.generator(latents), latents)]
+        wanted = right(moved[0], torch.zeros(20)) + right(moved[1], torch.ones(20))
+    assert losses["critic_loss"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert losses["generator_loss"].item() == pytest.approx(wanted.item(), rel=1e-4)
+
+
+def test_training_brings_the_samples_nearer_and_the_encoder_to_the_inverse() -> None:
+    zeros = load_digits().of_class(0).images
+    config = BiGANConfig(latent=8, width=8, batch_size=32, steps=250, lr=1e-3)
+    untrained, trained = (train(zeros, dataclasses.replace(config, steps=steps)) for steps in (0, 250))
+    # MMD² over two seeds: 1.02 untrained, 0.09 and 0.15 trained. Halves of the data lie 0.008 apart.
+    assert discrepancy(trained.generator, 8, zeros) < 0.3 < 0.95 < discrepancy(untrained.generator, 8, zeros)
+
+    def error(result: TrainResult) -> float:
+        with torch.no_grad():
+            images = torch.from_numpy(zeros)
+            return float((result.generator(result.encoder(images)) - images).square().sum((1, 2, 3)).mean())
+
+    with torch.no_grad():
+        made = trained.generator(torch.randn(len(zeros), 8, generator=seeded(0)))
+    unpaired = float((made - torch.from_numpy(zeros)).square().sum((1, 2, 3)).mean())
+    assert error(trained) < unpaired < error(untrained)
