@@ -97,6 +97,10 @@ def test_the_number_of_components_is_that_of_the_lowest_criterion():
     detector._learn(rows)
     assert detector.n_components_ == 4 == min(detector.bic_, key=detector.bic_.get)
     assert list(detector.bic_) == [2, 3, 4, 5, 6]
+    for patience, tried in ((1, [2, 3, 4, 5]), (None, [2, 3, 4, 5, 6, 7, 8])):
+        detector = GMM(components=(2, 3, 4, 5, 6, 7, 8), patience=patience)
+        detector._learn(rows)
+        assert list(detector.bic_) == tried and detector.n_components_ == 4
 
 
 def test_more_components_than_images_are_left_out():
