@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import outcome, validate, verify
+from . import admission, outcome, validate, verify
 from .config import SearchConfig
 from .core import ambient, plan, random_state, workers
 from .core.block import Block
@@ -82,7 +82,7 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
         device, dtype = home_of(module)
         with random_state.kept(device), ambient.recording(device):
             job = _job(gen, module, device, dtype, given, permitted(config))
-            engine = choose(job, verify.verdict)
+            engine = choose(job, _distrust)
             found = {
                 name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                 for name, shape in result_shapes(job, everything).items()
@@ -98,6 +98,11 @@ def _run(gen: Generator, images: Any, config: SearchConfig, everything: bool) ->
     if everything:
         found["status"] = status
     return engine.name, found
+
+
+def _distrust(engine: Engine, job: Job) -> str | None:
+    """Why an engine that can run a job is not to be trusted: on this machine, or else with this generator."""
+    return admission.verdict(engine, job) or verify.verdict(engine, job)
 
 
 def _job(

@@ -59,7 +59,8 @@ def verdict(engine: Engine, job: Job) -> str | None:
     if key not in _verdicts:
         began = time.perf_counter()
         try:
-            found = _disagreement(engine, job)
+            missed = disagreement(engine, job)
+            found = f"disagrees with the generator: {missed}" if missed else None
         except (MemoryError, RuntimeError) as error:
             if plan.out_of_memory(error):
                 log.warning("engine %r is not compared with the generator, for want of memory: %s", engine.name, error)
@@ -101,13 +102,13 @@ def _bytes(tensor: torch.Tensor | None) -> bytes:
     return b"" if tensor is None else tensor.detach().double().cpu().numpy().tobytes()
 
 
-def _disagreement(engine: Engine, job: Job) -> str | None:
-    """What is wrong with the engine on a few pairs, and again on AGAIN of them; None where nothing is."""
-    for check, few in ((_gradients, 1), (_pairs, PAIRS)):
+def disagreement(engine: Engine, job: Job, pairs: int = PAIRS) -> str:
+    """What is wrong with the engine at one latent or on so many pairs, and again on AGAIN of them; "" for nothing."""
+    for check, few in ((_gradients, 1), (_pairs, pairs)):
         missed = check(engine, job, few)
         if missed and (missed := check(engine, job, AGAIN)):
-            return f"disagrees with the generator: {missed}"
-    return None
+            return missed
+    return ""
 
 
 # -- output and gradients -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``adgan-fast check``: every engine against the float64 reference, on a generator of the user's own."""
+"""``adgan-fast check``: every engine against the float64 reference, on a generator of the user's own; or a GPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .. import SearchConfig, engines, testing
 from ..config import LOSSES, PRECISIONS, WEIGHTS
 from ..generator.working_copy import working_copy
 from ..testing import FIGURES, Bound, Check, bound_of
-from . import given
+from . import given, machine
 from .given import Mistake
 from .table import columns
 
@@ -33,7 +33,9 @@ class EngineRow:
 
 
 def check(
-    generator: Annotated[str, typer.Argument(help="FILE.safetensors, FILE.pt2, or module:callable")],
+    generator: Annotated[
+        str | None, typer.Argument(help="FILE.safetensors, FILE.pt2, or module:callable; without it the GPU is checked")
+    ] = None,
     images: Annotated[
         Path | None, typer.Option(help=".npy, .npz, idx file or folder of pictures; noise without it")
     ] = None,
@@ -41,7 +43,9 @@ def check(
     engine: Annotated[list[str] | None, typer.Option(help="an engine, may be repeated; without it all")] = None,
     n_seed: Annotated[int, typer.Option(help="starts of each image")] = 4,
     steps: Annotated[int, typer.Option(help="steps of each start")] = 5,
-    weights: Annotated[str, typer.Option(help=", ".join(WEIGHTS))] = "per_seed",
+    weights: Annotated[
+        str | None, typer.Option(help=f"{', '.join(WEIGHTS)}; without it per_seed, and of a GPU all")
+    ] = None,
     loss: Annotated[str, typer.Option(help=", ".join(LOSSES))] = "l2",
     precision: Annotated[str, typer.Option(help=", ".join(PRECISIONS))] = "float32",
     latent_shape: Annotated[str | None, typer.Option(help="as 256 or 64,4,4, where it cannot be found")] = None,
@@ -59,13 +63,18 @@ def check(
     adgan-fast check my_models:make_generator --latent-shape 128 --engine native
     adgan-fast check generator.pt2 --images faces/ --count 4 --weights per_sample
 
+    Without GENERATOR the engines of a GPU are tried anew on this machine, as before their first use on it, by small
+    generators of the package's own: --engine, --weights, --precision and --device say which. The verdicts are kept.
+
     Exit status: 0 all engines that ran pass; 1 one fails, or none ran; 2 a mistake in the arguments.
     """
+    if generator is None:
+        raise typer.Exit(machine.check(engine, weights, precision, device, as_json))
     made = given.generator(generator)
     names = _names(engine)  # after it: the user's module may register an engine
     try:
         config = SearchConfig(
-            n_seed=n_seed, steps=steps, weights=weights, loss=loss, precision=precision, device=device,  # type: ignore[arg-type]
+            n_seed=n_seed, steps=steps, weights=weights or "per_seed", loss=loss, precision=precision, device=device,  # type: ignore[arg-type]
             latent_shape=given.shape(latent_shape),
         )  # fmt: skip
         module = working_copy(made, device)

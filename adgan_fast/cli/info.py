@@ -11,7 +11,9 @@ import torch
 import typer
 
 from .. import __version__, engines, ops
+from ..admission import ADMITTED, Verdict
 from ..core import plan
+from . import machine
 from .table import columns
 
 
@@ -33,6 +35,7 @@ def facts() -> dict[str, Any]:
         "engines": [
             {"name": e.name, "available": e.available, "why_not": e.why_not, "exact": e.exact} for e in engines()
         ],
+        "tried_on_gpu": machine.known(),
     }
 
 
@@ -69,11 +72,27 @@ def _instruction_set() -> str | None:
 
 def _lines(found: dict[str, Any]) -> list[str]:
     versions = [(name, version or "not installed") for name, version in found["versions"].items()]
-    machine = [
+    facts = [
         ("processor", f"{found['processor']}, {found['threads']} threads"),
         ("kernels", found["instruction_set"] or "no C++ extension"),
         ("memory free", f"{found['memory_free_bytes'] / 2**30:.1f} GiB"),
         ("CUDA device", found["cuda_device"] or "none"),
     ]
     engines = [(e["name"], "runs here" if e["available"] else f"no: {e['why_not']}") for e in found["engines"]]
-    return [*columns([*versions, *machine]), "", "engines, fastest first:", *columns(engines)]
+    lines = [*columns([*versions, *facts]), "", "engines, fastest first:", *columns(engines)]
+    return lines if found["tried_on_gpu"] is None else [*lines, "", *_tried(found["tried_on_gpu"])]
+
+
+def _tried(verdicts: list[dict[str, Any]]) -> list[str]:
+    """What is known of the engines on this GPU (adgan_fast/admission)."""
+    rows: list[tuple[str, str]] = []
+    for name in ADMITTED:
+        mine = [v for v in verdicts if v["engine"].startswith(name)]
+        rows += [(v["engine"], f"{v['precision']}, {v['weights']}: {_said(v)}") for v in mine] or [
+            (name, "not yet checked: it will be before its first use")
+        ]
+    return ["tried on this GPU (`adgan-fast check` tries anew):", *columns(rows)]
+
+
+def _said(verdict: dict[str, Any]) -> str:
+    return str(Verdict(*(verdict[field] for field in Verdict._fields)))

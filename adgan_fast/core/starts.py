@@ -138,6 +138,7 @@ class Starts:
 
     Attributes:
         n_seed: S.
+        n_images: N.
     """
 
     def __init__(
@@ -150,7 +151,7 @@ class Starts:
         dtype: torch.dtype,
     ):
         self._draw = lambda image, first, last: draw(config.seed, image, last, latent_shape, config.prior, first)
-        self._n_images, self._device, self._dtype = n_images, device, dtype
+        self.n_images, self._device, self._dtype = n_images, device, dtype
         self._given: torch.Tensor | None = None
         self._common: torch.Tensor | None = None
         self.n_seed = config.n_seed
@@ -172,9 +173,9 @@ class Starts:
             raise ValueError(f"starts has shape {tuple(starts.shape)}: no start at all")
         if starts.dim() == rank + 1:
             self._common = starts.to(self._device, self._dtype)
-        elif starts.shape[0] != self._n_images:
+        elif starts.shape[0] != self.n_images:
             raise ValueError(
-                f"starts has shape {tuple(starts.shape)} for {starts.shape[0]} images; images has {self._n_images}"
+                f"starts has shape {tuple(starts.shape)} for {starts.shape[0]} images; images has {self.n_images}"
             )
         else:
             self._given = starts
@@ -188,7 +189,7 @@ class Starts:
 
     def of_all(self, dtype: torch.dtype) -> torch.Tensor:
         """Every start of every image as the run has it, rounded to its dtype: (N, S, *latent) in another one."""
-        return self.of_images(list(range(self._n_images))).to(dtype)
+        return self.of_images(list(range(self.n_images))).to(dtype)
 
     def of_images(self, images: list[int], start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Starts [start, stop) of the images with these indices: (n, stop − start, *latent) on the run's device."""

@@ -74,7 +74,7 @@ def engines() -> list[EngineInfo]:
 
 
 Verdict = Callable[[Engine, Job], str | None]
-"""Why an engine that can run a job is not to be trusted with it, or None (verify.py)."""
+"""Why an engine that can run a job is not to be trusted with it, or None (admission, verify.py)."""
 
 
 def choose(job: Job, verdict: Verdict) -> Engine:
@@ -90,7 +90,7 @@ def choose(job: Job, verdict: Verdict) -> Engine:
         if reason is None and job.config.precision == "float32" and not engine.exact:
             reason = "it is less exact than float32"
         if reason is None and (reason := verdict(engine, job)):
-            log.warning("engine %r %s. It is passed over; please report this generator", engine.name, reason)
+            log.warning("engine %r %s. It is passed over; please report it", engine.name, reason)
         if reason is None:
             log.info("engine %r on %s%s", engine.name, job.device, "".join(f"; not {why}" for why in passed))
             return engine

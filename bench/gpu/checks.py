@@ -1,4 +1,4 @@
-"""Parts that only say yes or no: the GPU's tests, and the kernels under compute-sanitizer."""
+"""Parts that only say yes or no: the admission, the GPU's tests, and the kernels under compute-sanitizer."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from pathlib import Path
 import torch
 
 import adgan_fast
-from adgan_fast.config import PRECISIONS, SearchConfig
+from adgan_fast import admission
+from adgan_fast.config import PRECISIONS, WEIGHTS, SearchConfig
 from adgan_fast.core.precision import arithmetic
+from adgan_fast.engine import named
 
 from ..race import cases
 from .kernels import BOUNDS, largest_error, layer_settings, program_of
@@ -23,6 +25,28 @@ from .part import Part
 from .run import ROOT, environment
 
 TESTS = ("tests/kernels", "tests/engine/triton")
+
+
+def admitted(part: Part) -> None:
+    """Rows "admitted_after" of the engines as they are tried before their first use on a machine, in seconds."""
+    asked = [("triton", precision, "per_seed") for precision in PRECISIONS]
+    asked += [("triton", "float32", weights) for weights in WEIGHTS[1:]]
+    asked += [("grouped", "float32", weights) for weights in WEIGHTS]
+    # Under the interpreter what has no large kernels.
+    for name, precision, weights in (
+        [("triton", "float32", "frozen")] if part.smoke else asked[: 3 if part.quick else None]
+    ):
+        title = f"{name} {precision} {weights}"
+        if part.left() < 8:
+            part.fail("admission", title, "no time left")
+            continue
+        found = admission.anew(
+            named(name), SearchConfig(precision=precision, weights=weights), torch.device(part.device)
+        )
+        if found is None or found.wrong:
+            part.fail("admission", title, found.wrong if found else "no memory")
+        else:
+            part.add("admission", title, "admitted_after", found.seconds, "s", note=found.note)
 
 
 def tests(part: Part) -> None:

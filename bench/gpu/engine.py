@@ -15,7 +15,7 @@ import torch
 import adgan_fast
 from adgan_fast.config import WEIGHTS, SearchConfig
 from adgan_fast.engine import named
-from adgan_fast.engine.triton.engine import Triton
+from adgan_fast.engine.triton.engine import LEAST_REPLAYED, Triton
 from adgan_fast.testing import Losses
 
 from ..race import cases, gate, memory
@@ -98,13 +98,13 @@ def gates(part: Part, precision: str) -> None:
     """The engine against the reference in float64: launched and replayed, every shape, every way of owning weights."""
     shapes = ["dcgan32x1", "dcgan32x3"] + ([] if part.quick else ["dcgan64x3"])
     settings = [
-        Setting(shapes[0], precision, 64, chunk=14 * 64),
-        Setting(shapes[0], precision, 8, "per_sample", 14),
-        Setting(shapes[0], precision, 8, "frozen", 14 * 8),
+        Setting(shapes[0], precision, 64, chunk=7 * 64),
+        Setting(shapes[0], precision, 8, "per_sample", 7),
+        Setting(shapes[0], precision, 8, "frozen", 7 * 8),
     ]
-    settings += [] if part.smoke else [Setting(shape, precision, 64, chunk=14 * 64) for shape in shapes[1:]]
+    settings += [] if part.smoke else [Setting(shape, precision, 64, chunk=7 * 64) for shape in shapes[1:]]
     for number, setting in enumerate(settings):
-        case = build(part, setting, 40)  # chunks of 14 images, and at last one of 12
+        case = build(part, setting, 40)  # chunks of 7 images, and at last one of 5: enough to be recorded
         found: list[Losses] = []
         for graphs in (False, True) if number == 0 else (True,):
             try:
@@ -159,7 +159,7 @@ def _speed(part: Part, case: cases.Case) -> None:
     replayed, are in both.
     """
     run = contenders()[ENGINE].start(case)
-    small = min(len(case.images) // 2, max(2, 4 * _chunk_images(case)))
+    small = min(len(case.images) // 2, max(2, (2 + LEAST_REPLAYED) * _chunk_images(case)))  # recorded as well
     if not gated(part, case, run(case.images[:small], case.starts)):
         return
 

@@ -57,6 +57,7 @@ def _peer(name: str, seconds: float, pairs: Sequence[int] = (), precision: str =
 
 
 PARTS: dict[str, PartEntry] = {
+    "admission": PartEntry("bench.gpu.checks:admitted", 60),
     "machine": PartEntry("bench.gpu.machine:machine", 30),
     **_by_precision("gate", "bench.gpu.engine:gates", 90, 60, 45),
     **_by_precision("speed", "bench.gpu.engine:speed", 60, 60, 20),

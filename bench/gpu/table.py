@@ -28,6 +28,9 @@ def lines(results: Mapping[str, Any]) -> list[str]:
     ):
         if len(table) > 1:
             found += [title, *(f"  {line}" for line in text(table)), ""]
+    admitted = [row["value"] for row in figures if row["metric"] == "admitted_after"]
+    if admitted:
+        found.append(f"admission: {len(admitted)} times right, after at most {max(admitted):.1f} s")
     gates = [row for row in figures if row["metric"] == "gate_rms"]
     if gates:
         worst = max(gates, key=lambda row: row["value"])

@@ -35,6 +35,8 @@ CHUNK = {"per_seed": 1024, "per_sample": 16, "frozen": 4096}
 """Pairs (images for per_sample) in work at once on a GPU: a guess at what fills one, not measured. SearchConfig.chunk
 takes precedence."""
 MOST_RECORDED = 256  # steps in a CUDA graph: kernels/adam.py keeps tables for so many at least
+LEAST_REPLAYED = 4
+"""Tiles that have to be left for a recording to be worth its time. A guess."""
 LEAST_CAPABILITY = (8, 0)  # of an NVIDIA GPU: TF32
 
 
@@ -48,6 +50,11 @@ class Triton:
     def __init__(self, graphs: bool = True) -> None:
         self.graphs = graphs
         self._kept: _Kept | None = None
+
+    @property
+    def replays(self) -> bool:
+        """Whether the job at hand has been recorded and is replayed."""
+        return self._kept is not None and self._kept.runner.replays
 
     def why_not(self) -> str | None:
         # A GPU first: without one, to install Triton would help nobody.
@@ -139,9 +146,9 @@ class Runner:
     """The search of a job's blocks, tile by tile and all in one shape: a smaller tile is filled up with copies.
 
     So there is one set of buffers, and one of graphs, and the other tiles of a run are no matter for a pair's bits. The
-    first tile is launched as it is, which compiles kernels and readies libraries; graphs are recorded when a second one
-    comes. What cannot be recorded is launched for every tile, and a log line says why. All work is on a stream of its
-    own, since the default one cannot be recorded.
+    first tile is launched as it is, which compiles kernels and readies libraries; graphs are recorded for the next one,
+    if LEAST_REPLAYED are left. What cannot be recorded is launched for every tile, and a log line says why. All work is
+    on a stream of its own, since the default one cannot be recorded.
     """
 
     def __init__(self, job: Job, chunk: int, n: int, graphs: bool = True):
@@ -166,21 +173,28 @@ class Runner:
         self._work: TileSearch | Graphed = self._search
         self._warm = False
 
+    @property
+    def replays(self) -> bool:
+        """Whether graphs have been recorded."""
+        return self._work is not self._search
+
     def run(self, job: Job, block: Block) -> None:
         """Search a block and put the results into it."""
+        lists = tiles_by_starts(job, len(block), self._chunk)
+        left = -(-sum(map(len, lists)) * (len(block) + block.later) // max(1, len(block)))  # in later blocks too
         with self._on_stream():
-            for tiles in tiles_by_starts(job, len(block), self._chunk):
+            for tiles in lists:
                 self._starts(block, tiles[0])
                 started = False
                 for tile in tiles:
-                    if self._graphs and self._warm and self._work is self._search:
+                    if self._graphs and self._warm and not self.replays and left >= LEAST_REPLAYED:
                         self._work, started = self._recorded(), False
                     if not started:
                         self._work.first()
                         started = True
                     fill(self._search.images, block.images_of(tile))
                     self._put(block, tile, self._work.run())
-                    self._warm = True
+                    self._warm, left = True, left - 1
 
     def _starts(self, block: Block, tile: Tile) -> None:
         """The starts of a tile into their buffer."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 
 import pytest
 
@@ -12,11 +11,11 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import torch
 
 import adgan_fast
-from adgan_fast.core.job import Job
 from adgan_fast.engine.triton import engine as triton
 from adgan_fast.engine.triton import graph as triton_graph
 from adgan_fast.engine.triton import search as triton_search
 from tests.support.losses import huber
+from tests.support.recorded import recorded_by
 from tests.support.triton import ENGINE, TINY, assert_agrees, job_of_tiny, search
 from tests.support.uninitialised import filled_with_nan
 
@@ -135,19 +134,7 @@ def test_tiles_come_out_as_equal_as_can_be(weights: str, n_seed: int, n: int, ch
     assert triton.even_chunk(job, chunk, n) == even
 
 
-def recorded_by(monkeypatch: pytest.MonkeyPatch, graphed: Callable[[triton_search.TileSearch], object]) -> None:
-    """Searches record graphs on a CPU too, by `graphed` in place of what takes a GPU."""
-    made = triton.Runner.__init__
-
-    def with_graphs(self: triton.Runner, job: Job, chunk: int, n: int, graphs: bool) -> None:
-        made(self, job, chunk, n, graphs)
-        self._graphs = True
-
-    monkeypatch.setattr(triton_graph, "Graphed", graphed)
-    monkeypatch.setattr(triton.Runner, "__init__", with_graphs)
-
-
-def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
+def test_graphs_are_recorded_where_four_tiles_are_left_and_replayed_for_them(
     device: torch.device, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if device.type == "cuda":
@@ -171,11 +158,13 @@ def test_graphs_are_recorded_at_the_second_tile_and_replayed_for_those_after(
 
     recorded_by(monkeypatch, Graphed)
     monkeypatch.setattr(adgan_fast.core.plan, "BLOCK_IMAGES", 4)
-    assert_agrees(TINY, device, n=6, n_seed=2, chunk=4, weights="frozen")
-    assert calls == ["record", "first", "run", "first", "run"]  # 2 tiles of a block of 4 images, and 1 of another
+    assert_agrees(TINY, device, n=9, n_seed=2, chunk=4, weights="frozen")
+    assert calls == ["record", "first", "run", "first", "run", "run", "first", "run"]  # blocks of 2, 2 and 1 tiles
     calls.clear()
-    assert_agrees(TINY, device, n=2, n_seed=2, chunk=1, weights="frozen", starts="independent")
-    assert calls == ["record", *["first", "run"] * 3]
+    assert_agrees(TINY, device, n=8, n_seed=2, chunk=4, weights="frozen")
+    assert calls == []  # 1 is launched, and 3 are left
+    assert_agrees(TINY, device, n=3, n_seed=2, chunk=1, weights="frozen", starts="independent")
+    assert calls == ["record", *["first", "run"] * 5]
 
 
 def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
