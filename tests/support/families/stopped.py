@@ -32,7 +32,7 @@ class OwnSpectralNorm(nn.Module):
                 v = F.normalize(matrix.t() @ self.u, dim=0)
                 u = F.normalize(matrix @ v, dim=0)
         else:
-            given = matrix.data if self.way == "data" else matrix.detach()
+            given = matrix.detach()
             v = given.t().mv(self.u)
             v = v / (v.norm() + 1e-12)
             u = given.mv(v)
@@ -79,7 +79,6 @@ def families() -> list[Case]:
     return [
         own_spectral_norm("a spectral norm of its own", "no_grad"),
         own_spectral_norm("a spectral norm by detached vectors", "detach"),
-        own_spectral_norm("a spectral norm of its data", "data"),
         case("stopped gradients", 122, (5,), (2, 2, 3), Stopped()),
         sequential(
             "maxout", 123, (5,), (2, 5, 4),
