@@ -237,6 +237,12 @@ def _binary(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor
     return run
 
 
+def _maximum(a: torch.Tensor, b: torch.Tensor, attrs: Mapping[str, Any]) -> torch.Tensor:
+    if attrs["tie"] == 0.5:  # as PyTorch's own has it
+        return torch.maximum(a, b)
+    return torch.where((b > a) | b.isnan(), b, a)
+
+
 def _matmul(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return torch.matmul(a, b)
 
@@ -291,6 +297,7 @@ _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "softplus": _activation(F.softplus, "beta", "threshold"),
     "gelu": _activation(F.gelu),
     "gelu_tanh": _activation(partial(F.gelu, approximate="tanh")),
+    "erf": _activation(torch.erf),
     "hardtanh": _activation(F.hardtanh, "low", "high"),
     "clamp": _activation(torch.clamp, "low", "high"),
     "pow": _activation(torch.pow, "exponent"),
@@ -302,6 +309,7 @@ _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "add": _binary(lambda a, b, attrs: torch.add(a, b, alpha=attrs["alpha"])),
     "mul": _binary(lambda a, b, attrs: a * b),
     "div": _binary(lambda a, b, attrs: a / b),
+    "maximum": _binary(_maximum),
     "matmul": _matmul,
     "standardize": _standardize,
     "softmax": _softmax,
@@ -315,6 +323,7 @@ _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "permute": rearrange.permute,
     "upsample_nearest": rearrange.upsample_nearest,
     "pixel_shuffle": rearrange.pixel_shuffle,
+    "stop": _activation(torch.detach),
 }
 
 

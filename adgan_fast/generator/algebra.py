@@ -96,8 +96,16 @@ def expanded(at: Lowering, x: int, shape: Sequence[int]) -> int:
 
 def combined(at: Lowering, op: str, a: int, b: int, alpha: float = 1.0) -> int:
     """a + alpha · b ("add"), a · b ("mul") or a / b ("div"), broadcast."""
-    whole = tuple(torch.broadcast_shapes(at.wholes[a], at.wholes[b]))
-    return at.emit(op, (a, b), whole, **({"alpha": float(alpha)} if op == "add" else {}))
+    return _broadcast(at, op, a, b, **({"alpha": float(alpha)} if op == "add" else {}))
+
+
+def larger(at: Lowering, a: int, b: int, tie: float) -> int:
+    """The larger of each two numbers, broadcast; of two alike a has the share `tie` of the gradient: 0.5 or 1.0."""
+    return _broadcast(at, "maximum", a, b, tie=tie)
+
+
+def _broadcast(at: Lowering, op: str, a: int, b: int, **attrs: float) -> int:
+    return at.emit(op, (a, b), tuple(torch.broadcast_shapes(at.wholes[a], at.wholes[b])), **attrs)
 
 
 def scaled(at: Lowering, x: int, scale: float = 1.0, shift: float = 0.0) -> int:
@@ -110,6 +118,11 @@ def scaled(at: Lowering, x: int, scale: float = 1.0, shift: float = 0.0) -> int:
 def elementwise(at: Lowering, op: str, x: int, **attrs: float) -> int:
     """An activation."""
     return at.emit(op, (x,), at.wholes[x], **attrs)
+
+
+def stopped(at: Lowering, x: int) -> int:
+    """The same numbers, through which no gradient passes."""
+    return x if at.values[x].kind == "constant" else at.emit("stop", (x,), at.wholes[x])
 
 
 def power(at: Lowering, x: int, exponent: float) -> int:
@@ -205,11 +218,6 @@ def extended(at: Lowering, x: int, before: Sequence[int], after: Sequence[int], 
             raise at.refuse(f"padding mode {mode!r} is not known to the fast engines")
         x = taken(at, x, dim, index)
     return x
-
-
-def larger(at: Lowering, a: int, b: int) -> int:
-    """The larger of each two numbers, as a + relu(b − a): of two alike a has the gradient."""
-    return combined(at, "add", a, elementwise(at, "relu", combined(at, "add", b, a, -1.0)))
 
 
 def padded(at: Lowering, x: int, before: Sequence[int], after: Sequence[int], value: float) -> int:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import operator
 import os
-from collections.abc import Iterator
 from functools import reduce
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from .pt2 import read_pt2
 from .pt2_operators import CHECKS, GRAD_MODE
-from .stateless import Stateless, stopped
+from .stateless import Stateless, given_to, schema_of, stopped
 
 _SIZE_METHODS = {
     torch.ops.aten.sym_size.int: "size",
@@ -232,7 +231,7 @@ def _copy_nodes(body: fx.GraphModule, graph: fx.Graph, values: dict[fx.Node, Any
             raise ValueError(f"node {node.name}: {node.op} {node.target} is not supported")
         elif node.target is operator.getitem and isinstance(values[node.args[0]], list):
             values[node] = values[node.args[0]][node.args[1]]
-        elif not (_schema(node) and node.target._schema.name.removeprefix("aten::") in CHECKS):
+        elif not (schema_of(node) and node.target._schema.name.removeprefix("aten::") in CHECKS):
             values[node] = graph.node_copy(node, values.__getitem__)
 
 
@@ -243,38 +242,24 @@ def _is_block(node: fx.Node) -> bool:
 # ---- rewriting
 
 
-def _schema(node: fx.Node) -> torch._C.FunctionSchema | None:
-    return node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
-
-
-def _given(node: fx.Node) -> Iterator[tuple[Any, Any]]:
-    """(schema argument, value) of each argument that the call gives."""
-    schema = _schema(node)
-    for i, argument in enumerate(schema.arguments if schema else ()):
-        if i < len(node.args):
-            yield argument, node.args[i]
-        elif argument.name in node.kwargs:
-            yield argument, node.kwargs[argument.name]
-
-
 def _refuse_training(stateless: Stateless) -> None:
     """ValueError for what a generator in eval mode does not do: random dropout, running statistics, writes to state."""
     owner: dict[fx.Node, str] = {}  # a node that shares memory with the state or with z → whose memory
     for node, name in zip(stateless.graph.find_nodes(op="placeholder"), stateless.inputs, strict=True):
         owner[node] = "its input" if name is None else repr(name)
     for node in stateless.graph.nodes:
-        schema = _schema(node)
+        schema = schema_of(node)
         if node.target is operator.getitem and node.args[0] in owner:
             owner[node] = owner[node.args[0]]
         if schema is None:
             continue
-        given = {argument.name: value for argument, value in _given(node)}
+        given = {argument.name: value for argument, value in given_to(node)}
         if any(given.get(flag) is True for flag in ("train", "training", "use_input_stats")):
             running = given.get("running_mean") is not None
             if running or "dropout" in schema.name or "rrelu" in schema.name:
                 raise ValueError(f"node {node.name}: {node.target} is in training mode. {_REMEDY}")
         shares = any(value.alias_info for value in schema.returns) or "dropout" in schema.name
-        for argument, value in _given(node):
+        for argument, value in given_to(node):
             if value not in owner or not isinstance(value, fx.Node):
                 continue
             if argument.alias_info and argument.alias_info.is_write and "detach" not in schema.name:
@@ -301,7 +286,7 @@ def _follow_latent(stateless: Stateless) -> None:
         return made[name]
 
     for node in list(graph.nodes):
-        if _schema(node):
+        if schema_of(node):
             node.args, node.kwargs = tuple(map(follow, node.args)), {k: follow(v) for k, v in node.kwargs.items()}
 
 
@@ -320,7 +305,7 @@ def _whole_batch_norm(graph: fx.Graph) -> None:
     for node in graph.find_nodes(op="call_function", target=aten._native_batch_norm_legit_no_training.default):
         if not all(user.target is operator.getitem and user.args[1] == 0 for user in node.users if user.users):
             continue  # something reads the saved statistics too
-        given = {argument.name: value for argument, value in _given(node)}
+        given = {argument.name: value for argument, value in given_to(node)}
         stored = [given[name] for name in ("input", "weight", "bias", "running_mean", "running_var")]
         with graph.inserting_after(node):
             args = (*stored, False, given["momentum"], given["eps"], False)
@@ -343,7 +328,7 @@ def _free_batch(fixed: fx.Graph, rows: int) -> fx.Graph:
     batch = _first(graph, "call_method", "size", (z, 0))
     of_latent = {z}
     for node in graph.nodes:
-        schema = _schema(node)
+        schema = schema_of(node)
         if schema is None or node is batch:
             if node.target is operator.getitem and node.args[0] in of_latent:
                 of_latent.add(node)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from ..core.starts import draw
 from .look import Shape, described, first_line, remedy
@@ -18,6 +20,9 @@ ATTRIBUTES = (
     "embedding_dim", "in_dim", "input_dim", "input_size", "in_channels", "hidden_dim",
 )  # fmt: skip
 """Where generators keep the size of their latent."""
+LARGE = 8
+"""A latent of more than so many times an image's numbers is tried by its shape first: some modules take all but its
+last dimension for a batch, and what they would make of that may not fit into memory."""
 HALVINGS = 7  # of the image's sides, down to which a spatial latent is looked for
 
 
@@ -39,13 +44,16 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
         z = draw(0, None, 1, shape, "normal").to(device, dtype)
         try:
             with torch.no_grad():
-                made = trial(z)
+                large = math.prod(shape) > LARGE * math.prod(image_shape)
+                made = _in_shape(trial, z) if large else trial(z)
+                if large and _is_image(made, image_shape):
+                    made = trial(z)
         except (MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # a shape that does not suit may have the module's own code raise anything
             raised.append(f"{first_line(error)}{remedy(module, error)}")
             return None
-        if isinstance(made, torch.Tensor) and tuple(made.shape) == (1, *image_shape):
+        if isinstance(made, torch.Tensor) and _is_image(made, image_shape):
             good[shape] = made
         else:
             others[shape] = described(made)
@@ -63,6 +71,16 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
             if isinstance(made, torch.Tensor) and made.dim() == 4 and made.shape[2] > image_shape[1]:
                 break  # from a larger map a larger image
     return _only(f"generator {type(module).__name__}", image_shape, _distinct(good), others, sizes, raised)
+
+
+def _in_shape(module: nn.Module, z: torch.Tensor) -> object:
+    """What a module makes of z, without its numbers: neither memory nor time is spent on them."""
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        return module(mode.from_tensor(z))
+
+
+def _is_image(made: object, image_shape: Shape) -> bool:
+    return isinstance(made, torch.Tensor) and tuple(made.shape) == (1, *image_shape)
 
 
 def said(module: nn.Module) -> Shape | None:

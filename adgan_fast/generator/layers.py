@@ -71,6 +71,7 @@ LAYERS: Mapping[str, LayerType] = {
     "silu": layer_type("x"),
     "gelu": layer_type("x", "x · Φ(x)"),
     "gelu_tanh": layer_type("x", "GELU's approximation by tanh"),
+    "erf": layer_type("x", "the error function"),
     "hardtanh": layer_type("x", "to [low, high]; no gradient on the bounds", low=float, high=float),
     "clamp": layer_type("x", "to [low, high]; a gradient on the bounds", low=float, high=float),
     "pow": layer_type("x", exponent=float),
@@ -83,6 +84,7 @@ LAYERS: Mapping[str, LayerType] = {
     "add": layer_type("a b", "a + alpha · b, broadcast", alpha=float),
     "mul": layer_type("a b", "elementwise, broadcast"),
     "div": layer_type("a b", "elementwise, broadcast"),
+    "maximum": layer_type("a b", "elementwise, broadcast; of two alike a has `tie` of the gradient", tie=float),
     "matmul": layer_type("a b", "of matrices (…, n, k) and (…, k, m), the other dimensions alike"),
     "standardize": layer_type("x", "mean 0 and variance 1 (of the population) over dims", dims=Dims, eps=float),
     "softmax": layer_type("x", dim=int),
@@ -96,11 +98,12 @@ LAYERS: Mapping[str, LayerType] = {
     "permute": layer_type("x", "dims of one sample where x has a row for each", dims=Dims),
     "upsample_nearest": layer_type("x", "each pixel repeated", scale=Size),
     "pixel_shuffle": layer_type("x", factor=int),
+    "stop": layer_type("x", "x; no gradient passes"),
 }  # fmt: skip
 """By name. Dimensions are of one sample where a value has a row for each sample, else of the whole.
 
-An operand of add, mul, div that has no row for each sample broadcasts as (1, *shape of a sample) does. The matrices of
-`resample` are constants. `matmul` and `cat` take two values with a row for each sample, or two without.
+An operand of add, mul, div or maximum that has no row for each sample broadcasts as (1, *shape of a sample) does. The
+matrices of `resample` are constants. `matmul` and `cat` take two values with a row for each sample, or two without.
 """
 
 LINEAR_MAPS = tuple(op for op, kind in LAYERS.items() if kind.linear_map)

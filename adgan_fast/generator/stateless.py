@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import fx
@@ -29,3 +31,17 @@ class Stateless:
 def stopped(graph: fx.Graph, value: fx.Node) -> fx.Node:
     """`value` without its gradient, as what is made under torch.no_grad has none."""
     return graph.call_function(torch.ops.aten.detach.default, (value,))
+
+
+def schema_of(node: fx.Node) -> torch._C.FunctionSchema | None:
+    return node.target._schema if isinstance(node.target, torch._ops.OpOverload) else None
+
+
+def given_to(node: fx.Node) -> Iterator[tuple[Any, Any]]:
+    """(schema argument, value) of each argument that the call gives."""
+    known = schema_of(node)
+    for i, argument in enumerate(known.arguments if known else ()):
+        if i < len(node.args):
+            yield argument, node.args[i]
+        elif argument.name in node.kwargs:
+            yield argument, node.kwargs[argument.name]

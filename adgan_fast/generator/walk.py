@@ -257,18 +257,27 @@ class Lowering:
         return images[0]
 
     def _pruned(self, output: int) -> Program:
-        """The layers that the output depends on, and the values that those use, renumbered."""
-        needed, kept = {output}, []
+        """The layers that the output depends on, and the values that those use, renumbered.
+
+        A parameter that no gradient reaches never moves: it is a constant.
+        """
+        needed, learned, kept = {output}, {output}, []
         for layer in reversed(self.layers):
+            inputs = {i for i in layer.inputs if i is not None}
             if layer.output in needed:
                 kept.append(layer)
-                needed.update(i for i in layer.inputs if i is not None)
+                needed |= inputs
+            if layer.output in learned and layer.op != "stop":
+                learned |= inputs
         order = sorted(needed)
         renumbered = {old: new for new, old in enumerate(order)}
         values, parameters, names, constants = [], [], [], []
         for old in order:
             value = self.values[old]
-            if value.kind == "parameter":
+            if value.kind == "parameter" and old not in learned:
+                constants.append(self.parameters[value.index].detach().contiguous())
+                value = Value("constant", value.shape, len(constants) - 1)
+            elif value.kind == "parameter":
                 names.append(self.names[value.index])
                 parameters.append(self.parameters[value.index].detach().contiguous())
                 value = Value("parameter", value.shape, len(parameters) - 1)
@@ -290,6 +299,8 @@ class Lowering:
         )
         if self.latent not in renumbered:
             raise Unlowered("the generator's output does not depend on the latent")
+        if self.latent not in learned:
+            raise Unlowered("no gradient reaches the generator's latent")
         return Program(
             tuple(values), layers, tuple(parameters), tuple(names), tuple(constants),
             renumbered[self.latent], renumbered[output],

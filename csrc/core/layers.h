@@ -33,6 +33,7 @@ namespace adgan {
   X(activation, silu, 1, 0, 0)                                     \
   X(activation, gelu, 1, 0, 0)                                     \
   X(activation, gelu_tanh, 1, 0, 0)                                \
+  X(activation, erf, 1, 0, 0)                                      \
   X(activation, hardtanh, 1, 0, 2) /* low, high */                 \
   X(activation, clamp, 1, 0, 2)    /* low, high */                 \
   X(activation, pow, 1, 0, 1)      /* exponent */                  \
@@ -46,7 +47,8 @@ namespace adgan {
 #define ADGAN_ARITHMETIC(X)                            \
   X(arithmetic, add, 2, 0, 1) /* alpha: a + alpha b */ \
   X(arithmetic, mul, 2, 0, 0)                          \
-  X(arithmetic, div, 2, 0, 0)
+  X(arithmetic, div, 2, 0, 0)                          \
+  X(arithmetic, maximum, 2, 0, 1) /* of two alike, the share of the gradient that a has */
 
 // Of two values, neither of which need be a weight.
 #define ADGAN_PRODUCTS(X) X(product, matmul, 2, 0, 0)
@@ -68,7 +70,8 @@ namespace adgan {
   X(gather, pad, 1, -1, 1)             /* before and after; value */   \
   X(gather, permute, 1, -1, 0)         /* dimensions */                \
   X(gather, upsample_nearest, 1, 2, 0) /* factor (h, w) */             \
-  X(gather, pixel_shuffle, 1, 1, 0)    /* factor */
+  X(gather, pixel_shuffle, 1, 1, 0)    /* factor */                    \
+  X(gather, stop, 1, 0, 0)             /* no gradient passes */
 
 // Several values side by side.
 #define ADGAN_JOINS(X) X(join, cat, 2, 1, 0) /* dimension */

@@ -112,6 +112,7 @@ void ExecutionPlan::backward(Run& run) const {
   for (std::size_t i = nodes.size(), end; i > 0; i = end) {
     const Stopwatch watch(run.timers ? &run.timers->backward[layer_of[i - 1]] : nullptr);
     end = i - 1;
+    if (!nodes[i - 1]->passes_gradient) continue;
     if (nodes[i - 1]->takes_all_samples()) {
       nodes[i - 1]->backward(run);
       continue;
@@ -119,7 +120,9 @@ void ExecutionPlan::backward(Run& run) const {
     while (!run.timers && end > 0 && !nodes[end - 1]->takes_all_samples()) --end;
     run.team->each(run.samples, [&](int s, int thread) {
       Run one = run.of_sample(s, thread);
-      for (std::size_t n = i; n > end; --n) nodes[n - 1]->backward(one);
+      for (std::size_t n = i; n > end; --n) {
+        if (nodes[n - 1]->passes_gradient) nodes[n - 1]->backward(one);
+      }
     });
   }
 }
@@ -129,7 +132,9 @@ void ExecutionPlan::update(Run& run) const {
   for (const auto& node : nodes) node->finish(run);
   if (!owner_nodes.empty()) {  // what the nodes have added to the gradients of computed weights goes to the parameters
     Run owner = of_owner(run);
-    for (std::size_t i = owner_nodes.size(); i-- > 0;) owner_nodes[i]->backward(owner);
+    for (std::size_t i = owner_nodes.size(); i-- > 0;) {
+      if (owner_nodes[i]->passes_gradient) owner_nodes[i]->backward(owner);
+    }
     for (const auto& node : owner_nodes) node->finish(owner);
   }
   for (const Parameter& p : parameters) {

@@ -57,7 +57,7 @@ void Builder::add_arithmetic(const Layer& layer) {
   require(layer.inputs[1] >= 0, "an operand is missing");
   ArithmeticPlaces at{};
   at.op = static_cast<ArithmeticOp>(layer.op);
-  at.alpha = static_cast<float>(layer.real[0]);
+  at.number = static_cast<float>(layer.real[0]);
   at.y = act_[y];
   at.dy = grad_[y];
   const std::int64_t size = value(y).size();

@@ -25,6 +25,7 @@ bool by_output(const Layer& layer) {
     case ActivationOp::silu:
     case ActivationOp::gelu:
     case ActivationOp::gelu_tanh:
+    case ActivationOp::erf:
     case ActivationOp::clamp:  // a gradient on the bounds, and none beyond them
     case ActivationOp::pow:
     case ActivationOp::log:
@@ -46,7 +47,7 @@ bool closes_at_zero(const Layer& layer) {
 
 // Whether each element of the output belongs to one of the input: of the same shape, and stored alike.
 bool Builder::keeps_places(Op op) {
-  return is_activation(op) || is_norm(op) || op == Op::standardize || op == Op::softmax;
+  return is_activation(op) || is_norm(op) || op == Op::standardize || op == Op::softmax || op == Op::stop;
 }
 
 // Whether a layer reads an input where parameters or constants lie, and not as a value.
@@ -69,6 +70,7 @@ Builder::Builder(ExecutionPlan& plan, Weights weights, std::int64_t steps, bool 
 
 void Builder::build() {
   choose_storage();
+  find_gradients();
   read();
   place_parameters();
   add_owner_nodes();
@@ -76,7 +78,7 @@ void Builder::build() {
   place_values();
   plan_.layer_of.resize(plan_.nodes.size(), program_.layers.size());
   for (std::size_t l = 0; l < program_.layers.size(); ++l) {
-    if (!made_by_owner(program_.layers[l])) add_nodes(program_.layers[l], layouts_[l].get());
+    if (!made_by_owner(program_.layers[l])) add_nodes(l);
     plan_.layer_of.resize(plan_.nodes.size(), l);
   }
   plan_.latent_act = act_[program_.latent];
@@ -88,6 +90,24 @@ void Builder::build() {
   plan_.output_size = value(program_.output).size();
   for (auto& layout : layouts_) {
     if (layout) plan_.layouts_.push_back(std::move(layout));
+  }
+}
+
+// Which layers a gradient passes: not a `stop`, nor what nothing but a `stop` reads.
+void Builder::find_gradients() {
+  passed_.assign(program_.layers.size(), false);
+  std::vector<bool> reached(program_.values.size(), false);
+  reached[program_.output] = true;
+  for (std::size_t l = program_.layers.size(); l-- > 0;) {
+    const Layer& layer = program_.layers[l];
+    passed_[l] = reached[layer.output] && layer.op != Op::stop;
+    for (const int v : layer.inputs) {
+      if (v >= 0 && passed_[l]) reached[v] = true;
+    }
+  }
+  for (std::size_t v = 0; v < reached.size(); ++v) {
+    const bool moves = value(static_cast<int>(v)).kind == Kind::parameter || static_cast<int>(v) == program_.latent;
+    require(reached[v] || !moves, "no gradient reaches the latent, or a parameter");
   }
 }
 
@@ -117,7 +137,10 @@ void Builder::read() {
       if (v < 0) continue;
       if (stored(v)) {
         parameter_uses_[v] += 1;
-        if (!is_weight(layer, i)) (of_owner_ ? owner_operands_ : operands_).insert(v);
+        if (!is_weight(layer, i)) {
+          bool& passed = (of_owner_ ? owner_operands_ : operands_)[v];
+          passed = passed || passed_[l];
+        }
         if (is_map(layer.op)) require(i > 0, "a layer's input does not depend on the latent");
         if (value(v).kind == Kind::weight) uses_[source(v)] += 1;
       } else {
@@ -188,8 +211,8 @@ std::int64_t Builder::take(std::int64_t& region, std::int64_t floats) {
 void Builder::add_owner_nodes() {
   of_owner_ = true;
   place_values();
-  for (const Layer& layer : program_.layers) {
-    if (made_by_owner(layer)) add_nodes(layer, nullptr);
+  for (std::size_t l = 0; l < program_.layers.size(); ++l) {
+    if (made_by_owner(program_.layers[l])) add_nodes(l);
   }
   of_owner_ = false;
   plan_.owner_act = take(plan_.prepared_size, owner_act_size_);
@@ -201,8 +224,11 @@ void Builder::add_owner_nodes() {
 }
 
 void Builder::place_values() {
-  const std::set<int>& operands = of_owner_ ? owner_operands_ : operands_;
-  for (const int v : operands) place(v);
+  const std::map<int, bool>& operands = of_owner_ ? owner_operands_ : operands_;
+  for (const auto& [v, passed] : operands) {
+    place(v);
+    nodes().back()->passes_gradient = passed;
+  }
   for (const Layer& layer : program_.layers) {
     if (made_by_owner(layer) != of_owner_) continue;
     const int y = layer.output, x = layer.inputs[0];
@@ -225,7 +251,7 @@ void Builder::place_values() {
   }
   if (of_owner_) return;  // ExecutionPlan::prepare makes all of Run::gradient zero
   if (uses_[program_.latent] > 1) plan_.zeros_.push_back({grad_[program_.latent], value(program_.latent).size()});
-  for (const int v : operands) {
+  for (const auto& [v, passed] : operands) {
     if (parameter_uses_[v] > 1) plan_.zeros_.push_back({grad_[v], value(v).size()});
   }
 }

@@ -39,6 +39,7 @@ class Builder {
   void choose_storage();
 
   // plan_builder.cpp: who makes and who uses what; memory.
+  void find_gradients();
   void read();
   void place_parameters();
   bool made_by_owner(const Layer& layer) const { return !value(layer.output).batched(); }
@@ -53,7 +54,8 @@ class Builder {
   SampleSums sums(int v);
 
   // plan_nodes.cpp: maps, and what goes element by element.
-  void add_nodes(const Layer& layer, const MapLayout* layout);
+  void add_nodes(std::size_t l);  // of the layer l
+  void add_nodes_of(const Layer& layer, const MapLayout* layout);
   void add_map(const Layer& layer, const MapLayout* layout);
   void find_map_weights(int w, const MapLayout* layout, MapPlaces& at);
   void add_norm(const Layer& layer);
@@ -101,7 +103,9 @@ class Builder {
   const std::int64_t steps_;
   std::vector<int> producer_, uses_, same_as_;
   std::map<int, int> parameter_uses_;
-  std::set<int> operands_, owner_operands_;  // stored ones that layers of a scope take as they take values
+  std::vector<bool> passed_;                       // by layer: whether a gradient passes it
+  std::map<int, bool> operands_, owner_operands_;  // stored ones that layers of a scope take as they take values, and
+                                                   // whether one of these layers passes a gradient
   std::set<int> gated_;  // values that are zero only where their gradient does not matter (behind a ReLU)
   // Two scopes: weights that are computed from parameters, once for an owner; and what a sample makes. A value of the
   // first is stored for the second. act_ and grad_ are places in the scope in hand, owner_act_ and owner_grad_ in the

@@ -106,7 +106,8 @@ std::vector<std::int64_t> padded(const Shape& from, const Shape& to, const std::
 // Which element of x each element of y is, both in row-major order; -1: none.
 std::vector<std::int64_t> gathered(const Layer& layer, const Shape& x, const Shape& y) {
   switch (static_cast<GatherOp>(layer.op)) {
-    case GatherOp::reshape: return unchanged(product(y));
+    case GatherOp::reshape:
+    case GatherOp::stop: return unchanged(product(y));
     case GatherOp::expand: break;  // add_gather: by broadcast()
     case GatherOp::take: return slices(x, y, layer.whole);
     case GatherOp::pad: return padded(x, y, layer.whole);

@@ -9,7 +9,13 @@
 
 namespace adgan {
 
-void Builder::add_nodes(const Layer& layer, const MapLayout* layout) {
+void Builder::add_nodes(std::size_t l) {
+  const std::size_t first = nodes().size();
+  add_nodes_of(program_.layers[l], layouts_[l].get());
+  for (std::size_t i = first; i < nodes().size(); ++i) nodes()[i]->passes_gradient = passed_[l];
+}
+
+void Builder::add_nodes_of(const Layer& layer, const MapLayout* layout) {
   const int y = layer.output, from = source(y);
   if (from != y) {  // a reshape that only renames
     if (gated_.count(from)) gated_.insert(y);

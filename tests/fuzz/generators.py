@@ -103,7 +103,8 @@ def pair(at: Source) -> None:
             f"{x} + {y}", f"{x} - {y}", f"{y} - {x}", f"{x} * {y}", f"{x} / ({y} * {y} + 1)",
             f"{x} / (2 + {y}.tanh())",
             f"{x} * {x}", f"{x} + {x}", f"torch.add({y}, {x}, alpha={at.pick(-0.5, 2, 0)})",
-            f"{x} * torch.sigmoid({y})",
+            f"{x} * torch.sigmoid({y})", f"torch.maximum({x}, {y})", f"torch.min({y} - 0.1, {x})",
+            f"torch.max({x}, {x}.relu())",
             f"torch.sigmoid({x}) / ({x} * {x} + 0.7)", f"{x} + 0.5 * torch.tanh({y})", f"{x} - {x} * 0.25",
         )
     )  # fmt: skip

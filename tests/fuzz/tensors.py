@@ -34,7 +34,8 @@ def smooth(at: Source) -> None:
             f"torch.exp({x}.clamp(max=2))", f"{x}.clone().mul_(0.1).exp_()", f"torch.log({x}.abs() + 0.3)",
             f"torch.log({x} * {x} + 1)", f"{x}.abs()", f"{x} ** {at.pick(2, 3, 1)}", f"({x} * {x} + 0.4) ** -0.5",
             f"({x}.abs() + 0.2).pow({at.pick(0.5, 1.5, -0.3)})", f"({x}.square() + 0.5).sqrt()",
-            f"torch.rsqrt({x} * {x} + 0.7)", f"1 / ({x}.abs() + 0.8)", f"(1.2 + {x}.sigmoid()).reciprocal()",
+            f"torch.erf({x})", f"{x} * 0.5 * (1 + torch.erf({x} / 2**0.5))", f"torch.rsqrt({x} * {x} + 0.7)",
+            f"1 / ({x}.abs() + 0.8)", f"(1.2 + {x}.sigmoid()).reciprocal()",
         )
     )  # fmt: skip
 
@@ -208,6 +209,7 @@ def resized(at: Source) -> None:
             f"F.interpolate({x}, {size}, mode={mode!r}, {how})", f"F.interpolate({x}, {size}, mode={mode!r}, {how})",
             f"F.interpolate({x}, {size}, mode='{at.pick('nearest', 'nearest-exact')}')", pool,
             f"F.adaptive_avg_pool2d({x}, ({target[0]}, {target[1]}))",
+            f"F.max_pool2d({x}, {kernel}, {stride}, {tuple(k // 2 for k in kernel)}, ceil_mode={at.chance(0.3)})",
         )
     )  # fmt: skip
 
@@ -273,6 +275,20 @@ def _kept(tensor: torch.Tensor) -> None:
     """Numbers that are as they were given."""
 
 
+def stopped(at: Source) -> None:
+    """With what has no gradient: an activation, or a weight."""
+    x, shape = at.reduced(), at.shape
+    y = at.pick(*[v for v in at.variables if at.shape_of(v) == shape], x)
+    w = at.tensor((at.whole(1, 6), shape[-1]))
+    at.line(
+        at.pick(
+            f"{x} + {y}.detach()", f"{x} * torch.tanh({y}).detach()", f"{x} / ({y}.detach().square() + 1.5).sqrt()",
+            f"{x} - {y}.data.mean(-1, keepdim=True)", f"F.linear({x}, {w}.detach())", f"{x} + {w}.sum(0).detach_()",
+            f"F.linear({x}, {w} / ({w}.detach().norm() + 0.5))", f"{y}.detach().relu() - {x}",
+        )
+    )  # fmt: skip
+
+
 def computed(at: Source) -> None:
     """Weights that are computed from parameters."""
     x, size, out = at.x, at.shape[-1], at.whole(1, 7)
@@ -295,5 +311,5 @@ def computed(at: Source) -> None:
 
 TENSORS: dict[Callable[[Source], None], float] = {
     smooth: 1.5, prelu: 0.4, summed: 1, spread: 1, product: 1.2, part: 1.5, joined: 1, edges: 0.6, resized: 0.8,
-    moved: 1, constant: 0.8, computed: 0.2,
+    moved: 1, constant: 0.8, computed: 0.2, stopped: 0.4,
 }  # fmt: skip

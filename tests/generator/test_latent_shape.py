@@ -129,3 +129,25 @@ def test_a_size_that_only_broadcasts_is_not_taken():
             return torch.tanh(self.c((z * self.e).view(-1, 3, 2, 2)))
 
     assert found(Scaled(), 1, 8, 8) == (12,)
+
+
+class Tokens(nn.Module):
+    """A transformer's first layer, which takes a map of vectors for many latents; and a table of many rows."""
+
+    def __init__(self, made: list[int]) -> None:
+        super().__init__()
+        self.made = made.append  # a bound method: a copy of the module has it too
+        self.first, self.last = nn.Linear(8, 64), nn.Linear(4, 4)
+        self.register_buffer("table", torch.zeros(50_000, 2))
+
+    def forward(self, z):
+        h = self.last(self.first(z).view(-1, 16, 4))
+        self.made(h.numel() if type(h) is torch.Tensor else 0)
+        return h.view(-1, 1, 8, 8)
+
+
+def test_what_takes_a_large_latent_for_a_batch_is_not_run_on_it():
+    made: list[int] = []
+    assert found(Tokens(made), 1, 8, 8) == (8,)
+    assert 0 in made
+    assert max(made) < 50_000

@@ -63,7 +63,7 @@ def test_a_row_fits_together(op):
 
 OPERATORS = {
     "upsample_nearest": "upsample_nearest2d", "scale_shift": "neg", "gelu_tanh": "gelu", "standardize": "layer_norm",
-    "resample": "upsample_bilinear2d", "take": "index_select",
+    "resample": "upsample_bilinear2d", "take": "index_select", "stop": "detach",
 }  # fmt: skip
 """An ATen operator of each layer that is not called as its own is."""
 

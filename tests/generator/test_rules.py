@@ -182,7 +182,7 @@ class Padded(nn.Module):
 
 UNKNOWN = {
     "a median": (Function(lambda x: x - x.median(1, keepdim=True).values), "Function", "median"),
-    "an error function": (Function(torch.erf), "Function", "erf"),
+    "an inverse error function": (Function(lambda x: torch.erfinv(x.tanh() * 0.9)), "Function", "erfinv"),
     "the largest channel": (Function(lambda x: x - x.amax(1, keepdim=True)), "Function", "amax"),
     "sums on the way": (Function(lambda x: x.cumsum(-1)), "Function", "cumsum"),
     "a choice by values": (nn.Softshrink(), "Softshrink", "shrink"),
@@ -221,7 +221,8 @@ def test_an_unknown_layer_is_refused_by_its_path_its_kind_and_its_op(layer, kind
         (Function(lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)), "dropout"),
         (Function(lambda x: F.interpolate(x, (6, 1), mode="bilinear", antialias=True)), "PyTorch's own gradient of"),
         (Padded(), "at its padding index"),
-        (Function(lambda x: x.detach() + x), "detach"),
+        (Function(lambda x: x.detach().mul_(2) + x), "aten.mul_.Tensor writes into a detached tensor"),
+        (Function(lambda x: x.detach()), "no gradient reaches the generator's latent"),
         (Function(lambda x: x.double().float()), "dtype"),
         (Function(lambda x: F.dropout(x, 0.5, training=True)), "dropout"),
         (Function(lambda x: x + torch.randn_like(x)), "rand"),
@@ -232,7 +233,8 @@ def test_an_unknown_layer_is_refused_by_its_path_its_kind_and_its_op(layer, kind
         "a batch in a row", "a constant for each image", "kernels of the latent", "slopes of the batch",
         "slopes of the latent", "variance of one number", "layer norm of the batch", "another norm",
         "indices by values", "a choice by values", "a roll over all", "a mask of nothing",
-        "attention with dropout", "antialiased to one column", "the padding of an embedding", "detach",
+        "attention with dropout", "antialiased to one column", "the padding of an embedding",
+        "a write into a detached tensor", "a latent behind a detach",
         "changed dtype", "live dropout", "random numbers", "a branch on values",
     ],
 )  # fmt: skip

@@ -14,10 +14,10 @@ KINDS = get_args(Kind)
 
 OPS = (
     "linear", "conv2d", "conv_transpose2d", "batch_norm", "prelu",
-    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "gelu", "gelu_tanh", "hardtanh", "clamp",
+    "relu", "leaky_relu", "tanh", "sigmoid", "elu", "softplus", "silu", "gelu", "gelu_tanh", "erf", "hardtanh", "clamp",
     "pow", "exp", "log", "abs", "sin", "scale_shift",
-    "add", "mul", "div", "matmul", "standardize", "softmax", "sum", "resample",
-    "reshape", "expand", "take", "pad", "permute", "upsample_nearest", "pixel_shuffle", "cat",
+    "add", "mul", "div", "maximum", "matmul", "standardize", "softmax", "sum", "resample",
+    "reshape", "expand", "take", "pad", "permute", "upsample_nearest", "pixel_shuffle", "stop", "cat",
 )  # fmt: skip
 """The layers that C++ knows, in the order of csrc/core/layers.h. What each brings follows from generator/layers.py."""
 

@@ -20,7 +20,7 @@ def _getitem(at: Lowering, items: Any, index: Any) -> int:
 
 
 @rule(
-    "aten.alias.default", "aten.clone.default", "aten.contiguous.default", "aten.detach.default",
+    "aten.alias.default", "aten.clone.default", "aten.contiguous.default",
     "aten.dropout.default", "aten.feature_dropout.default", "aten.lift_fresh_copy.default", "aten._to_copy.default",
     "aten.to.dtype", "aten.to.dtype_layout", "aten.to.device",
 )  # fmt: skip
@@ -29,9 +29,13 @@ def _identity(at: Lowering, x: Any) -> int:
         raise at.refuse("dropout in training mode")
     if at.node.meta["val"].dtype != x.meta["val"].dtype:
         raise at.refuse(f"{at.node.target} changes the dtype")
-    if "detach" in str(at.node.target) and at.values[at.value(x)].kind != "constant":
-        raise at.refuse("detach stops a gradient")
     return at.value(x)
+
+
+@rule("aten.detach.default")
+def _detach(at: Lowering, x: Any) -> int:
+    """What is made under torch.no_grad comes through here too (blocks.py)."""
+    return algebra.stopped(at, at.value(x))
 
 
 @rule(

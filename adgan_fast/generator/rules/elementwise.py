@@ -19,7 +19,7 @@ def _activation(op: str, *targets: str) -> None:
         return algebra.elementwise(at, op, at.value(x))
 
 
-for _name in ("relu", "tanh", "sigmoid", "silu", "sin", "exp", "log", "abs"):
+for _name in ("relu", "tanh", "sigmoid", "silu", "sin", "exp", "log", "abs", "erf"):
     _activation(_name, f"aten.{_name}.default")
 
 
@@ -263,6 +263,18 @@ def _lerp(at: Lowering, a: Any, b: Any, weight: Any) -> int:
         return algebra.combined(at, "add", first, algebra.combined(at, "mul", at.value(weight), further))
     share = at.number(weight)
     return algebra.combined(at, "add", algebra.scaled(at, first, 1 - share), second, share)
+
+
+@rule("aten.maximum.default", "aten.max.other")
+def _maximum(at: Lowering, a: Any, b: Any) -> int:
+    return algebra.larger(at, at.value(a), at.value(b), tie=0.5)
+
+
+@rule("aten.minimum.default", "aten.min.other")
+def _minimum(at: Lowering, a: Any, b: Any) -> int:
+    """-max(-a, -b)."""
+    first, second = (algebra.scaled(at, at.value(x), -1.0) for x in (a, b))
+    return algebra.scaled(at, algebra.larger(at, first, second, tie=0.5), -1.0)
 
 
 # -- choices by a constant -----------------------------------------------------------------------------------------

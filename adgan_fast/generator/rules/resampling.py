@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -65,20 +66,22 @@ def _resample(at: Lowering, x: Any) -> int:
 
 @rule("aten.max_pool2d.default")
 def _max_pool(at: Lowering, x: Any, kernel: Any, stride: Any, padding: Any, dilation: Any, ceil: Any) -> int:
-    """The largest of the pixels at each place of the kernel, row by row; pads are pixels that a window has as well."""
-    value = _image(at, x)
-    pads, steps, (down, right) = pair(padding), pair(stride or kernel), pair(dilation)
-    if ceil or (any(pads) and (down, right) != (1, 1)):
-        raise at.refuse(f"{at.node.target} with ceil_mode, or with both padding and dilation")
-    value = algebra.extended(at, value, (0, 0, *pads), (0, 0, *pads), "replicate")
-    height, width = at.shape()[2:]
+    """The largest of the pixels at each place of the kernel, row by row, among pads of −∞; the first of those alike.
+
+    Rounded up (ceil_mode), a last window may end beyond the pads.
+    """
+    value, sizes = _image(at, x), pair(kernel)
+    steps, apart, before = pair(stride or kernel), pair(dilation), pair(padding)
+    reach = [(size - 1) * step + 1 for size, step in zip(at.shape()[2:], steps, strict=True)]  # of a place's pixels
+    whole = [a + (size - 1) * b for a, b, size in zip(reach, apart, sizes, strict=True)]
+    after = [a - b - size for a, b, size in zip(whole, before, at.wholes[value][2:], strict=True)]
+    value = algebra.padded(at, value, (0, 0, *before), (0, 0, *after), -math.inf)
     largest = None
-    for i in range(pair(kernel)[0]):
-        rows = algebra.taken(at, value, 2, range(i * down, i * down + (height - 1) * steps[0] + 1, steps[0]))
-        for j in range(pair(kernel)[1]):
-            columns = range(j * right, j * right + (width - 1) * steps[1] + 1, steps[1])
-            pixels = algebra.taken(at, rows, 3, columns)
-            largest = pixels if largest is None else algebra.larger(at, largest, pixels)
+    for i in range(0, sizes[0] * apart[0], apart[0]):
+        rows = algebra.taken(at, value, 2, range(i, i + reach[0], steps[0]))
+        for j in range(0, sizes[1] * apart[1], apart[1]):
+            pixels = algebra.taken(at, rows, 3, range(j, j + reach[1], steps[1]))
+            largest = pixels if largest is None else algebra.larger(at, largest, pixels, tie=1.0)
     assert largest is not None
     return largest
 

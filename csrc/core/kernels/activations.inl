@@ -73,6 +73,7 @@ static void activate(ActivationOp op, const double* numbers, const float* x, flo
         const F half = mul(v, set1(0.5f));
         return fma(half, tanh(gelu_inner(v)), half);
       });
+    case ActivationOp::erf: return apply([&](F v) { return erf(v); });
     case ActivationOp::hardtanh:
     case ActivationOp::clamp: return apply([&](F v) { return min(b, max(a, v)); });  // NaN stays NaN
     case ActivationOp::pow: return power(static_cast<float>(numbers[0]), x, y, n);
@@ -136,6 +137,11 @@ static void activate_backward(ActivationOp op, const double* numbers, const floa
         const F v = load_up_to(x + i, k), t = tanh(gelu_inner(v)), half = set1(0.5f);
         const F slope = mul(mul(fnma(t, t, one), gelu_inner_slope(v)), mul(v, half));
         return mul(gi, add(fma(half, t, half), slope));
+      });
+    case ActivationOp::erf:  // 2 / √π e^-x²
+      return apply([&](std::int64_t i, int k, F gi) {
+        const F v = load_up_to(x + i, k);
+        return mul(gi, mul(set1(1.12837917f), exp(sub(zero(), mul(v, v)))));
       });
     case ActivationOp::hardtanh:  // none on the bounds, where the output is one
       return apply([&](std::int64_t i, int k, F gi) {

@@ -1,8 +1,11 @@
-// Sums, products and quotients of two values that broadcast (kernels.h: Spread).
+// Sums, products, quotients and the larger of two values that broadcast (kernels.h: Spread).
 
 ADGAN_INLINE F load_spread(const float* p, std::int64_t step, std::int64_t i, int lanes) {
   return step == 0 ? set1(*p) : load_up_to(p + i, lanes);
 }
+
+// x where a is greater, y where b is, and else (alike, or NaN) z.
+ADGAN_INLINE F by_larger(F a, F b, F x, F y, F z) { return if_greater(a, b, x, if_greater(b, a, y, z)); }
 
 // Without what stands in the lanes beyond, which may be NaN.
 ADGAN_INLINE F keep_up_to(F x, int lanes) {
@@ -12,7 +15,7 @@ ADGAN_INLINE F keep_up_to(F x, int lanes) {
   return load_n(all, lanes);
 }
 
-static void arithmetic(ArithmeticOp op, float alpha, Spread a, Spread b, float* y, std::int64_t outer,
+static void arithmetic(ArithmeticOp op, float number, Spread a, Spread b, float* y, std::int64_t outer,
                        std::int64_t inner) {
   const auto apply = [&](const auto& f) __attribute__((always_inline)) {
     for (std::int64_t o = 0; o < outer; ++o, y += inner) {
@@ -22,11 +25,13 @@ static void arithmetic(ArithmeticOp op, float alpha, Spread a, Spread b, float* 
       });
     }
   };
-  const F factor = set1(alpha);
+  const F factor = set1(number);
   switch (op) {
     case ArithmeticOp::add: return apply([&](F x, F z) { return fma(factor, z, x); });
     case ArithmeticOp::mul: return apply([&](F x, F z) { return mul(x, z); });
     case ArithmeticOp::div: return apply([&](F x, F z) { return div(x, z); });
+    case ArithmeticOp::maximum:  // NaN where either is
+      return apply([&](F x, F z) { return by_larger(x, z, x, z, add(mul(x, set1(0.5f)), mul(z, set1(0.5f)))); });
   }
 }
 
@@ -66,7 +71,7 @@ ADGAN_INLINE void arithmetic_gradient(Spread a, Spread b, const float* g, float*
   }
 }
 
-static void arithmetic_backward(ArithmeticOp op, bool first, float alpha, Spread a, Spread b, const float* g,
+static void arithmetic_backward(ArithmeticOp op, bool first, float number, Spread a, Spread b, const float* g,
                                 float* gradient, bool add_to, std::int64_t outer, std::int64_t inner) {
   const auto apply = [&](const auto& of_a, const auto& of_b) __attribute__((always_inline)) {
     if (first) {
@@ -75,7 +80,7 @@ static void arithmetic_backward(ArithmeticOp op, bool first, float alpha, Spread
       arithmetic_gradient(a, b, g, gradient, b, add_to, outer, inner, of_b);
     }
   };
-  const F factor = set1(alpha);
+  const F factor = set1(number);
   switch (op) {
     case ArithmeticOp::add: return apply([&](F gi, F, F) { return gi; }, [&](F gi, F, F) { return mul(gi, factor); });
     case ArithmeticOp::mul:
@@ -83,5 +88,8 @@ static void arithmetic_backward(ArithmeticOp op, bool first, float alpha, Spread
     case ArithmeticOp::div:
       return apply([&](F gi, F, F z) { return div(gi, z); },
                    [&](F gi, F x, F z) { return sub(zero(), div(mul(gi, div(x, z)), z)); });
+    case ArithmeticOp::maximum:  // of two alike a has `factor`
+      return apply([&](F gi, F x, F z) { return by_larger(x, z, gi, zero(), mul(gi, factor)); },
+                   [&](F gi, F x, F z) { return by_larger(x, z, zero(), gi, sub(gi, mul(gi, factor))); });
   }
 }

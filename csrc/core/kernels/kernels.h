@@ -161,9 +161,9 @@ struct KernelTable {
   void (*activate)(ActivationOp, const double* numbers, const float* x, float* y, std::int64_t n);
   void (*activate_backward)(ActivationOp, const double* numbers, const float* x, const float* y, const float* g,
                             float* gx, bool add, std::int64_t n);
-  // a + alpha b, a b or a / b; the gradient of the first operand or of the second, written or added to.
-  void (*arithmetic)(ArithmeticOp, float alpha, Spread a, Spread b, float* y, std::int64_t outer, std::int64_t inner);
-  void (*arithmetic_backward)(ArithmeticOp, bool first, float alpha, Spread a, Spread b, const float* g,
+  // The layer's real number goes with it. The gradient of the first operand or of the second, written or added to.
+  void (*arithmetic)(ArithmeticOp, float number, Spread a, Spread b, float* y, std::int64_t outer, std::int64_t inner);
+  void (*arithmetic_backward)(ArithmeticOp, bool first, float number, Spread a, Spread b, const float* g,
                               float* gradient, bool add, std::int64_t outer, std::int64_t inner);
   // x > 0 ? x : slope · x, positions × channels, the slope by channel; gslope: added to where not null.
   void (*prelu)(const float* x, float* y, int positions, int channels, const float* slope);

@@ -9,13 +9,13 @@ class Arithmetic : public Node {
   explicit Arithmetic(const ArithmeticPlaces& at) : at_(at) {}
 
   void forward(Run& run) const override {
-    run.kernels->arithmetic(at_.op, at_.alpha, a(run), b(run), run.act + at_.y, at_.outer, at_.inner);
+    run.kernels->arithmetic(at_.op, at_.number, a(run), b(run), run.act + at_.y, at_.outer, at_.inner);
   }
 
   void backward(Run& run) const override {
     const auto gradient = [&](bool first, std::int64_t place, bool add) {
       if (place < 0) return;
-      run.kernels->arithmetic_backward(at_.op, first, at_.alpha, a(run), b(run), run.grad + at_.dy, run.grad + place,
+      run.kernels->arithmetic_backward(at_.op, first, at_.number, a(run), b(run), run.grad + at_.dy, run.grad + place,
                                        add, at_.outer, at_.inner);
     };
     gradient(true, at_.da, at_.add_da);

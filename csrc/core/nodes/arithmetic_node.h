@@ -1,4 +1,4 @@
-// Sums, products and quotients of two values that broadcast.
+// Sums, products, quotients and the larger of two values that broadcast.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,7 @@ struct OperandSteps {
 
 struct ArithmeticPlaces {
   ArithmeticOp op;
-  float alpha;  // a + alpha b
+  float number;  // the layer's real one
   std::int64_t outer, inner;
   OperandSteps a_steps, b_steps;
   std::int64_t a, b, y, da, db, dy;  // da, db -1: not wanted

@@ -56,6 +56,8 @@ struct Run {
 
 class Node {
  public:
+  bool passes_gradient = true;  // else backward() is not called: what it would add is zero, and is not written
+
   virtual ~Node() = default;
   virtual bool takes_all_samples() const { return false; }  // else forward() and backward() are called for each
   virtual void prepare(Run&) const {}                       // once the parameters are known
