@@ -175,7 +175,6 @@ void Builder::place_parameters() {
     }
     auto layout = std::make_unique<MapLayout>(spec, rank1, plan_.batch);
     require(layout->spec.weights() == value(w).size(), "a layer's weights do not fit");
-    if (!rank1) plan_.scratch_size = std::max(plan_.scratch_size, map_scratch_size(*layout));
     if (alone) {
       plan_.parameters[value(w).index].packing = layout.get();
       if (rank1 || compact_) kept[w] = rank1 ? change : compact_moments;

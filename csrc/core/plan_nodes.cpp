@@ -58,6 +58,7 @@ void Builder::add_map(const Layer& layer, const MapLayout* layout) {
     at.change = take(plan_.change_size, rank1_change_size(*layout, at.compact));
     plan_.moves_latent = plan_.moves_latent || at.moves_latent;
   }
+  if (!layout->rank1) need_scratch(map_scratch_size(*layout, at));
   nodes().push_back(layout->rank1 ? make_rank1_node(layout, at) : make_map_node(layout, at));
   put(y, out, to);
 }

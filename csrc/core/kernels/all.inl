@@ -4,6 +4,7 @@
 #include "core/kernels/simd.inl"
 #include "core/kernels/adam.inl"
 #include "core/kernels/maps.inl"
+#include "core/kernels/dense_maps.inl"
 #include "core/kernels/rank1.inl"
 #include "core/kernels/elementwise.inl"
 #include "core/kernels/activations.inl"
@@ -17,6 +18,8 @@ const KernelTable kTable = {
     .list_columns = list_columns,
     .map_forward = map_forward,
     .map_backward = map_backward,
+    .dense_forward = dense_forward,
+    .dense_backward = dense_backward,
     .rank1_forward = rank1_forward,
     .rank1_backward = rank1_backward,
     .rank1_backward_compact = rank1_backward_compact,

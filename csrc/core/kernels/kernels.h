@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "core/cpu.h"
 #include "core/layers.h"
@@ -52,6 +53,19 @@ struct ColumnLists {
   int stride;
 };
 
+// An input all of which takes part: what is not behind a ReLU.
+struct DenseInput {
+  const float* x;  // [sample][position][channel]
+  std::int64_t sample_stride;
+  int position_stride;
+  int samples, positions;
+
+  const float* row(int sample, int position) const {
+    return x + sample * sample_stride + static_cast<std::int64_t>(position) * position_stride;
+  }
+  DenseInput from(int channel) const { return {x + channel, sample_stride, position_stride, samples, positions}; }
+};
+
 // Adam in a form that has the fewest operations (Kingma & Ba 2015, with both moments unnormalised):
 //   M ← β₁ M + g,  V ← β₂ V + g²,  w ← w - scale · M / (√V + eps)
 struct AdamStep {
@@ -90,7 +104,11 @@ struct MapBackward {
   float* gradient;       // else the gradient is added here
   const float* weights;  // what the gradient of x is taken with
   bool learn;
-  ColumnLists lists;
+  ColumnLists lists;  // map_backward's
+  DenseInput x;       // dense_backward's, with the connections of one sample
+  const Connection* connections;
+  const int* first_connection;
+  int outputs_each;
   const float* g;         // gradient of the output, rows of ld
   const int* output_row;  // [tap][input position]: where in g; a row of zeros where the tap falls outside
   int positions;
@@ -130,15 +148,19 @@ struct Spread {
 };
 
 struct KernelTable {
-  // Lists the entries of x that are not zero (or all). Returns how many are not zero.
-  std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, bool all, RowLists);
+  // Lists the entries of x that are not zero. Returns how many.
+  std::int64_t (*list_rows)(const MapShape&, const float* x, int stride, int positions, RowLists);
   std::int64_t (*list_columns)(const float* x, std::int64_t sample_stride, int samples, int stride, int positions,
-                               int channels, bool all, ColumnLists, float* scratch);
+                               int channels, ColumnLists, float* scratch);
   // out[output position][ld] += Σ W x; `connections` are those of one sample.
   void (*map_forward)(const MapShape&, const float* weights, const Connection* connections, const int* first_connection,
                       RowLists, int samples, int inputs_each, int outputs_each, float* out);
   // Gradients of x and of the weights, and Adam; channel by channel, while its weights are in cache.
   void (*map_backward)(const MapShape&, const MapBackward&);
+  // The same of an input all of which takes part.
+  void (*dense_forward)(const MapShape&, const float* weights, const Connection* connections,
+                        const int* first_connection, const DenseInput&, int outputs_each, float* out);
+  void (*dense_backward)(const MapShape&, const MapBackward&);
 
   // out += x W for one row of x; gx = W g, or gx += W g. W is [K][ld].
   void (*rank1_forward)(int inputs, int outputs, int ld, const float* weights, const float* x, float* out);

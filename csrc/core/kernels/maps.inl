@@ -2,8 +2,7 @@
 
 constexpr int kMostVectors = 8;  // outputs held in registers at once: more are done in turns
 
-static std::int64_t list_rows(const MapShape& shape, const float* x, int stride, int positions, bool all,
-                              RowLists lists) {
+static std::int64_t list_rows(const MapShape& shape, const float* x, int stride, int positions, RowLists lists) {
   std::int64_t found = 0;
   for (int p = 0; p < positions; ++p) {
     for (int b = 0; b < shape.blocks; ++b) {
@@ -13,7 +12,7 @@ static std::int64_t list_rows(const MapShape& shape, const float* x, int stride,
       int count = 0;
       for (int c = 0; c < channels; c += L) {
         const int n = channels - c < L ? channels - c : L;
-        count += append(x + static_cast<std::int64_t>(p) * stride + first + c, n, all, c * shape.stride, shape.stride,
+        count += append(x + static_cast<std::int64_t>(p) * stride + first + c, n, c * shape.stride, shape.stride,
                         lists.offset + list + count, lists.value + list + count);
       }
       lists.count[p * shape.blocks + b] = count;
@@ -24,7 +23,7 @@ static std::int64_t list_rows(const MapShape& shape, const float* x, int stride,
 }
 
 static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int samples, int stride, int positions,
-                                 int channels, bool all, ColumnLists lists, float* scratch) {
+                                 int channels, ColumnLists lists, float* scratch) {
   std::int64_t found = 0;
   const int total = samples * positions;
   for (int first = 0; first < channels; first += L) {
@@ -40,8 +39,7 @@ static std::int64_t list_columns(const float* x, std::int64_t sample_stride, int
       int count = 0;
       for (int p = 0; p < total; p += L) {
         const int n = total - p < L ? total - p : L;
-        count +=
-            append(scratch + c * total + p, n, all, p, 1, lists.position + list + count, lists.value + list + count);
+        count += append(scratch + c * total + p, n, p, 1, lists.position + list + count, lists.value + list + count);
       }
       lists.count[first + c] = count;
       found += count;
@@ -202,6 +200,27 @@ ADGAN_INLINE void sum_positions(const float* g, const int* row, const int* posit
   }
 }
 
+// Adam with a gradient in registers, for the weights at a place; or the gradient is added to. The row that is next, so
+// much further, is fetched: the processor's own prefetching, page by page, fetches it too late.
+template <int NV, int PHASE>
+ADGAN_INLINE void apply_gradient(const MapBackward& job, const State& state, const F* gradient, std::int64_t at,
+                                 std::int64_t to_next, const AdamVectors& adam) {
+  ADGAN_UNROLL
+  for (int v = 0; v < NV; ++v) {
+    if constexpr (PHASE == kAccumulate) {
+      store(job.gradient + at + v * L, add(load(job.gradient + at + v * L), gradient[v]));
+    } else {
+      update<PHASE>(gradient[v], state, at + v * L, adam);
+      const std::int64_t next = at + v * L + to_next;
+      __builtin_prefetch(state.old + next, 0, 2);
+      if constexpr (!(PHASE & kFirst)) {
+        __builtin_prefetch(state.m + next, 1, 2);
+        if constexpr (!(PHASE & kCompact)) __builtin_prefetch(state.v + next, 1, 2);
+      }
+    }
+  }
+}
+
 // dW of one channel, tap by tap in registers, then Adam on the spot (or added to the gradient).
 template <int NV, int PHASE>
 ADGAN_INLINE void weight_gradient(const MapShape& shape, const MapBackward& job, int channel, int vector,
@@ -224,21 +243,7 @@ ADGAN_INLINE void weight_gradient(const MapShape& shape, const MapBackward& job,
       ADGAN_UNROLL
       for (int v = 0; v < NV; ++v) sums[v] = add(sums[v], more[v]);
     }
-    ADGAN_UNROLL
-    for (int v = 0; v < NV; ++v) {
-      if constexpr (PHASE == kAccumulate) {
-        store(job.gradient + at + v * L, add(load(job.gradient + at + v * L), sums[v]));
-      } else {
-        update<PHASE>(sums[v], state, at + v * L, adam);
-        // The next channel's, which the processor's own prefetching, page by page, fetches too late.
-        const std::int64_t next = at + v * L + shape.stride;
-        __builtin_prefetch(state.old + next, 0, 2);
-        if constexpr (!(PHASE & kFirst)) {
-          __builtin_prefetch(state.m + next, 1, 2);
-          if constexpr (!(PHASE & kCompact)) __builtin_prefetch(state.v + next, 1, 2);
-        }
-      }
-    }
+    apply_gradient<NV, PHASE>(job, state, sums, at, shape.stride, adam);
   }
 }
 
@@ -255,23 +260,26 @@ static void weight_gradients(const MapShape& shape, const MapBackward& job, int 
 #undef ADGAN_CALL
 }
 
-template <int PHASE>
-static void backward_phase(const MapShape& shape, const MapBackward& job) {
-  for (int c = 0; c < job.channels; ++c) {
-    if (job.gx) input_gradient(shape, job, c);
-    if (job.learn) weight_gradients<PHASE>(shape, job, c);
+// body(PHASE), as a constant.
+template <typename Body>
+ADGAN_INLINE void by_phase(const MapBackward& job, const Body& body) {
+  if (job.gradient) return body(std::integral_constant<int, kAccumulate>{});
+  switch ((job.adam.first_step ? kFirst : 0) | (job.adam.last_step ? kLast : 0) | (job.compact ? kCompact : 0)) {
+    case 0: return body(std::integral_constant<int, 0>{});
+    case kFirst: return body(std::integral_constant<int, kFirst>{});
+    case kLast: return body(std::integral_constant<int, kLast>{});
+    case kCompact: return body(std::integral_constant<int, kCompact>{});
+    case kCompact | kFirst: return body(std::integral_constant<int, kCompact | kFirst>{});
+    case kCompact | kLast: return body(std::integral_constant<int, kCompact | kLast>{});
+    default: return body(std::integral_constant<int, kFirst | kLast>{});
   }
 }
 
 static void map_backward(const MapShape& shape, const MapBackward& job) {
-  if (job.gradient) return backward_phase<kAccumulate>(shape, job);
-  switch ((job.adam.first_step ? kFirst : 0) | (job.adam.last_step ? kLast : 0) | (job.compact ? kCompact : 0)) {
-    case 0: return backward_phase<0>(shape, job);
-    case kFirst: return backward_phase<kFirst>(shape, job);
-    case kLast: return backward_phase<kLast>(shape, job);
-    case kCompact: return backward_phase<kCompact>(shape, job);
-    case kCompact | kFirst: return backward_phase<kCompact | kFirst>(shape, job);
-    case kCompact | kLast: return backward_phase<kCompact | kLast>(shape, job);
-    default: return backward_phase<kFirst | kLast>(shape, job);
-  }
+  by_phase(job, [&](auto phase) {
+    for (int c = 0; c < job.channels; ++c) {
+      if (job.gx) input_gradient(shape, job, c);
+      if (job.learn) weight_gradients<decltype(phase)::value>(shape, job, c);
+    }
+  });
 }

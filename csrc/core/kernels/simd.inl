@@ -81,11 +81,11 @@ static inline F high_of(F x) {
 }
 static inline F low_of(F x) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(x), 16)); }
 
-// Appends the entries of x (n of them) that are not zero, or all of them, to a list: value, and index + step · its
+// Appends the entries of x (n of them) that are not zero to a list: value, and index + step · its
 // place. May write up to L entries beyond the new end. Returns how many were added.
-static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
+static inline int append(const float* x, int n, int index, int step, int* indices, float* values) {
   const __m512 v = load_n(x, n);
-  const __mmask16 keep = all ? mask_of(n) : static_cast<__mmask16>(_mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ));
+  const __mmask16 keep = _mm512_cmp_ps_mask(v, zero(), _CMP_NEQ_UQ);
   const __m512i ramp = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
   const __m512i at = _mm512_add_epi32(_mm512_mullo_epi32(ramp, _mm512_set1_epi32(step)), _mm512_set1_epi32(index));
   _mm512_storeu_si512(indices, _mm512_maskz_compress_epi32(keep, at));
@@ -153,12 +153,12 @@ static inline F high_of(F x) {
 }
 static inline F low_of(F x) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(x), 16)); }
 
-static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
+static inline int append(const float* x, int n, int index, int step, int* indices, float* values) {
   int count = 0;
   for (int i = 0; i < n; ++i) {
     indices[count] = index + i * step;
     values[count] = x[i];
-    count += all || x[i] != 0.0f;
+    count += x[i] != 0.0f;
   }
   return count;
 }
@@ -233,12 +233,12 @@ static inline F pack_bf16(F high, F low) {
 static inline F high_of(F x) { return (F)((U)x & 0xffff0000u); }
 static inline F low_of(F x) { return (F)((U)x << 16); }
 
-static inline int append(const float* x, int n, bool all, int index, int step, int* indices, float* values) {
+static inline int append(const float* x, int n, int index, int step, int* indices, float* values) {
   int count = 0;
   for (int i = 0; i < n; ++i) {
     indices[count] = index + i * step;
     values[count] = x[i];
-    count += all || x[i] != 0.0f;
+    count += x[i] != 0.0f;
   }
   return count;
 }

@@ -8,16 +8,16 @@ namespace {
 
 constexpr int kShare = 16;  // channels are listed so many at a time: a thread takes a multiple of them
 
-// Lists and buffers in a node's scratch.
+// Lists, where the input is not taken whole, and buffers in a node's scratch.
 struct Scratch {
-  RowLists rows;
-  ColumnLists by_channel;
-  float* transposed;
+  RowLists rows{};
+  ColumnLists by_channel{};
+  float* transposed = nullptr;
   int* gx_offset;
   float* buffer;
   std::int64_t size;
 
-  Scratch(const MapLayout& layout, float* base) {
+  Scratch(const MapLayout& layout, bool dense, float* base) {
     const MapSpec& spec = layout.spec;
     const std::int64_t positions = static_cast<std::int64_t>(spec.input_positions) * layout.together;
     std::int64_t at = 0, blocks = 0, listed = 0, largest = 0;
@@ -31,14 +31,16 @@ struct Scratch {
       at += aligned(floats + 16);  // lists are written by whole vectors
       return p;
     };
-    rows.count = reinterpret_cast<int*>(take(positions * blocks));
-    rows.offset = reinterpret_cast<int*>(take(positions * listed));
-    rows.value = take(positions * listed);
-    by_channel.stride = static_cast<int>(positions);
-    by_channel.count = reinterpret_cast<int*>(take(layout.group_inputs));
-    by_channel.position = reinterpret_cast<int*>(take(layout.group_inputs * positions));
-    by_channel.value = take(layout.group_inputs * positions);
-    transposed = take(16 * positions);
+    if (!dense) {
+      rows.count = reinterpret_cast<int*>(take(positions * blocks));
+      rows.offset = reinterpret_cast<int*>(take(positions * listed));
+      rows.value = take(positions * listed);
+      by_channel.stride = static_cast<int>(positions);
+      by_channel.count = reinterpret_cast<int*>(take(layout.group_inputs));
+      by_channel.position = reinterpret_cast<int*>(take(layout.group_inputs * positions));
+      by_channel.value = take(layout.group_inputs * positions);
+      transposed = take(16 * positions);
+    }
     gx_offset = reinterpret_cast<int*>(take(positions));
     buffer = take(largest * layout.together);
     size = at;
@@ -113,11 +115,11 @@ class MapNode : public Node {
     const float* const x = run.act + at_.x;
     float* const y = run.act + at_.y;
     const float* const bias = layout_.columns ? nullptr : at_.bias_of(run);
-    const Scratch scratch(layout_, run.scratch);
+    const Scratch scratch(layout_, at_.dense(), run.scratch);
     int listed_group = -1, listed_stride = -1;
     for (int i = first_piece; i < end_piece; ++i) {
       const auto& piece = layout_.pieces[i];
-      if (piece.group != listed_group || piece.shape.stride != listed_stride) {
+      if (!at_.dense() && (piece.group != listed_group || piece.shape.stride != listed_stride)) {
         listed_group = piece.group;
         listed_stride = piece.shape.stride;
         for (int s = 0; s < samples; ++s) {
@@ -125,13 +127,19 @@ class MapNode : public Node {
           const RowLists lists{scratch.rows.count + list, scratch.rows.offset + list * piece.shape.block,
                                scratch.rows.value + list * piece.shape.block};
           run.kernels->list_rows(piece.shape, x + s * run.act_stride + piece.group * layout_.group_inputs, spec.inputs,
-                                 spec.input_positions, false, lists);
+                                 spec.input_positions, lists);
         }
       }
       for (int s = 0; s < samples; ++s) fill_buffer(piece, bias, scratch.buffer + s * piece.buffer_size());
-      run.kernels->map_forward(piece.shape, source(run) + piece.offset, piece.connections.data(),
-                               piece.first_connection.data(), scratch.rows, samples, spec.input_positions,
-                               piece.buffer_rows(), scratch.buffer);
+      if (at_.dense()) {
+        run.kernels->dense_forward(
+            piece.shape, source(run) + piece.offset, piece.connections.data(), piece.first_connection.data(),
+            whole_input(run, samples).from(piece.group * layout_.group_inputs), piece.buffer_rows(), scratch.buffer);
+      } else {
+        run.kernels->map_forward(piece.shape, source(run) + piece.offset, piece.connections.data(),
+                                 piece.first_connection.data(), scratch.rows, samples, spec.input_positions,
+                                 piece.buffer_rows(), scratch.buffer);
+      }
       for (int s = 0; s < samples; ++s) put(piece, scratch.buffer + s * piece.buffer_size(), y + s * run.act_stride);
     }
   }
@@ -142,9 +150,7 @@ class MapNode : public Node {
     const float* const x = run.act + at_.x + channel;
     const float* const dy = run.grad + at_.dy;
     float* const dx = at_.dx < 0 ? nullptr : run.grad + at_.dx + channel;
-    const Scratch scratch(layout_, run.scratch);
-    // A channel's entries that are zero have no part in dW; nor in dx, behind a ReLU.
-    const bool all = dx && !at_.gated;
+    const Scratch scratch(layout_, at_.dense(), run.scratch);
     if (dx && !at_.add_dx) clear(run, dx, samples, channels);
     for (int s = 0; s < samples; ++s) {
       for (int p = 0; p < spec.input_positions; ++p) {
@@ -154,10 +160,10 @@ class MapNode : public Node {
     int listed_group = -1;
     for (const auto& piece : layout_.pieces) {
       const int first_input = piece.group * layout_.group_inputs;
-      if (piece.group != listed_group) {
+      if (!at_.dense() && piece.group != listed_group) {  // entries that are zero have no part in dW, nor in dx
         listed_group = piece.group;
         run.kernels->list_columns(x + first_input, run.act_stride, samples, spec.inputs, spec.input_positions, channels,
-                                  all, scratch.by_channel, scratch.transposed);
+                                  scratch.by_channel, scratch.transposed);
       }
       for (int s = 0; s < samples; ++s) get(piece, dy + s * run.grad_stride, scratch.buffer + s * piece.buffer_size());
       const std::int64_t row = piece.offset + piece.shape.row(channel, 0);
@@ -176,14 +182,22 @@ class MapNode : public Node {
         }
       }
       job.lists = scratch.by_channel;
+      job.x = whole_input(run, samples).from(first_input + channel);
+      job.connections = piece.connections.data();
+      job.first_connection = piece.first_connection.data();
+      job.outputs_each = piece.buffer_rows();
       job.g = scratch.buffer;
       job.output_row = piece.output_row.data();
       job.positions = layout_.together * spec.input_positions;
       job.gx = dx ? dx + first_input : nullptr;
       job.gx_offset = scratch.gx_offset;
       job.adam = run.adam;
-      run.kernels->map_backward(piece.shape, job);
+      (at_.dense() ? run.kernels->dense_backward : run.kernels->map_backward)(piece.shape, job);
     }
+  }
+
+  DenseInput whole_input(const Run& run, int samples) const {
+    return {run.act + at_.x, run.act_stride, layout_.spec.inputs, samples, layout_.spec.input_positions};
   }
 
   // Zeros in some channels of each group, of each sample.
@@ -281,7 +295,9 @@ class MapNode : public Node {
 
 }  // namespace
 
-std::int64_t map_scratch_size(const MapLayout& layout) { return Scratch(layout, nullptr).size; }
+std::int64_t map_scratch_size(const MapLayout& layout, const MapPlaces& at) {
+  return Scratch(layout, at.dense(), nullptr).size;
+}
 
 std::unique_ptr<Node> make_map_node(const MapLayout* layout, const MapPlaces& places) {
   return std::make_unique<MapNode>(layout, places);

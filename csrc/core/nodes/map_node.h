@@ -25,12 +25,14 @@ struct MapPlaces {
   std::int64_t history = -1, change = -1;  // of a rank-1 layer
   bool moves_latent = false;
 
+  bool dense() const { return !gated; }  // nothing of x is passed over
+
   const float* bias_of(const Run& run) const {  // or null
     return bias < 0 ? nullptr : (bias_fixed ? run.fixed : run.state.old) + bias;
   }
 };
 
-std::int64_t map_scratch_size(const MapLayout& layout);  // floats in Run::scratch
+std::int64_t map_scratch_size(const MapLayout& layout, const MapPlaces& places);  // floats in Run::scratch
 
 std::unique_ptr<Node> make_map_node(const MapLayout* layout, const MapPlaces& places);
 
