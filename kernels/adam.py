@@ -14,10 +14,12 @@ Formula: Kingma & Ba 2015, Algorithm 1, as ``torch.optim.Adam`` arranges it (no 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import struct
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
@@ -25,10 +27,10 @@ import triton
 import triton.language as tl
 
 from ..ops import check_adam_step
-from .aot import Case
+from .case import Case
 from .launch import check_device, on
 
-__all__ = ["adam_step_", "adam_update", "cases", "register"]
+__all__ = ["adam_step_", "adam_update", "cases", "register", "tables_of_graph"]
 
 _BLOCK = 1024  # elements of one program
 # Rows of the table, int64, one column for each entry. _STEP_SIZE holds the bits of a double, lr / (1 - beta1^step).
@@ -206,11 +208,12 @@ def adam_step_(
 
     The tensors are on one GPU; under ``TRITON_INTERPRET=1`` they are on the CPU. The step never waits for the GPU. The
     table of pointers is kept, so a search whose buffers stay (or come back, as a caching allocator makes them) copies
-    it once for each step number. Inside a CUDA graph capture nothing is copied: the table must be there already.
+    it once for each step number. Inside a CUDA graph capture nothing is copied: the table must be there already, and
+    whoever captures keeps it (:func:`tables_of_graph`).
 
     Raises:
         RuntimeError: naming the argument that breaks the contract; tensors on a device that this process cannot run
-            Triton on; a capture without an earlier call on the same tensors.
+            Triton on; a capture without an earlier call on the same tensors, or whose tables nobody keeps.
     """
     check_adam_step(params, exp_avgs, exp_avg_sqs, grads, initial, lrs, beta1, beta2, eps, step)
     bias1 = 1.0 - beta1**step
@@ -358,7 +361,20 @@ def _width(entries: int) -> int:
 
 _KEPT_TABLES = 512
 _tables: dict[tuple[tuple[tuple[int, ...], ...], torch.device, int], torch.Tensor] = {}  # least recently used first
-_captured_tables: list[torch.Tensor] = []  # graphs read these at every replay, so they are never freed
+_of_graph: ContextVar[list[torch.Tensor] | None] = ContextVar(
+    "tables of the graph that is being captured", default=None
+)
+
+
+@contextlib.contextmanager
+def tables_of_graph() -> Iterator[list[torch.Tensor]]:
+    """The tables of the steps captured inside. Every replay reads them: they have to live as long as the graph."""
+    tables: list[torch.Tensor] = []
+    before = _of_graph.set(tables)
+    try:
+        yield tables
+    finally:
+        _of_graph.reset(before)
 
 
 def _table(columns: tuple[tuple[int, ...], ...], device: torch.device) -> torch.Tensor:
@@ -371,11 +387,17 @@ def _table(columns: tuple[tuple[int, ...], ...], device: torch.device) -> torch.
         return _host_table(columns)
     key = (columns, device, torch.cuda.current_stream(device).cuda_stream)
     if torch.cuda.is_current_stream_capturing():
+        owned = _of_graph.get()
+        if owned is None:
+            raise RuntimeError(
+                "adgan_fast::adam_step_: a CUDA graph is being captured whose tables nobody keeps; capture inside of "
+                "adgan_fast.kernels.adam.tables_of_graph(), and keep what it gives as long as the graph"
+            )
         # A copy would become part of the graph, and at each replay read host memory that holds something else by then.
         # The tables of any stream will do: what was queued before a capture is done before its first replay.
         for (known, place, _), table in _tables.items():
             if known == columns and place == device:
-                _captured_tables.append(table)
+                owned.append(table)
                 return table
         raise RuntimeError(
             "adgan_fast::adam_step_: a CUDA graph is being captured and these tensors are new; run the same steps on "

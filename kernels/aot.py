@@ -21,17 +21,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-__all__ = [
-    "FAMILIES",
-    "TARGETS",
-    "Case",
-    "Resources",
-    "Target",
-    "all_cases",
-    "compile_case",
-    "compile_kernel",
-    "markdown",
-]
+from .case import TARGETS, Case
+
+__all__ = ["FAMILIES", "TARGETS", "Resources", "all_cases", "compile_case", "compile_kernel", "markdown"]
 
 FAMILIES = (
     "adam",
@@ -39,55 +31,10 @@ FAMILIES = (
     "loss",
     "maps.general",
     "maps.vector",
+    "products",
+    "softmax",
     "standardize",
 )  # modules below this package, each with a function cases() -> Iterator[Case]
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A GPU to compile for. ``shared_limit``: most bytes of shared memory that one block (workgroup) may use there."""
-
-    gpu: GPUTarget
-    shared_limit: int
-
-
-# Shared memory: CUDA C++ Programming Guide, table "Technical Specifications per Compute Capability" (163 and 227 KiB);
-# AMD CDNA3 ISA reference, section on the LDS (64 KiB).
-TARGETS: Mapping[str, Target] = {
-    "sm_80": Target(GPUTarget("cuda", 80, 32), 163 * 1024),
-    "sm_90": Target(GPUTarget("cuda", 90, 32), 227 * 1024),
-    "sm_100": Target(GPUTarget("cuda", 100, 32), 227 * 1024),
-    "gfx942": Target(GPUTarget("hip", "gfx942", 64), 64 * 1024),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """One specialisation of a kernel as its launcher makes it, and what the design promises of it.
-
-    Attributes:
-        name: names it in tables and tests.
-        kernel: the ``@triton.jit`` function.
-        signature: Triton's type of each run-time argument, such as ``"*fp32"``, ``"i64"``, ``"fp64"``.
-        constexprs: the value of each compile-time argument.
-        aligned: run-time arguments that are multiples of 16 at every launch, as Triton finds by itself for tensors.
-        options: the launch's options: num_warps, num_stages, enable_fp_fusion, ...
-        wide_load_bytes: what the wide loads of :class:`Resources` must come to at least.
-        wide_store_bytes: the same for stores.
-        tensor_core: whether matrix instructions must be in the code.
-        targets: names in ``TARGETS`` that it is launched on.
-    """
-
-    name: str
-    kernel: Any
-    signature: Mapping[str, str]
-    constexprs: Mapping[str, Any]
-    aligned: tuple[str, ...] = ()
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    wide_load_bytes: int = 0
-    wide_store_bytes: int = 0
-    tensor_core: bool = False
-    targets: tuple[str, ...] = tuple(TARGETS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +84,8 @@ def compile_kernel(
     if isinstance(target, str):
         if target not in TARGETS:
             raise ValueError(f"unknown target {target!r}; the known ones are {', '.join(TARGETS)}")
-        target = TARGETS[target].gpu
+        known = TARGETS[target]
+        target = GPUTarget(known.backend, known.arch, known.warp_size)
     names = list(kernel.arg_names)
     unknown = sorted({*signature, *constexprs, *aligned}.symmetric_difference(names))
     if unknown:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import triton
 
-__all__ = ["check_device", "check_tensor", "interpreted", "launch", "on"]
+if TYPE_CHECKING:
+    from .maps.precision import Backend
+
+__all__ = ["backend_of", "check_device", "check_tensor", "interpreted", "launch", "on"]
 
 
 def interpreted(kernel: Any) -> bool:
@@ -21,6 +24,12 @@ def check_device(kernel: Any, device: torch.device, where: str = "") -> None:
     if device.type != ("cpu" if interpreted(kernel) else "cuda"):
         cpu, gpu = "under TRITON_INTERPRET=1 tensors must be on the CPU", "Triton needs them on a GPU"
         raise RuntimeError(f"{where}the tensors are on {device}, but {cpu if interpreted(kernel) else gpu}")
+
+
+def backend_of(kernel: Any, device: torch.device) -> Backend:
+    """What runs `kernel` on `device`; raises RuntimeError where this process cannot."""
+    check_device(kernel, device)
+    return "interpreter" if interpreted(kernel) else "hip" if torch.version.hip else "cuda"
 
 
 def check_tensor(name: str, x: torch.Tensor, shape: tuple[int, ...], any_pairs: bool = False) -> torch.Tensor:

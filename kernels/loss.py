@@ -18,7 +18,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .aot import Case
+from .case import Case
 from .launch import on
 from .sums import kahan_add
 

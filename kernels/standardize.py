@@ -22,7 +22,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .aot import Case
+from .case import Case
 from .launch import launch
 from .sums import kahan_add
 

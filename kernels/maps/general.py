@@ -23,8 +23,8 @@ from typing import Any
 import torch
 import triton
 
-from ..aot import TARGETS, Case
-from ..launch import check_device, check_tensor, interpreted, launch
+from ..case import TARGETS, Case
+from ..launch import backend_of, check_tensor, launch
 from .choices import FUSED_ROWS, KERNELS, Tiles, block, chosen_tiles, class_size, default_tiles, form_of
 from .general_kernels import change_kernel, product_kernel, shared_kernel, update_kernel
 from .geometry import Geometry
@@ -151,7 +151,7 @@ class Maps:
     ) -> None:
         check_theta(theta, geometry)
         device = torch.device(device)
-        backend = _backend(device)
+        backend = backend_of(change_kernel, device)
         row = MapPrecision.of(precision, backend)
         form = form_of(geometry, steps, precision, form)
         tiles = chosen_tiles(geometry, precision, backend, device)
@@ -288,11 +288,6 @@ class Maps:
             raise ValueError(f"step must be in {first}..{last}, got {step}")
 
 
-def _backend(device: torch.device) -> Backend:
-    check_device(change_kernel, device)
-    return "interpreter" if interpreted(change_kernel) else "hip" if torch.version.hip else "cuda"
-
-
 # -- ahead of time -------------------------------------------------------------------------------------------------
 
 _TYPES = {torch.float32: "*fp32", torch.float16: "*fp16", torch.bfloat16: "*bf16"}
@@ -335,7 +330,7 @@ def _case(name: str, kernel: Any, launches: _Launches, what: tuple[dict[str, Any
 def cases() -> Iterator[Case]:
     """Launches of a search of five steps in DCGAN's maps of 32×32 (and one larger), in every precision and form."""
     for backend in ("cuda", "hip"):
-        targets = tuple(name for name, target in TARGETS.items() if target.gpu.backend == backend)
+        targets = tuple(name for name, target in TARGETS.items() if target.backend == backend)
         for precision in (
             MAP_PRECISIONS if backend == "cuda" else ("float32", "bf16")
         ):  # "tf32" is float32's but for a root

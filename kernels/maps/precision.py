@@ -46,7 +46,7 @@ class MapPrecision:
         delta: dtype of Δ in memory, which holds `delta_scale` times its value.
         moments: dtype of m and v in memory, in the stored form.
         history: dtype of x and gy in memory, from which gradients are made.
-        shared: mode of the products of θ₀.
+        shared: mode of the products of θ₀, and of two activations (../products.py).
         change: mode of the products of Δ.
         gradient: mode of the products that make a weight's gradient.
         rounded: whether root and division of a vector map's update are correctly rounded: memory hides what they take.

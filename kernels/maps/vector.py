@@ -35,7 +35,7 @@ from typing import Any
 import torch
 import triton
 
-from ..aot import Case
+from ..case import Case
 from ..launch import check_device, check_tensor, launch
 from .geometry import Geometry
 from .precision import MAP_PRECISIONS, MapPrecision, delta_scale

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ import torch
 
 triton = pytest.importorskip("triton", reason="Triton is not installed")
 
+import adgan_fast.kernels  # noqa: E402
 from adgan_fast.kernels import adam, aot  # noqa: E402
 
 CASES = {case.name: case for case in adam.cases()}
@@ -83,6 +86,48 @@ def test_compiled_kernels_refuse_cpu_tensors() -> None:
 def test_importing_the_package_loads_no_triton() -> None:
     script = "import sys, adgan_fast, adgan_fast.kernels, adgan_fast.ops; sys.exit('triton' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_no_kernel_brings_what_compiles_ahead_of_time() -> None:
+    """Every module of the package but aot.py itself, in a process that has seen no more of Triton than its import."""
+    modules = pkgutil.walk_packages(adgan_fast.kernels.__path__, "adgan_fast.kernels.")
+    names = [info.name for info in modules if info.name != "adgan_fast.kernels.aot"]
+    assert "adgan_fast.kernels.maps.general" in names and "adgan_fast.kernels.case" in names
+    script = (
+        "import importlib, sys, torch, triton\n"
+        "before = set(sys.modules)\n"
+        f"for name in {names}: importlib.import_module(name)\n"
+        "new = set(sys.modules) - before\n"
+        "wrong = [n for n in new if n.endswith('.aot') or n.startswith(('triton.compiler', 'triton.backends'))]\n"
+        "sys.exit(', '.join(wrong) or None)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_graph_keeps_the_tables_of_its_own_capture_and_no_other_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a device that captures says is put in its place here; on a GPU: tests/engine/triton/test_cuda.py."""
+    stream = type("Stream", (), {"cuda_stream": 7})()
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    device = torch.device("cuda", 0)
+    columns = {name: ((step, 1, 16, 32, 48, 64, 0, 0, 1),) for step, name in enumerate(("first", "second"))}
+    known = {(what, device, 3): torch.empty(9) for what in columns.values()}  # copied on another stream
+    monkeypatch.setattr(adam, "_tables", known)
+    with pytest.raises(RuntimeError, match=r"whose tables nobody keeps; capture inside of .*tables_of_graph\(\)"):
+        adam._table(columns["first"], device)
+    with adam.tables_of_graph() as tables:
+        with adam.tables_of_graph() as inner:
+            adam._table(columns["second"], device)
+        assert adam._table(columns["first"], device) is known[columns["first"], device, 3] is tables[0]
+    assert len(tables) == len(inner) == 1 and inner[0] is known[columns["second"], device, 3]
+    with adam.tables_of_graph(), pytest.raises(RuntimeError, match="these tensors are new; run the same steps"):
+        adam._table(((5, 1, 16, 32, 48, 64, 0, 0, 1),), device)
+    alive = weakref.ref(tables[0])
+    known.clear()
+    assert alive() is not None  # by the list of the graph
+    del tables
+    assert alive() is None
 
 
 def test_resources_see_spills_when_registers_are_short() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from adgan_fast.kernels import aot  # noqa: E402
 from adgan_fast.kernels.maps import choices as map_choices  # noqa: E402
 from adgan_fast.kernels.maps import general as maps  # noqa: E402
 from adgan_fast.kernels.maps.geometry import Geometry  # noqa: E402
-from adgan_fast.kernels.maps.private import AdamConstants  # noqa: E402
+from adgan_fast.kernels.maps.private import AdamConstants, Form  # noqa: E402
 
 CASES = {case.name: case for case in maps.cases()}
 ADAM = AdamConstants(5e-5, 0.5, 0.999, 1e-8)
@@ -67,23 +68,56 @@ def test_an_update_takes_the_fast_root_and_no_division(precision: str) -> None:
 
 @pytest.mark.parametrize("step", [1, 3, 5])
 def test_change_is_read_and_written_once_in_wide_accesses(step: int) -> None:
-    # 16 bytes a thread, 128 threads: a tile of 32 × 64 numbers of 2 bytes is two of them.
+    # 16 bytes a thread, 128 threads: a tile of 32 × 64 numbers of 2 bytes is two of them, and so is y's of 16 × 64.
     found = aot.compile_case(CASES[f"maps bf16, change, rebuild, update {step} of 5"], "sm_90")
     read, last = f"maps bf16, change, rebuild, update {step} of 5", step == 5
     stores = re.findall(r"st\.global\.v4\.b32", found.assembly)
-    assert len(stores) >= (0 if last else 2), read
+    assert len(stores) == (2 if last else 4), read
     if step > 1:
         assert len(re.findall(r"cp\.async\.cg\.shared\.global", found.assembly)) >= 2, read
 
 
-def test_launches_pass_scalars_as_the_types_that_are_compiled() -> None:
+def launched(monkeypatch: pytest.MonkeyPatch, geometry: Geometry, form: Form) -> list[tuple[Any, dict[str, str]]]:
+    """The kernels that a search of three steps launches, with the types that Triton finds for their arguments."""
+    found: list[tuple[Any, dict[str, str]]] = []
+
+    def type_of(param: Any, value: object) -> str:
+        if isinstance(value, torch.Tensor):
+            return maps._TYPES.get(value.dtype, "*i32")
+        return param.annotation_type or ("fp32" if isinstance(value, float) else "i32")
+
+    def record(device: torch.device, kernel: Any, blocks: int, *arguments: Any, **constants: Any) -> None:
+        params = [param for param in kernel.params if not param.is_constexpr]
+        found.append((kernel, {p.name: type_of(p, value) for p, value in zip(params, arguments, strict=True)}))
+
+    monkeypatch.setattr(maps, "launch", record)
+    monkeypatch.setattr(maps, "backend_of", lambda kernel, device: "hip")
+    private = maps.Maps(
+        geometry, torch.zeros(geometry.torch_shape), pairs=2, steps=3, adam=ADAM, precision="bf16",
+        device=torch.device("cpu"), form=form,
+    )  # fmt: skip
+    x, gy = torch.zeros(private._x_shape), torch.zeros(private._y_shape)
+    private.shared_input_grad(gy)
+    private.keep(1, x, gy)
+    private.forward(x, 2)
+    private.keep(2, x, gy)
+    private.input_grad(gy, 2)
+    return found
+
+
+@pytest.mark.parametrize(("positions", "form"), [(4, "rebuild"), (4, "stored"), (70, "stored")])
+def test_launches_pass_scalars_as_the_types_that_are_compiled(
+    monkeypatch: pytest.MonkeyPatch, positions: int, form: Form
+) -> None:
     # A launch takes a scalar's type from the annotation; an unannotated Python float would be float32.
+    compiled: dict[Any, list[dict[str, str]]] = {}
     for case in CASES.values():
-        for param in case.kernel.params:
-            if not param.is_constexpr and param.annotation_type:
-                assert case.signature[param.name] == param.annotation_type
-            elif not param.is_constexpr:
-                assert case.signature[param.name].startswith("*") or param.name == "pairs"
+        compiled.setdefault(case.kernel, []).append(dict(case.signature))
+    found = launched(monkeypatch, Geometry.linear(positions, 3, 4), form)
+    assert {kernel.__name__ for kernel, _ in found} >= {"shared_kernel", "product_kernel"}
+    for kernel, types in found:
+        assert types in compiled[kernel], kernel.__name__
+        assert "fp32" not in types.values()  # Adam's constants are doubles until they are rounded once
 
 
 def test_compiled_kernels_refuse_cpu_tensors() -> None:

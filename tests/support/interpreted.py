@@ -26,6 +26,8 @@ from typing import Any
 import pytest
 import torch
 
+from adgan_fast.engine.triton.engine import interpreter_fault
+
 _KERNELS = Path(__file__).parents[1] / "kernels"
 _INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
 
@@ -33,6 +35,8 @@ _INTERPRETING = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true",
 @pytest.fixture(scope="session")
 def device(request: pytest.FixtureRequest) -> torch.device:
     """Where kernels take their tensors from: the CPU under the interpreter, and the GPU if there is one."""
+    if request.param == "cpu" and importlib.util.find_spec("triton") is not None and (fault := interpreter_fault()):
+        pytest.skip(fault)
     return torch.device(request.param)
 
 

@@ -62,7 +62,7 @@ class Triton:
             return "there is no CUDA device; it takes a GPU and a PyTorch built for it"
         if importlib.util.find_spec("triton") is None:
             return "Triton is not installed; pip install 'adgan-fast[triton]'"
-        return None
+        return interpreter_fault() if interpreting() else None
 
     def refuses(self, job: Job) -> str | None:
         if interpreting():
@@ -134,6 +134,27 @@ class _Kept:
 def interpreting() -> bool:
     """Whether Triton's kernels run under its interpreter: decided by the environment when Triton is imported."""
     return os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "yes", "on", "y")
+
+
+def interpreter_fault() -> str | None:
+    """Why Triton's interpreter cannot run here, with the remedy: 3.6 takes arrays of one number for numbers.
+
+    NumPy has refused that since 2.4, and each loop of a kernel would end in a TypeError.
+    """
+    import numpy
+    import triton
+
+    if _release(triton.__version__) >= (3, 7) or _release(numpy.__version__) < (2, 4):
+        return None
+    return (
+        f"the interpreter of Triton {triton.__version__} (TRITON_INTERPRET=1) fails with NumPy {numpy.__version__}; "
+        "pip install 'triton>=3.7' or 'numpy<2.4'"
+    )
+
+
+def _release(version: str) -> tuple[int, int]:
+    major, minor = version.split(".")[:2]
+    return int(major), int(minor)
 
 
 @functools.cache

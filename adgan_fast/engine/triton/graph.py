@@ -10,11 +10,13 @@ some hundred kilobytes there: microseconds, against the milliseconds of its sear
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 
+from ...kernels.adam import tables_of_graph
 from .search import TileResult, TileSearch
 
 Result = TypeVar("Result")
@@ -28,21 +30,32 @@ class Graphed:
 
     def __init__(self, search: TileSearch):
         stream = torch.cuda.current_stream(search.images.device)
-        self._first, self._made = capture(search.first, stream)
-        self._run, self._found = capture(search.run, stream)
+        self._first = capture(search.first, stream)
+        self._run = capture(search.run, stream)
 
     def first(self) -> torch.Tensor:
         """See TileSearch.first."""
-        self._first.replay()
-        return self._made
+        return self._first.replay()
 
     def run(self) -> TileResult:
         """See TileSearch.run; the result is good until the next call."""
-        self._run.replay()
-        return self._found
+        return self._run.replay()
 
 
-def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torch.cuda.CUDAGraph, Result]:
+@dataclasses.dataclass(frozen=True)
+class Recording(Generic[Result]):
+    """A graph, what each replay of it fills anew, and what each replay reads: the tables of Adam's steps."""
+
+    graph: torch.cuda.CUDAGraph
+    result: Result
+    tables: list[torch.Tensor]
+
+    def replay(self) -> Result:
+        self.graph.replay()
+        return self.result
+
+
+def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> Recording[Result]:
     """Record what `work` launches, and what it returns: tensors that each replay fills anew.
 
     `work` must have run on the stream before: what is compiled or initialised at a first call cannot be recorded.
@@ -54,8 +67,8 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torc
     graph = torch.cuda.CUDAGraph()
     try:
         # It waits for the device, and gives cached memory back. Other threads may use the device meanwhile.
-        with torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            found = work()
+        with tables_of_graph() as tables, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
+            result = work()
     except RuntimeError as error:
         _broken.append(graph)
         # To end a recording that was broken off is an error too, which would hide the first.
@@ -63,5 +76,5 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> tuple[torc
             raise
         message = str(error.__context__)
     else:
-        return graph, found
+        return Recording(graph, result, tables)
     raise torch.OutOfMemoryError(message)  # anew: the traceback of the first would keep the buffers alive

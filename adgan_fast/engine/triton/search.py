@@ -1,14 +1,16 @@
 """Algorithm 1 for tiles of one shape, in buffers that stay where they are: so a CUDA graph of it can be replayed.
 
 What is computed is what grouped.py computes. For weights="per_seed" the large maps run on the Triton kernels, which
-store the change of the weights alone (lift.py); all else, and the whole of "per_sample" and "frozen", is
-batched.py's, with ordinary leaves and one fused Adam launch a step.
+store the change of the weights alone (lift.py). Products of two activations, softmax and norms have kernels of their
+own whoever owns the weights (products.py, rows.py). All else is batched.py's, with ordinary leaves and one fused Adam
+launch a step.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -22,7 +24,8 @@ from ...kernels.maps.private import AdamConstants
 from .. import batched
 from ..descent import State, descend
 from .lift import Chain, PrivateLayer, lift
-from .norm import standardized
+from .products import multiplied
+from .rows import softmaxed, standardized
 
 
 class TileResult(NamedTuple):
@@ -53,7 +56,12 @@ class TileSearch:
         self._latents = self.starts.view(owners, rows, *program.latent_shape)
         self._private = [self._layer(chain, program, owners) for chain in chains]
         self._step = 1  # the one whose forward pass runs; see `_chain`
-        self._own: dict[str, Callable[..., torch.Tensor]] = {"private": self._chain, "standardize": standardized}
+        self._own: dict[str, Callable[..., torch.Tensor]] = {
+            "private": self._chain,
+            "matmul": partial(multiplied, precision=config.precision),
+            "softmax": softmaxed,
+            "standardize": standardized,
+        }
 
         theta = [p.detach().contiguous() for p in program.parameters]
         self._shared = [p.expand(owners, *p.shape) for p in theta]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 import subprocess
 import sys
 
@@ -73,6 +75,29 @@ class TestWithoutTheInterpreter:
         assert ENGINE.refuses(job_of_tiny("cuda")) is None
 
 
+@pytest.mark.parametrize(
+    ("triton", "numpy", "fails"),
+    [("3.6.0", "2.4.0", True), ("3.6.0+git1", "2.10.1", True), ("3.6.0", "2.3.5", False), ("3.7.0", "2.4.6", False)],
+)
+def test_an_interpreter_that_fails_with_this_numpy_is_named_with_the_remedy(
+    monkeypatch: pytest.MonkeyPatch, triton: str, numpy: str, fails: bool
+) -> None:
+    monkeypatch.setattr("triton.__version__", triton)
+    monkeypatch.setattr("numpy.__version__", numpy)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    if not fails:
+        assert ENGINE.why_not() is None
+        return
+    named = f"the interpreter of Triton {triton} (TRITON_INTERPRET=1) fails with NumPy {numpy}"
+    assert ENGINE.why_not() == f"{named}; pip install 'triton>=3.7' or 'numpy<2.4'"
+    with pytest.raises(ValueError, match=re.escape(f"'triton' cannot run: {named}")):
+        adgan_fast.score(TINY.module, TINY.images(1), engine="triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert ENGINE.why_not() is None  # compiled kernels do not care
+
+
 def test_listing_the_engines_loads_no_triton() -> None:
     script = "import sys, adgan_fast; adgan_fast.engines(); sys.exit('triton' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    compiled = {**os.environ, "TRITON_INTERPRET": "0"}
+    assert subprocess.run([sys.executable, "-c", script], check=False, env=compiled).returncode == 0
