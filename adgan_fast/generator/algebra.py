@@ -166,6 +166,8 @@ def matmul(at: Lowering, a: int, b: int) -> int:
     if len(right) == 1:
         product = matmul(at, a, reshaped(at, b, (*right, 1)))
         return reshaped(at, product, at.wholes[product][:-1])
+    if _costs_turning(at, a, b, (*left[:-1], right[-1])) or _costs_turning(at, b, a, (*left[:-1], right[-1])):
+        return transposed(at, matmul(at, _turned(at, b), _turned(at, a)))  # A Bᵀ = (B Aᵀ)ᵀ
     lead = tuple(torch.broadcast_shapes(left[:-2], right[:-2]))
     of_samples = at.values[a].batched or at.values[b].batched
     if of_samples:  # a dimension in front, so that none of the matrices' is taken for the batch's
@@ -177,6 +179,33 @@ def matmul(at: Lowering, a: int, b: int) -> int:
         return matmul(at, batched(at, a), b)
     product = at.emit("matmul", (a, b), (*lead, at.wholes[a][-2], right[-1]))
     return reshaped(at, product, (*torch.broadcast_shapes(left[:-2], right[:-2]), left[-2], right[-1]))
+
+
+def _costs_turning(at: Lowering, x: int, other: int, product: Shape) -> bool:
+    """Whether a factor is the transpose of a larger value than the other factor and the product are together."""
+    others = math.prod(at.wholes[other]) + math.prod(product)
+    return _before_turning(at, x) is not None and math.prod(at.wholes[x]) > others
+
+
+def _turned(at: Lowering, x: int) -> int:
+    """xᵀ; of a value's transpose the value itself."""
+    before = _before_turning(at, x)
+    return transposed(at, x) if before is None else before
+
+
+def _before_turning(at: Lowering, x: int) -> int | None:
+    """The value whose transpose x is, if it is one: matrices (…, n, k) of (…, k, n)."""
+    maker, whole = at.made_by.get(x), at.wholes[x]
+    if maker is None or maker.op != "permute":
+        return None
+    *lead, first, second = maker.attrs["dims"]
+    (source,) = maker.inputs
+    is_turned = [*lead, second, first] == list(range(len(lead) + 2)) and first > second
+    return (
+        source
+        if source is not None and is_turned and at.wholes[source] == (*whole[:-2], whole[-1], whole[-2])
+        else None
+    )
 
 
 def _without(shape: Shape, dim: int) -> Shape:

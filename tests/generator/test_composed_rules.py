@@ -295,3 +295,26 @@ class WritesWithoutGradient(nn.Module):
 def test_a_write_under_no_grad_is_refused():
     with pytest.raises(Unlowered, match=r"mul_\.Tensor writes into a tensor under torch\.no_grad"):
         lower(WritesWithoutGradient().eval(), (4,))
+
+
+@pytest.mark.parametrize(
+    "product",
+    [
+        lambda v, many: v @ many.transpose(1, 2),
+        lambda v, many: (many.mT @ v.mT).mT,
+        lambda v, many: torch.bmm(v, many.permute(0, 2, 1)),
+    ],
+    ids=["from the right", "from the left", "by bmm"],
+)
+def test_a_product_turns_the_smaller_of_its_matrices(product):
+    """What attention over many places reads transposed is far larger than what it is multiplied by."""
+
+    def attention(x: torch.Tensor) -> torch.Tensor:
+        v = x.flatten(2)
+        return product(v, torch.softmax(v.mT @ v, -1)).view(x.shape)
+
+    case = case_of(nn.Conv2d(4, 4, 1), Function(attention))
+    program = lower(case.module, case.latent_shape)
+    sizes = [math.prod(program.values[layer.output].shape) for layer in program.layers if layer.op == "permute"]
+    assert max(sizes) == 4 * 36
+    assert_same_numbers(case)
