@@ -134,7 +134,10 @@ class GMM(Classical):
     """Minus the log density of a mixture of Gaussians with full covariances, of as many as have the lowest BIC.
 
     Attributes:
-        components: numbers of them to choose from (Sect. 4.2: 2 to 20); those beyond the number of images are left out.
+        components: numbers of them to choose from, in order (Sect. 4.2: 2 to 20); those beyond the number of images are
+            left out.
+        patience: after so many numbers in a row without a lower criterion no more are tried; None: all are. In many
+            dimensions the criterion rises from the start, and on pixels the mixtures passed over would take hours.
         reg_covar: added to the variance of each feature in each component. In pixels of [-1, 1] 1e-3 is a deviation of
             0.03, four of 255 grey levels: without it a component of few images has a density without bound.
         seed: of the first guess (k-means).
@@ -143,6 +146,7 @@ class GMM(Classical):
     """
 
     components: tuple[int, ...] = COMPONENTS
+    patience: int | None = 3
     reg_covar: float = 1e-3
     seed: int = 0
 
@@ -150,13 +154,16 @@ class GMM(Classical):
         mixture = scikit_learn("mixture").GaussianMixture
         self._model: Any = None
         self.bic_: dict[int, float] = {}
+        without = 0
         for count in self.components:
-            if count > len(rows):
+            if count > len(rows) or without == self.patience:
                 continue
             model = mixture(count, reg_covar=self.reg_covar, random_state=self.seed).fit(rows)
             self.bic_[count] = float(model.bic(rows))
             if self.bic_[count] == min(self.bic_.values()):
-                self._model, self.n_components_ = model, count
+                self._model, self.n_components_, without = model, count, 0
+            else:
+                without += 1
         if self._model is None:
             raise ValueError(f"{min(self.components)} components need as many images, got {len(rows)}")
 

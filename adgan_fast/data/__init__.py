@@ -1,4 +1,6 @@
-"""Loaders of image sets: MNIST, CIFAR-10, folders, arrays, scikit-learn's digits. They run no code from what they read.
+"""Loaders of image sets: MNIST, CIFAR-10, LSUN, folders, arrays, scikit-learn's digits.
+
+They run no code from what they read.
 
 Every loader returns an ``ImageSet`` and raises FileNotFoundError or ValueError naming the file, what was found and what
 was expected.
@@ -9,6 +11,7 @@ from .cifar import CIFAR10_CLASSES, load_cifar10
 from .digits import load_digits
 from .folders import load_folder
 from .image_set import ImageSet, to_model_range
+from .lsun import load_lsun
 from .mnist import load_mnist, read_idx
 from .paths import PathLike, Split
 
@@ -21,6 +24,7 @@ __all__ = [
     "load_cifar10",
     "load_digits",
     "load_folder",
+    "load_lsun",
     "load_mnist",
     "read_idx",
     "to_model_range",

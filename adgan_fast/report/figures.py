@@ -62,7 +62,7 @@ def save_roc(
         auc: area under the curve, for the legend.
         title: above the plot.
     """
-    figure = _figure(4.6, 4.4)
+    figure = new_figure(4.6, 4.4)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color="0.7", linewidth=1, linestyle="--", label="chance")
     axes.plot(false_positives, true_positives, color="#1f6f8b", linewidth=2, label=f"AUC {auc:.4f}")
@@ -70,7 +70,7 @@ def save_roc(
     axes.set_aspect("equal")
     axes.set_title(title, fontsize=10)
     axes.legend(loc="lower right", frameon=False)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def save_gallery(
@@ -115,13 +115,13 @@ def save_gallery(
 
     names = [f"#{index}" for index in range(len(images))] if labels is None else list(map(str, labels))
     columns = len(shown[0])
-    figure = _figure(0.9 + 0.95 * columns, 7.0)
+    figure = new_figure(0.9 + 0.95 * columns, 7.0)
     blocks = np.array(figure.subfigures(2, 1), dtype=object)
     for block, which, title in zip(blocks, shown, ("Least anomalous", "Most anomalous"), strict=True):
         block.suptitle(title, fontsize=11, fontweight="bold")
         cells = (_shown(images[which]), _shown(reconstructions[which]), residuals[which])
         _block(block, cells, [f"{names[index]}\n{scores[index]:.4g}" for index in which], scale)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _block(block: SubFigure, cells: Sequence[Array], titles: Sequence[str], scale: float) -> None:
@@ -146,13 +146,15 @@ def _shown(images: Array) -> Array:
     return unit[:, 0] if images.shape[1] == 1 else unit.transpose(0, 2, 3, 1)
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches, to be written by `save_figure`."""
     figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
+    """Writes the figure as a PNG, whole or not at all."""
     path, png = Path(path), io.BytesIO()
     figure.savefig(png, format="png")
     files.replace(path, png.getvalue())

@@ -1,7 +1,7 @@
 """Where the native engine's time goes: by layer and phase, beside the machine's own rates.
 
     python -m bench.studies.profile_native [--weights per_seed] [--open half|all] [--size 32] [--channels 1]
-        [--pairs 64]
+        [--pairs 64] [--case kl32x3]
 
 Times are of one thread, but for the last line's. Arithmetic is what a dense computation would need (2 · multiply-adds);
 the engine skips what is zero, so its rate may be above the machine's.
@@ -21,6 +21,7 @@ from adgan_fast.engine.native.encode import encode
 from adgan_fast.generator.rules import lower
 from adgan_fast.models import DCGANGenerator
 
+from ..race import families
 from ..race.rows import cores
 
 
@@ -69,6 +70,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=32)
     parser.add_argument("--channels", type=int, default=1)
     parser.add_argument("--width", type=int, default=64)
+    parser.add_argument("--case", choices=families.FAMILIES, help="a generator of bench/race/families.py, not a DCGAN")
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--steps", type=int, default=5)
     at = parser.parse_args()
@@ -76,15 +78,20 @@ def main() -> None:
     if reason:
         raise SystemExit(reason)
     torch.set_num_threads(1)
-    program = lower(generator(at.size, at.channels, at.width, at.open), (256,))
+    if at.case is None:
+        latent_shape, size, channels = (256,), at.size, at.channels
+        program = lower(generator(size, channels, at.width, at.open), latent_shape)
+    else:
+        latent_shape, size, channels = families.FAMILIES[at.case].latent_shape, 32, families.FAMILIES[at.case].channels
+        program = lower(families.made(at.case), latent_shape)
     s = min(8, at.pairs) if at.weights == "per_seed" else min(64, at.pairs)
     n = max(1, at.pairs // s)
     random = torch.Generator().manual_seed(1)
     images = nn.functional.interpolate(
-        torch.randn(n, at.channels, 8, 8, generator=random), size=(at.size, at.size), mode="bicubic"
+        torch.randn(n, channels, 8, 8, generator=random), size=(size, size), mode="bicubic"
     ).tanh()
     arguments = ops.SearchArguments(
-        images.contiguous(), torch.randn(s, 256, generator=random), list(program.parameters),
+        images.contiguous(), torch.randn(s, *latent_shape, generator=random), list(program.parameters),
         list(program.constants), *encode(program), WEIGHTS.index(at.weights), ops.NATIVE_LOSSES.index("l2"), at.steps,
         [0.25, 5e-5, 0.5, 0.999, 1e-8],
     )  # fmt: skip
@@ -113,6 +120,11 @@ def main() -> None:
         print(f"{name:44} {forward * 1e3:9.3f} {backward * 1e3:9.3f}{rate}")
     print(
         f"{'operands; preparing and updating':44} {float(seconds[-1, 0]) * 1e3:9.3f} {float(seconds[-1, 1]) * 1e3:9.3f}"
+    )
+    work = 2 * program.multiply_adds * (1 + (3 if at.weights != "frozen" else 2) * at.steps)
+    print(
+        f"all products, if dense: {work / whole / 1e9:.0f} GFLOP/s on one thread, "
+        f"{work / shared / 1e9:.0f} on {cores()}"
     )
     print(f"{'sum':44} {float(seconds[:, 0].sum()) * 1e3:9.3f} {float(seconds[:, 1].sum()) * 1e3:9.3f}")
     print(f"{'whole, not timed by layer':44} {whole * 1e3:9.3f}")

@@ -1,0 +1,212 @@
+"""The paper's experiments (Deecke et al. 2018, Sect. 4).
+
+    python -m bench.paper table1 --data ../data/mnist --out paper-output
+    python -m bench.paper roc --data ../data/mnist --out paper-output
+
+Every command goes on where an earlier one with the same --out was cut short. DATA is a folder of idx files as MNIST has
+them, or CIFAR-10 (.npz, .tar.gz, or the folder of its batches); of scenes, a folder of LSUN's lmdbs, or CIFAR-10.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+
+from adgan_fast.data import CIFAR10_CLASSES
+
+from .ablation import ablation as run_ablation
+from .entries import ENTRIES, wgan
+from .roc import roc as run_roc
+from .scenes import open_scenes
+from .scenes import scenes as run_scenes
+from .search2d import search2d as run_search2d
+from .sets import open_set, trial
+from .settings import Settings
+from .table1 import table1 as run_table1
+
+app = typer.Typer(
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, help=__doc__, no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
+
+INTERRUPTED = 130  # as a shell says it
+USUAL = Settings()
+Data = Annotated[Path, typer.Option(help="the image set, see above")]
+Out = Annotated[Path, typer.Option(help="folder of results; also holds the trained networks")]
+Name = Annotated[str | None, typer.Option(help="the set's name in results; without it the folder's, or cifar10")]
+Items = Annotated[int, typer.Option(help="test images, drawn at random")]
+Holdout = Annotated[int, typer.Option(help="training images of the normal class kept to choose on")]
+Seed = Annotated[int, typer.Option(help="of all that is drawn")]
+Objective = Annotated[str, typer.Option(help="of the shared generator's training: clip or gp")]
+Width = Annotated[int, typer.Option(help="of every network")]
+Latent = Annotated[int, typer.Option(help="length of the generators' latent")]
+GanSteps = Annotated[int, typer.Option(help="generator steps of each generator's training")]
+Code = Annotated[int, typer.Option(help="length of an autoencoder's code")]
+AutoencoderSteps = Annotated[int, typer.Option(help="of autoencoders, Deep SVDD and encoders")]
+NSeed = Annotated[int, typer.Option(help="starts of each search")]
+Steps = Annotated[int, typer.Option(help="of each search")]
+Threads = Annotated[int | None, typer.Option(help="torch's threads; without it torch's own choice")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
+
+
+@app.command()
+def table1(
+    data: Data,
+    out: Out,
+    name: Name = None,
+    classes: Annotated[str | None, typer.Option(help="A,B: normal classes, by number or name; without it all")] = None,
+    detectors: Annotated[str | None, typer.Option(help=f"A,B of {', '.join(ENTRIES)}; without it all")] = None,
+    items: Items = USUAL.items,
+    holdout: Holdout = USUAL.holdout,
+    seed: Seed = USUAL.seed,
+    objective: Objective = USUAL.objective,
+    width: Width = USUAL.width,
+    latent: Latent = USUAL.latent,
+    gan_steps: GanSteps = USUAL.gan_steps,
+    code: Code = USUAL.code,
+    autoencoder_steps: AutoencoderSteps = USUAL.autoencoder_steps,
+    n_seed: NSeed = USUAL.n_seed,
+    steps: Steps = USUAL.steps,
+    alexnet: Annotated[Path | None, typer.Option(help="ImageNet weights of AlexNet, .pth or .safetensors")] = None,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Table 1: one class against the others. AUC of every detector, for every class.
+
+    Writes table1-SET.csv, .md and .png. Several may run at once on one --out, each with classes of its own.
+    """
+    settings = _settings(locals())
+    images = open_set(data, name)
+    chosen = [images.named(each) for each in classes.split(",")] if classes else images.classes
+    entries = detectors.split(",") if detectors else list(ENTRIES)
+    if unknown := sorted(set(entries) - set(ENTRIES)):
+        raise ValueError(f"no detector is called {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
+    refused = run_table1(images, out, settings, classes=chosen, entries=entries, progress=not quiet)
+    for line in refused:
+        print(f"refused: {line}", file=sys.stderr)
+
+
+@app.command()
+def roc(data: Data, out: Out, name: Name = None) -> None:
+    """Figure 3: ROC curves of table 1's detectors, averaged over the classes. Writes roc-SET.png."""
+    print(run_roc(open_set(data, name), out))
+
+
+@app.command()
+def search2d(
+    data: Data,
+    out: Out,
+    name: Name = None,
+    normal: Annotated[str, typer.Option(help="the class to train on")] = "8",
+    other: Annotated[str, typer.Option(help="the class of the anomalous image")] = "1",
+    seed: Seed = USUAL.seed,
+    objective: Objective = USUAL.objective,
+    width: Width = USUAL.width,
+    gan_steps: GanSteps = USUAL.gan_steps,
+    n_seed: NSeed = 16,
+    steps: Steps = USUAL.steps,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Figure 2: where searches go in a latent space of two dimensions. Writes search2d-SET.png."""
+    settings = _settings(locals())
+    images = open_set(data, name)
+    at = trial(images, images.named(normal), items=0, holdout=settings.holdout, seed=seed)
+    print(
+        run_search2d(
+            images, at, images.named(other), out, wgan(settings), n_seed=n_seed, steps=steps, progress=not quiet
+        )
+    )
+
+
+@app.command()
+def ablation(
+    data: Data,
+    out: Out,
+    name: Name = None,
+    classes: Annotated[str, typer.Option(help="A,B: normal classes, by number or name")] = "3,8",
+    items: Items = 1000,
+    holdout: Holdout = USUAL.holdout,
+    seed: Seed = USUAL.seed,
+    objective: Objective = USUAL.objective,
+    width: Width = USUAL.width,
+    latent: Latent = USUAL.latent,
+    gan_steps: GanSteps = USUAL.gan_steps,
+    autoencoder_steps: AutoencoderSteps = USUAL.autoencoder_steps,
+    n_seed: NSeed = USUAL.n_seed,
+    steps: Steps = USUAL.steps,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """AUC and time against starts, steps, weights, loss, kinds of starts and learning rates, one after the other.
+
+    Writes ablation-SET.csv and .png. The networks of table1 in the same --out are used where settings agree.
+    """
+    settings = _settings(locals())
+    images = open_set(data, name)
+    chosen = [images.named(each) for each in classes.split(",")]
+    print(run_ablation(images, out, settings, classes=chosen, progress=not quiet))
+
+
+@app.command()
+def scenes(
+    data: Data,
+    out: Out,
+    scene: Annotated[str, typer.Option(help=f"to train on: of LSUN's, or of {', '.join(CIFAR10_CLASSES)}")] = "bedroom",
+    size: Annotated[int, typer.Option(help="side of LSUN's images")] = 64,
+    most: Annotated[int | None, typer.Option(help="training images at most")] = None,
+    seed: Seed = USUAL.seed,
+    objective: Objective = USUAL.objective,
+    width: Width = USUAL.width,
+    latent: Latent = USUAL.latent,
+    gan_steps: GanSteps = USUAL.gan_steps,
+    n_seed: NSeed = USUAL.n_seed,
+    steps: Steps = USUAL.steps,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """Section 4.4: the most and least anomalous images of a scene, and the scene against the others.
+
+    Writes scenes-SET-SCENE.csv and .png.
+    """
+    settings = _settings(locals())
+    given = open_scenes(data, scene, size, most)
+    print(run_scenes(given, scene, out, settings, progress=not quiet))
+
+
+def _settings(arguments: dict[str, Any]) -> Settings:
+    """Those among a command's arguments, echoed; and torch's threads, set."""
+    if arguments.get("threads"):
+        torch.set_num_threads(arguments["threads"])
+    names = Settings.__dataclass_fields__
+    settings = Settings(**{name: value for name, value in arguments.items() if name in names})
+    print(json.dumps(settings.described(names), sort_keys=True), flush=True)
+    return settings
+
+
+def main() -> int:
+    try:
+        status = int(app(standalone_mode=False) or 0)  # typer makes 130 of an interrupt within a command
+        return status if status != INTERRUPTED else _interrupted()
+    except typer.TyperException as error:
+        print(f"error: {error.format_message()}", file=sys.stderr)
+        return error.exit_code
+    except (OSError, ValueError, ImportError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except (KeyboardInterrupt, typer.Abort):
+        return _interrupted()
+
+
+def _interrupted() -> int:
+    print("interrupted: the same command goes on from here", file=sys.stderr)
+    return INTERRUPTED
+
+
+if __name__ == "__main__":
+    sys.exit(main())

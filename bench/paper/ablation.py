@@ -1,0 +1,157 @@
+"""What each ingredient of the search is worth, and costs: AUC and seconds an image, one setting after the other."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from adgan_fast import SearchConfig, files, search
+
+from .auc import auc
+from .entries import Context, guesses
+from .figures import save_ablation
+from .rows import Store
+from .sets import PaperSet, Trial, trial
+from .settings import Settings
+
+SEEDS = (1, 2, 4, 8, 16, 32, 64)
+PANELS: dict[str, tuple[Any, ...]] = {
+    "n_seed": SEEDS,
+    "steps": (0, 1, 2, 3, 5, 10, 20),
+    "weights": ("per_seed", "per_sample", "frozen"),
+    "loss": ("l2", "l1", "laplacian"),
+    "starts": ("shared", "independent", "encoder"),
+    "lr_z": (0.05, 0.1, 0.25, 0.5, 1.0),
+    "lr_weights": (5e-6, 5e-5, 5e-4, 5e-3),
+}
+"""Each setting with its values; all others stay as the paper has them."""
+TIMED = 16
+"""Images of the search whose time is told, where a figure comes from a part of a longer search."""
+COLUMNS = (
+    "dataset",
+    "normal_class",
+    "setting",
+    "value",
+    "auc",
+    "auc_low",
+    "auc_high",
+    "n_test",
+    "seconds_per_image",
+    "config",
+)
+
+
+class Run(NamedTuple):
+    """One search of all items: losses (N, S), and seconds for an image."""
+
+    losses: torch.Tensor
+    seconds: float
+
+
+def ablation(images: PaperSet, out: Path, settings: Settings, *, classes: list[int], progress: bool) -> Path:
+    """Runs what is not in ``out`` yet; writes ``ablation-<set>.csv`` and ``.png`` after each setting."""
+    store = Store(out, images.name)
+    path = out / f"ablation-{images.name}.csv"
+    rows: list[dict[str, Any]] = []
+    for label in classes:
+        name = images.class_name(label)
+        at = trial(images, label, items=settings.items, holdout=settings.holdout, seed=settings.seed)
+        for row in _of_class(at, Context(settings, store.of_class(name), progress), images.name, name):
+            rows.append(row)
+            _write(path, rows)
+    save_ablation(
+        path.with_suffix(".png"), {setting: [r for r in rows if r["setting"] == setting] for setting in PANELS}
+    )
+    return path
+
+
+def _of_class(at: Trial, context: Context, dataset: str, name: str) -> Iterator[dict[str, Any]]:
+    gan, _ = context.gan(at)
+    described = context.settings.described(("objective", "width", "latent", "gan_steps", "n_seed", "steps"))
+    folder = context.folder / "ablation" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+    folder.mkdir(parents=True, exist_ok=True)
+    for setting, values in PANELS.items():
+        for value in values:
+            kept = folder / f"{setting}-{value}.json"
+            if kept.is_file():
+                row = json.loads(kept.read_text())
+            else:
+                run = _run(gan.generator, at, context, folder, setting, value)
+                area = auc(run.losses.double().mean(1).numpy(), at.test.anomalous)
+                row = dict(
+                    zip(
+                        COLUMNS,
+                        (dataset, name, setting, value, *area, len(at.test.anomalous), run.seconds, described),
+                        strict=True,
+                    )
+                )
+                files.replace(kept, json.dumps(row).encode())
+                if context.progress:
+                    print(
+                        f"{dataset} {name}: {setting} {value}: {area.value:.4f}, {run.seconds:.4f} s an image",
+                        flush=True,
+                    )
+            yield row
+
+
+def _run(generator: torch.nn.Module, at: Trial, context: Context, folder: Path, setting: str, value: Any) -> Run:
+    usual = context.search()
+    if setting == "n_seed":  # starts are drawn one after the other: the first of a long search are those of a short one
+        if value > usual.n_seed:
+            raise ValueError(f"n_seed {value} is beyond the experiment's own, {usual.n_seed}")
+        losses = _usual_losses(generator, at, usual, folder)[:, :value]
+        return Run(losses, _timed(generator, at, usual.replace(n_seed=value)))
+    if setting == "starts" and value == "encoder":
+        starts, _ = guesses(generator, at, context)
+        return _timed_run(generator, at, usual.replace(starts=starts(at.test.images)))
+    if getattr(usual, setting) == value:
+        return Run(_usual_losses(generator, at, usual, folder), _timed(generator, at, usual))
+    return _timed_run(generator, at, usual.replace(**{setting: value}))
+
+
+def _timed_run(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> Run:
+    began = time.perf_counter()
+    losses = torch.as_tensor(search(generator, at.test.images, config=config).losses)
+    return Run(losses, (time.perf_counter() - began) / len(at.test.images))
+
+
+def _timed(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> float:
+    """Seconds an image, beyond what a call costs."""
+    few = at.test.images[:TIMED]
+
+    def call(count: int) -> float:
+        began = time.perf_counter()
+        search(generator, few[:count], config=config.replace(progress=False))
+        return time.perf_counter() - began
+
+    call(1)  # checks the engine, and prepares it
+    return max(call(TIMED) - call(1), 0.0) / (TIMED - 1)
+
+
+def _usual_losses(generator: torch.nn.Module, at: Trial, usual: SearchConfig, folder: Path) -> torch.Tensor:
+    """Of the search with all settings as usual: run once for all panels."""
+    kept = folder / "losses.npy"
+    if not kept.is_file():
+        data = io.BytesIO()
+        np.save(data, torch.as_tensor(search(generator, at.test.images, config=usual).losses).numpy())
+        files.replace(kept, data.getvalue())
+    return torch.from_numpy(np.load(kept))
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows:
+        rounded = {name: f"{row[name]:.5f}" for name in ("auc", "auc_low", "auc_high", "seconds_per_image")}
+        writer.writerow({**row, **rounded, "config": json.dumps(row["config"], sort_keys=True)}.values())
+    files.replace(path, text.getvalue().encode())

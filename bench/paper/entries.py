@@ -1,0 +1,359 @@
+"""The lines of table 1: how each detector is fitted on a trial, and what it then scores with.
+
+An entry may give several detectors: those that share what is learned, or one search. Networks are trained in the
+class's own folder, with checkpoints; a run that is cut short goes on from the last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from adgan_fast import SearchConfig, SearchResult, baselines, files, search
+from adgan_fast.baselines.alexnet import WeightsMissing
+from adgan_fast.baselines.features import PCA, AlexNet, Pixels, Shared
+from adgan_fast.training import (
+    BiGANConfig,
+    DCAEConfig,
+    GANConfig,
+    GMMNConfig,
+    InverseConfig,
+    SVDDConfig,
+    TrainConfig,
+    TrainResult,
+    VAEConfig,
+    WGANConfig,
+    encoder_starts,
+    train,
+)  # fmt: skip
+
+from .sets import Labelled, Trial
+from .settings import Settings
+
+Array = npt.NDArray[Any]
+Scoring = Callable[[Array], Mapping[str, Any]]
+"""Images (N, C, H, W) uint8 to scores (N,) of each of the entry's detectors."""
+
+PCA_SIZES = (20, 40, 60, 80, 100)
+"""Numbers of components to choose from on the holdout (Sect. 4.2); those of them that a small set has."""
+
+
+class Refused(RuntimeError):
+    """A detector that cannot run here, with the remedy."""
+
+
+class Fitted(NamedTuple):
+    """What an entry has learned.
+
+    Attributes:
+        scores: of images.
+        chosen: what was chosen on the holdout or from the data, for the row; as JSON has it.
+        seconds: that learning took, where the clock of this run does not know (a network trained before).
+    """
+
+    scores: Scoring
+    chosen: dict[str, Any]
+    seconds: float | None = None
+
+
+class Entry(NamedTuple):
+    """Detectors that are fitted together.
+
+    Attributes:
+        names: of the detectors, in the table's order.
+        uses: the settings that decide their scores, beside the trial's.
+        fit: what learns.
+    """
+
+    names: tuple[str, ...]
+    uses: tuple[str, ...]
+    fit: Callable[[Trial, Context], Fitted]
+
+
+@dataclasses.dataclass(frozen=True)
+class Context:
+    """Where, how and with what to fit.
+
+    Attributes:
+        settings: of the experiment.
+        folder: of the set's class.
+        progress: whether to show it.
+    """
+
+    settings: Settings
+    folder: Path
+    progress: bool
+
+    def train(self, name: str, source: Any, config: TrainConfig) -> tuple[TrainResult, float]:
+        """The networks ``name`` of the class, trained or read, and the seconds that their training took in all."""
+        folder = self.folder / "models" / name
+        with _clock(folder / "seconds.json") as seconds:
+            trained = train(source, config, out=folder, resume=True, progress=self.progress)
+        return trained, seconds()
+
+    def gan(self, at: Trial) -> tuple[TrainResult, float]:
+        """Generator and critic that ADGAN, AnoGAN and the two weak scores share."""
+        return self.gan_of(at.train)
+
+    def gan_of(self, images: Array) -> tuple[TrainResult, float]:
+        """The same, of images (N, C, H, W)."""
+        return self.train(f"wgan-{self.settings.objective}", images, wgan(self.settings))
+
+    def search(self, **changes: Any) -> SearchConfig:
+        s = self.settings
+        return SearchConfig(n_seed=s.n_seed, steps=s.steps, seed=s.seed, progress=self.progress).replace(**changes)
+
+
+WGAN = {
+    "clip": WGANConfig(sample_every=0),
+    "gp": WGANConfig(objective="gp", lr=5e-4, n_critic=2, sample_every=0),
+}
+"""The paper's objective (2) by weight clipping, at Arjovsky et al.'s settings; and by gradient penalty, which comes as
+far in a fraction of the steps."""
+
+
+def wgan(settings: Settings) -> WGANConfig:
+    """The training of the shared generator."""
+    s = settings
+    return dataclasses.replace(WGAN[s.objective], width=s.width, latent=s.latent, steps=s.gan_steps, seed=s.seed)
+
+
+@contextlib.contextmanager
+def _clock(path: Path) -> Iterator[Callable[[], float]]:
+    """Seconds spent within, added to what the file at ``path`` says of earlier runs."""
+    before = float(json.loads(path.read_text())) if path.is_file() else 0.0
+    began = time.perf_counter()
+
+    def seconds() -> float:
+        return before + time.perf_counter() - began
+
+    try:
+        yield seconds
+    finally:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.replace(path, json.dumps(seconds()).encode())
+
+
+# -- detectors on features ----------------------------------------------------------------------------------------
+
+CLASSICAL = {"kde": baselines.KDE, "ocsvm": baselines.OCSVM, "iforest": baselines.IForest, "gmm": baselines.GMM}
+
+
+def _on_pixels(name: str) -> Entry:
+    def fit(at: Trial, context: Context) -> Fitted:
+        detector = CLASSICAL[name](Pixels(), seed=context.settings.seed).fit(at.train)
+        return Fitted(lambda images: {name: detector.decision_function(images)}, _learned(detector))
+
+    return Entry((name,), (), fit)
+
+
+def _on_components(name: str, of: str) -> Entry:
+    """All numbers of components at once; the best on the holdout scores."""
+    key = f"{name}-{of}"
+
+    def fit(at: Trial, context: Context) -> Fitted:
+        most = len(at.train) if of == "alexnet" else min(len(at.train), at.train[0].size)
+        sizes = [size for size in PCA_SIZES if size <= most] or [most]
+        shared = Shared(_features(of, context, max(sizes)))
+        make = functools.partial(_on_first, CLASSICAL[name], shared, context.settings.seed)
+        selected = baselines.Selected(make, sizes).fit(at.train, holdout=_holdout(at.holdout))
+        chosen = {"components": selected.chosen_, **_learned(selected.detector_)}
+        return Fitted(lambda images: {key: selected.decision_function(images)}, chosen)
+
+    return Entry((key,), ("alexnet",) if of == "alexnet" else (), fit)
+
+
+def _on_first(kind: type[Any], shared: Shared, seed: int, size: int) -> Any:
+    return kind(shared.first(size), seed=seed)
+
+
+def _features(of: str, context: Context, size: int) -> Any:
+    if of == "pca":
+        return PCA(size)
+    try:
+        return AlexNet(context.settings.alexnet, size)
+    except WeightsMissing as reason:
+        raise Refused(f"{reason} (--alexnet FILE)") from reason
+
+
+def _learned(detector: Any) -> dict[str, Any]:
+    """What a classical detector chose by itself: its attributes of scikit-learn's naming."""
+    names = {"bandwidth_": "bandwidth", "gamma_": "gamma", "n_components_": "gaussians"}
+    return {shown: getattr(detector, name) for name, shown in names.items() if hasattr(detector, name)}
+
+
+def _holdout(given: Labelled) -> Any:
+    return baselines.Holdout(given.images, given.anomalous)
+
+
+# -- autoencoders and one-class networks ----------------------------------------------------------------------------
+
+
+def _autoencoder(config: TrainConfig, context: Context, name: str) -> dict[str, Any]:
+    """Arguments of a detector that trains itself in the class's folder."""
+    s = context.settings
+    changed = dataclasses.replace(
+        config, width=s.width, latent=s.code, steps=s.autoencoder_steps, seed=s.seed, sample_every=0
+    )
+    return {"config": changed, "out": context.folder / "models" / name, "progress": context.progress}
+
+
+_AUTOENCODER = ("width", "code", "autoencoder_steps")
+
+
+def _dcae(at: Trial, context: Context) -> Fitted:
+    with _clock(context.folder / "models" / "dcae" / "seconds.json") as seconds:
+        detector = baselines.DCAE(**_autoencoder(DCAEConfig(), context, "dcae")).fit(at.train)
+    return Fitted(lambda images: {"dcae": detector.decision_function(images)}, {}, seconds())
+
+
+def _vae(at: Trial, context: Context) -> Fitted:
+    scores = {"vae": "elbo", "vae-prior": "prior", "vae-variance": "variance"}
+    arguments = _autoencoder(VAEConfig(), context, "vae")
+    with _clock(context.folder / "models" / "vae" / "seconds.json") as seconds:
+        detectors = {name: baselines.VAE(**arguments, score=score).fit(at.train) for name, score in scores.items()}
+    return Fitted(
+        lambda images: {name: detector.decision_function(images) for name, detector in detectors.items()}, {}, seconds()
+    )
+
+
+def _svdd(at: Trial, context: Context) -> Fitted:
+    with _clock(context.folder / "models" / "deep-svdd" / "seconds.json") as seconds:
+        detector = baselines.DeepSVDD(**_autoencoder(SVDDConfig(), context, "deep-svdd")).fit(at.train)
+    return Fitted(lambda images: {"deep-svdd": detector.decision_function(images)}, {}, seconds())
+
+
+def _dbn(at: Trial, context: Context) -> Fitted:
+    detector = baselines.DBN(seed=context.settings.seed).fit(at.train)
+    return Fitted(lambda images: {"dbn-ocsvm": detector.decision_function(images)}, {})
+
+
+# -- searches ------------------------------------------------------------------------------------------------------
+
+_GAN = ("objective", "width", "latent", "gan_steps")
+_SEARCH = (*_GAN, "n_seed", "steps")
+
+
+def _adgan(at: Trial, context: Context) -> Fitted:
+    """ADGAN, and the two weak scores from the same networks and the same search."""
+    gan, seconds = context.gan(at)
+    config = context.search()
+    critic = baselines.CriticScore(gan.critic)
+
+    def scores(images: Array) -> dict[str, Any]:
+        found = search(gan.generator, images, config=config)
+        return {
+            "adgan": _numbers(found),
+            "prior": baselines.prior_scores(found),
+            "critic": critic.decision_function(images),
+        }
+
+    return Fitted(scores, {}, seconds)
+
+
+def _anogan(name: str, steps: int, n_seed: int) -> Entry:
+    def fit(at: Trial, context: Context) -> Fitted:
+        gan, seconds = context.gan(at)
+        detector = baselines.AnoGAN(gan.generator, gan.critic, steps=steps, n_seed=n_seed)
+        return Fitted(
+            lambda images: {name: detector.decision_function(images)}, {"anogan": f"{n_seed} x {steps}"}, seconds
+        )
+
+    return Entry((name,), _GAN, fit)
+
+
+def _on_wgan(name: str, **changes: Any) -> Entry:
+    """ADGAN on the shared generator with another search."""
+
+    def fit(at: Trial, context: Context) -> Fitted:
+        gan, seconds = context.gan(at)
+        return Fitted(_searching(name, gan.generator, context.search(**changes)), {**changes}, seconds)
+
+    return Entry((name,), _SEARCH, fit)
+
+
+def _on_other(name: str, config: TrainConfig) -> Entry:
+    """ADGAN on a generator of another objective."""
+
+    def fit(at: Trial, context: Context) -> Fitted:
+        s = context.settings
+        changed = dataclasses.replace(
+            config, width=s.width, latent=s.latent, steps=s.gan_steps, seed=s.seed, sample_every=0
+        )
+        trained, seconds = context.train(name, at.train, changed)
+        return Fitted(_searching(name, trained.generator, context.search()), {}, seconds)
+
+    return Entry((name,), tuple(each for each in _SEARCH if each != "objective"), fit)
+
+
+def guesses(generator: nn.Module, at: Trial, context: Context) -> tuple[Callable[[Array], torch.Tensor], float]:
+    """Starts (N, n_seed, latent) for images, around the guess of a regression encoder of the generator's latents.
+
+    With them the seconds that the encoder's training took.
+    """
+    s = context.settings
+    config = InverseConfig(latent=s.latent, width=s.width, steps=s.autoencoder_steps, seed=s.seed)
+    inverse, seconds = context.train("inverse", generator, config)
+    return lambda images: encoder_starts(inverse.encoder, images, s.n_seed), seconds
+
+
+def _from_encoder(at: Trial, context: Context) -> Fitted:
+    gan, seconds = context.gan(at)
+    starts, more = guesses(gan.generator, at, context)
+    return Fitted(_encoded("adgan-encoder", gan.generator, starts, context), {}, seconds + more)
+
+
+def _ali(at: Trial, context: Context) -> Fitted:
+    """Generator and encoder of a BiGAN: starts around the encoder's guess."""
+    s = context.settings
+    config = BiGANConfig(latent=s.latent, width=s.width, steps=s.gan_steps, seed=s.seed, sample_every=0)
+    trained, seconds = context.train("bigan", at.train, config)
+    starts = functools.partial(encoder_starts, trained.encoder, n_seed=s.n_seed)
+    return Fitted(_encoded("adgan-ali", trained.generator, starts, context), {}, seconds)
+
+
+def _encoded(name: str, generator: nn.Module, starts: Callable[[Array], torch.Tensor], context: Context) -> Scoring:
+    config = context.search()
+    return lambda images: {name: _numbers(search(generator, images, config=config.replace(starts=starts(images))))}
+
+
+def _searching(name: str, generator: nn.Module, config: SearchConfig) -> Scoring:
+    return lambda images: {name: _numbers(search(generator, images, config=config))}
+
+
+def _numbers(found: SearchResult) -> Array:
+    return torch.as_tensor(found.scores).double().cpu().numpy()
+
+
+_ALL = (
+    *(_on_pixels(name) for name in CLASSICAL),
+    *(_on_components(name, "pca") for name in CLASSICAL),
+    *(_on_components(name, "alexnet") for name in CLASSICAL),
+    Entry(("dbn-ocsvm",), (), _dbn),
+    Entry(("dcae",), _AUTOENCODER, _dcae),
+    Entry(("vae", "vae-prior", "vae-variance"), _AUTOENCODER, _vae),
+    Entry(("deep-svdd",), _AUTOENCODER, _svdd),
+    _anogan("anogan", 500, 1),
+    _anogan("anogan-64x5", 5, 64),
+    Entry(("adgan", "critic", "prior"), _SEARCH, _adgan),
+    _on_wgan("adgan-laplacian", loss="laplacian"),
+    Entry(("adgan-encoder",), (*_SEARCH, "autoencoder_steps"), _from_encoder),
+    _on_other("adgan-gan", GANConfig()),
+    _on_other("adgan-lsgan", GANConfig(objective="least_squares")),
+    _on_other("adgan-vae", VAEConfig()),
+    _on_other("adgan-gmmn", GMMNConfig()),
+    Entry(("adgan-ali",), tuple(each for each in _SEARCH if each != "objective"), _ali),
+)
+ENTRIES = {entry.names[0]: entry for entry in _ALL}
+"""By the first of their names, in the table's order."""
+DETECTORS = [name for entry in _ALL for name in entry.names]

@@ -1,0 +1,43 @@
+"""The settings that decide an experiment's figures. Each entry names those that it uses; a row carries them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """The paper's where it says (Sect. 4.2, 4.3).
+
+    Attributes:
+        items: test images, drawn at random.
+        holdout: training images of the normal class kept to choose on, and as many of the others.
+        seed: of all that is drawn.
+        objective: of the generator that ADGAN, AnoGAN, critic and prior share: clip or gp.
+        width, latent, gan_steps: of that generator and its training; a step is one of the generator.
+        code: length of an autoencoder's code.
+        autoencoder_steps: of training of autoencoders and Deep SVDD.
+        n_seed, steps: of the search.
+        alexnet: state dict of the ImageNet AlexNet; None: detectors on its features are refused.
+    """
+
+    items: int = 5000
+    holdout: int = 200
+    seed: int = 0
+    objective: str = "gp"
+    width: int = 64
+    latent: int = 256
+    gan_steps: int = 4000
+    code: int = 32
+    autoencoder_steps: int = 4000
+    n_seed: int = 64
+    steps: int = 5
+    alexnet: Path | None = None
+
+    def described(self, uses: Iterable[str]) -> dict[str, Any]:
+        """What decides the figures of something that uses these fields, as JSON has it."""
+        values = {name: getattr(self, name) for name in ("items", "holdout", "seed", *uses)}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
