@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 from pathlib import Path
 
 import torch
@@ -66,7 +67,8 @@ def load_alexnet(path: str | os.PathLike[str]) -> AlexNetConvolutions:
 
     Raises:
         WeightsMissing: there is no such file.
-        ValueError: an entry is missing, unknown, of another shape or not finite, each by its name.
+        ValueError: an entry is missing, unknown, of another shape or not finite, each by its name; or a file that holds
+            more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -94,7 +96,10 @@ def load_alexnet(path: str | os.PathLike[str]) -> AlexNetConvolutions:
 def _read(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix == ".safetensors":
         return load_file(path)
-    found = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than tensors, or is damaged: nothing in it was run") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds a {type(found).__name__}, not a state dict")
     return {str(name): value for name, value in found.items()}

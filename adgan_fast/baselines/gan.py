@@ -61,7 +61,7 @@ class OnGAN(Baseline):
             return
         resume = self.out is not None and has_checkpoint(self.out)
         trained = train(images, self.training, out=self.out, resume=resume)
-        self.generator_, self.critic_ = trained.generator, trained.critic
+        self.generator_, self.critic_ = (trained.models.get(name) for name in ("generator", "critic"))
 
     def _takes(self) -> tuple[int, ...] | None:
         if any(getattr(self, f"{name}_") is None for name in self.NEEDS):
@@ -201,7 +201,7 @@ class FeatureLoss:
 
     def __init__(self, critic: nn.Module, weight: float = 0.1, layer: int = -1) -> None:
         layers = getattr(critic, "layers", None)
-        if not isinstance(layers, nn.Sequential) or not len(layers[:layer]):
+        if not isinstance(layers, nn.Sequential) or not list(layers)[:layer]:
             raise ValueError(
                 f"AnoGAN's features are those of critic.layers[:{layer}], layers a Sequential as DCGANCritic has; "
                 f"{type(critic).__name__} has none"

@@ -52,10 +52,10 @@ class VAE(Trained):
 
     def _of(self, images: torch.Tensor) -> torch.Tensor:
         mean, log_variance = self.models_["encoder"](images).chunk(2, dim=1)
-        if self.score == "prior":
-            return 0.5 * (mean.square().sum(1) + mean.shape[1] * math.log(2 * math.pi))
+        if self.score == "prior":  # in double, as the next: what images share is large beside what tells them apart
+            return 0.5 * (mean.double().square().sum(1) + mean.shape[1] * math.log(2 * math.pi))
         if self.score == "variance":
-            return log_variance.exp().sum(1)
+            return log_variance.double().exp().sum(1)
         generator, likelihood = self.models_["generator"], self.models_["likelihood"]
         noise = starts.draw(self.seed, None, self.samples, (mean.shape[1],), "normal").to(mean)
         scale = (log_variance / 2).exp()

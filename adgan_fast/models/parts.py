@@ -66,10 +66,15 @@ def strided(
 
 
 def initialise(model: nn.Module, generator: torch.Generator | None) -> None:
-    """Draws every weight: of maps from N(0, 0.02), of norms from N(1, 0.02); biases are 0."""
+    """Draws every weight: of convolutions from N(0, 0.02), of norms from N(1, 0.02); biases are 0.
+
+    Those of linear layers, which no norm follows, are from N(0, 1/√inputs): the output is then as large as the input.
+    """
     for module in model.modules():
-        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
             nn.init.normal_(module.weight, 0.0, _INIT_STD, generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, 0.0, module.in_features**-0.5, generator=generator)
         elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)) and module.weight is not None:
             nn.init.normal_(module.weight, 1.0, _INIT_STD, generator=generator)
         else:

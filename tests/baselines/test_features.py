@@ -142,6 +142,21 @@ def test_a_file_of_something_else_is_refused(tmp_path):
         load_alexnet(tmp_path / "list.pth")
 
 
+class Hostile:
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return open, (str(self.trace), "w")
+
+
+def test_a_file_with_code_is_refused_and_the_code_is_not_run(tmp_path):
+    torch.save({"features.0.weight": Hostile(tmp_path / "trace")}, tmp_path / "hostile.pth")
+    with pytest.raises(ValueError, match=r"hostile\.pth holds more than tensors.*nothing in it was run"):
+        load_alexnet(tmp_path / "hostile.pth")
+    assert not (tmp_path / "trace").exists()
+
+
 @pytest.mark.parametrize("path", [None, "nowhere.pth"])
 def test_without_weights_the_remedy_is_named(path):
     with pytest.raises(
