@@ -20,7 +20,15 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = SearchConfig(n_seed=2, steps=2)
 TRAINING = WGANConfig(
-    latent=16, width=8, steps=400, batch_size=32, objective="gp", lr=1e-3, checkpoint_every=0, sample_every=0
+    latent=16,
+    width=8,
+    steps=200,
+    batch_size=32,
+    objective="gp",
+    lr=2e-3,
+    n_critic=2,
+    checkpoint_every=0,
+    sample_every=0,
 )
 
 
@@ -48,7 +56,7 @@ def test_adgan_finds_the_other_digits(trained):
 
 @pytest.mark.parametrize("how", [{"n_seed": 1, "steps": 60}, {"n_seed": 8, "steps": 5, "lr_z": 0.25}])
 def test_anogan_finds_the_other_digits(trained, how):
-    assert auc(AnoGAN(trained.generator, trained.critic, **how)) > 0.85
+    assert auc(AnoGAN(trained.generator, trained.critic, **how), every=4) > 0.85
 
 
 def test_the_critic_s_score_is_high_for_what_it_takes_for_generated(trained):

@@ -22,6 +22,6 @@ TEST = np.concatenate([_OWN[130:], _OTHERS[100:300]])
 ANOMALOUS = np.arange(len(TEST)) >= len(_OWN[130:])
 
 
-def auc(detector: Baseline) -> float:
-    """Of a fitted detector, on TEST."""
-    return float(roc_auc_score(ANOMALOUS, detector.decision_function(TEST)))
+def auc(detector: Baseline, every: int = 1) -> float:
+    """Of a fitted detector, on TEST, or on every n-th of its images."""
+    return float(roc_auc_score(ANOMALOUS[::every], detector.decision_function(TEST[::every])))
