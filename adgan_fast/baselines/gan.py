@@ -201,12 +201,12 @@ class FeatureLoss:
 
     def __init__(self, critic: nn.Module, weight: float = 0.1, layer: int = -1) -> None:
         layers = getattr(critic, "layers", None)
-        if not isinstance(layers, nn.Sequential) or not len(layers[:layer]):
+        if not isinstance(layers, nn.Sequential) or not list(layers)[:layer]:
             raise ValueError(
                 f"AnoGAN's features are those of critic.layers[:{layer}], layers a Sequential as DCGANCritic has; "
                 f"{type(critic).__name__} has none"
             )
-        self.weight, self.features = float(weight), frozen(layers[:layer])
+        self.weight, self.features = float(weight), frozen(nn.Sequential(*list(layers)[:layer]))
 
     def __call__(self, reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) twice to (B,)."""
