@@ -100,7 +100,7 @@ def test_a_smoke_run_measures_searches_and_tunes_behind_the_gate(tmp_path: Path)
     status, found = smoke(tmp_path, "admission,gate-bf16,tune")
     assert status == 0, (tmp_path / "gpu.log").read_text()
     rows = {name: part["rows"] for name, part in found["parts"].items()}
-    assert list(rows)[0] == list(gpu.PARTS)[0] == "admission"
+    assert next(iter(rows)) == next(iter(gpu.PARTS)) == "admission"
     (admitted,) = rows["admission"]
     assert (admitted["engine"], admitted["metric"]) == ("triton float32 frozen", "admitted_after")
     gates = [row["value"] for row in rows["gate-bf16"] if row["metric"] == "gate_rms"]
