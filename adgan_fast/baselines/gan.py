@@ -206,7 +206,7 @@ class FeatureLoss:
                 f"AnoGAN's features are those of critic.layers[:{layer}], layers a Sequential as DCGANCritic has; "
                 f"{type(critic).__name__} has none"
             )
-        self.weight, self.features = float(weight), frozen(layers[:layer])
+        self.weight, self.features = float(weight), frozen(nn.Sequential(*list(layers)[:layer]))
 
     def __call__(self, reconstruction: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
         """(B, C, H, W) twice to (B,)."""

@@ -96,11 +96,8 @@ def _conv2d(
     shape = {name: attrs[name] for name in ("stride", "padding", "dilation")}
     if g > len(weight):  # a constant, which all groups share
         out = F.conv2d(x.flatten(0, 1), weight[0], groups=groups, **shape)
-    elif b == 1:
-        columns = _Im2col.apply(x[:, 0], tuple(weight.shape[3:]), shape)
-        columns = columns.view(g * groups, -1, columns.shape[-1])
-        kernel = weight.reshape(weight.shape[0] * groups, weight.shape[1] // groups, -1)
-        out = torch.bmm(kernel, columns)
+    elif b == 1 or (g > 1 and _on_gpu(x)):
+        out = conv2d_as_product(x, weight, groups, shape)
     elif g == 1:
         out = F.conv2d(x[0], weight[0], groups=groups, **shape)
     else:
@@ -122,10 +119,8 @@ def _conv_transpose2d(
         out = F.conv_transpose2d(
             x.flatten(0, 1), weight[0], groups=groups, output_padding=attrs["output_padding"], **shape
         )
-    elif b == 1 and foldable:
-        kernel = weight.reshape(weight.shape[0] * groups, c // groups, -1)
-        columns = _Columns.apply(kernel, x.reshape(g * groups, c // groups, h * w))
-        out = _Col2im.apply(columns.view(g, -1, h * w), tuple(out_shape[1:]), tuple(weight.shape[3:]), shape)
+    elif foldable and (b == 1 or (g > 1 and _on_gpu(x))):
+        out = conv_transpose2d_as_product(x, weight, groups, shape, tuple(out_shape[1:]))
     elif g == 1:
         out = F.conv_transpose2d(x[0], weight[0], groups=groups, output_padding=attrs["output_padding"], **shape)
     else:
@@ -136,6 +131,35 @@ def _conv_transpose2d(
         )  # fmt: skip
         out = out.view(b, g, out_shape[0], *out_shape[1:]).transpose(0, 1)
     return _add_bias(out.reshape(g, b, *out_shape), bias)
+
+
+def _on_gpu(x: torch.Tensor) -> bool:
+    return x.is_cuda
+
+
+def conv2d_as_product(x: torch.Tensor, weight: torch.Tensor, groups: int, shape: Mapping[str, Size]) -> torch.Tensor:
+    """Images (G, B, C, H, W) by weights (G, O, C / groups, *kernel), as one product for each of the G · groups.
+
+    Its columns are those of all B samples. (On a GPU a convolution of G · groups groups is far from that product's
+    rate.) Returns (G, B, O, positions).
+    """
+    g, b = x.shape[:2]
+    columns = _Im2col.apply(x.flatten(0, 1), tuple(weight.shape[3:]), shape)
+    columns = columns.view(g, b, groups, -1, columns.shape[-1]).permute(0, 2, 3, 1, 4)
+    kernel = weight.reshape(g * groups, weight.shape[1] // groups, -1)
+    out = torch.bmm(kernel, columns.reshape(g * groups, kernel.shape[2], -1))
+    return out.view(g, weight.shape[1], b, -1).transpose(1, 2)
+
+
+def conv_transpose2d_as_product(
+    x: torch.Tensor, weight: torch.Tensor, groups: int, shape: Mapping[str, Size], size: tuple[int, ...]
+) -> torch.Tensor:
+    """Images (G, B, C, H, W) by weights (G, C, O / groups, *kernel), likewise; returns (G · B, O, *size)."""
+    g, b, c, h, w = x.shape
+    kernel = weight.reshape(g * groups, c // groups, -1)
+    columns = _Columns.apply(kernel, x.transpose(1, 2).reshape(g * groups, c // groups, b * h * w))
+    columns = columns.view(g, -1, b, h * w).transpose(1, 2).reshape(g * b, -1, h * w)
+    return _Col2im.apply(columns, size, tuple(weight.shape[3:]), shape)
 
 
 class _Columns(torch.autograd.Function):
@@ -159,7 +183,7 @@ def im2col(x: torch.Tensor, kernel: Size, shape: Mapping[str, Size]) -> torch.Te
     On a CUDA device F.unfold launches a kernel for each image; here a view of all patches is copied. shape: stride,
     padding and dilation.
     """
-    if not x.is_cuda:
+    if not _on_gpu(x):
         return F.unfold(x, kernel, **shape)
     return patches(x, kernel, shape).flatten(4, 5).flatten(1, 3)
 

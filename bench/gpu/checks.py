@@ -15,16 +15,18 @@ import torch
 
 import adgan_fast
 from adgan_fast import admission
+from adgan_fast.admission import trial
 from adgan_fast.config import PRECISIONS, WEIGHTS, SearchConfig
 from adgan_fast.core.precision import arithmetic
 from adgan_fast.engine import named
+from adgan_fast.models import DCGANGenerator
 
 from ..race import cases
 from .kernels import BOUNDS, largest_error, layer_settings, program_of
 from .part import Part
 from .run import ROOT, environment
 
-TESTS = ("tests/kernels", "tests/engine/triton")
+TESTS = ("tests/kernels", "tests/engine/triton", "tests/admission")
 
 
 def admitted(part: Part) -> None:
@@ -32,7 +34,8 @@ def admitted(part: Part) -> None:
     asked = [("triton", precision, "per_seed") for precision in PRECISIONS]
     asked += [("triton", "float32", weights) for weights in WEIGHTS[1:]]
     asked += [("grouped", "float32", weights) for weights in WEIGHTS]
-    # Under the interpreter what has no large kernels.
+    if part.smoke:  # the interpreter takes its time
+        trial.STARTS, trial.SUBJECTS = 1, {"tiny": trial.Subject(lambda: DCGANGenerator(8, 1, 8, 2), 8, (1, 8, 8), 1)}
     for name, precision, weights in (
         [("triton", "float32", "frozen")] if part.smoke else asked[: 3 if part.quick else None]
     ):

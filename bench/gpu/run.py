@@ -64,6 +64,10 @@ PARTS: dict[str, PartEntry] = {
     "profile": PartEntry("bench.gpu.engine:profile", 40),
     "growth": PartEntry("bench.gpu.engine:growth", 60),
     "tune": PartEntry("bench.gpu.tune:tune", 90),
+    **{
+        f"again-{precision}": PartEntry("bench.gpu.engine:speed", 25, {"precision": precision, "again": True})
+        for precision in ("float32", "bf16")
+    },
     "peer-plain_loop": _peer("plain_loop", 30),
     "peer-compiled_vmap": _peer("compiled_vmap", 70, (64,)),
     "peer-bmm_fold": _peer("bmm_fold", 40, (64, 512)),
@@ -80,8 +84,8 @@ PARTS: dict[str, PartEntry] = {
     "tf32-compiled_vmap": _peer("compiled_vmap", 70, (64, 256), "tf32"),
 }
 """In the order of their worth: is it right, how fast is it, where does the time go, does it stay fast as a job grows;
-then what tuning gains, the peers, and all else. The limits come to more than all may take, and few parts reach theirs:
-the last ones are left out if time runs short, and can be asked for alone."""
+then what tuning gains, and the speed with it, the peers, and all else. The limits come to more than all may take, and
+few parts reach theirs: the last ones are left out if time runs short, and can be asked for alone."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -243,7 +243,7 @@ def test_kernels_with_private_weights_are_tried_under_the_interpreter_and_nothin
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device, which the whole trial is for")
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("engine", admission.ADMITTED)
-def test_on_a_gpu_the_whole_trial_passes_in_15_seconds(engine: str, weights: str) -> None:
+def test_on_cuda_the_whole_trial_passes_in_15_seconds(engine: str, weights: str) -> None:
     for precision in PRECISIONS:
         found = admission.anew(named(engine), SearchConfig(precision=precision, weights=weights), torch.device("cuda"))
         assert found is not None and (found.wrong, found.note) == ("", "")

@@ -149,18 +149,18 @@ def test_networks_that_are_given_are_not_touched(fresh):
         assert all(torch.equal(value, kept[name]) for name, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize("make", [ADGAN, AnoGAN, CriticScore, PriorLikelihood])
-def test_fit_trains_what_is_not_given_and_goes_on_from_a_run(make, tmp_path):
-    detector = make(training=SMALL, out=tmp_path)
-    with pytest.raises(NotFittedError, match=rf"{make.__name__} has no .*: give them, or call fit first"):
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [(ADGAN, {"config": FEW}), (AnoGAN, {"steps": 3}), (CriticScore, {}), (PriorLikelihood, {"config": FEW})],
+)
+def test_fit_trains_what_is_not_given_and_goes_on_from_a_run(kind, settings, tmp_path):
+    detector = kind(training=SMALL, out=tmp_path, **settings)
+    with pytest.raises(NotFittedError, match=rf"{kind.__name__} has no .*: give them, or call fit first"):
         detector.decision_function(TEST[:2])
-    if "config" in vars(detector):
-        detector.config = FEW
     scores = detector.fit(FIT).decision_function(TEST[:2])
-    kind, wanted = type(detector), train(FIT, SMALL)
+    wanted = train(FIT, SMALL)
     networks = [getattr(wanted, name) for name in kind.NEEDS]
-    given = kind(*networks, **({"config": FEW} if "config" in vars(detector) else {}))
-    np.testing.assert_array_equal(given.decision_function(TEST[:2]), scores)
+    np.testing.assert_array_equal(kind(*networks, **settings).decision_function(TEST[:2]), scores)
     again = kind(training=SMALL, out=tmp_path).fit(FIT)  # is there already
     resumed = getattr(again, f"{kind.NEEDS[0]}_").state_dict()
     assert all(torch.equal(value, resumed[name]) for name, value in networks[0].state_dict().items())

@@ -97,9 +97,12 @@ def test_a_part_without_time_is_left_out(tmp_path: Path) -> None:
 
 
 def test_a_smoke_run_measures_searches_and_tunes_behind_the_gate(tmp_path: Path) -> None:
-    status, found = smoke(tmp_path, "gate-bf16,tune")
+    status, found = smoke(tmp_path, "admission,gate-bf16,tune")
     assert status == 0, (tmp_path / "gpu.log").read_text()
     rows = {name: part["rows"] for name, part in found["parts"].items()}
+    assert next(iter(rows)) == next(iter(gpu.PARTS)) == "admission"
+    (admitted,) = rows["admission"]
+    assert (admitted["engine"], admitted["metric"]) == ("triton float32 frozen", "admitted_after")
     gates = [row["value"] for row in rows["gate-bf16"] if row["metric"] == "gate_rms"]
     assert len(gates) == 4 and all(0 < rms < 2e-2 for rms in gates)
     (tuned,) = rows["tune"]

@@ -16,6 +16,8 @@ from typing import Generic, TypeVar
 
 import torch
 
+from ...core import plan
+from ...generator.look import first_line
 from ...kernels.adam import tables_of_graph
 from .search import TileResult, TileSearch
 
@@ -62,19 +64,22 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> Recording[
 
     Raises:
         torch.OutOfMemoryError: as outside of a recording.
-        RuntimeError: something in `work` cannot be recorded.
+        RuntimeError: something in `work` cannot be recorded; by the name of the error, whatever its kind.
     """
     graph = torch.cuda.CUDAGraph()
     try:
         # It waits for the device, and gives cached memory back. Other threads may use the device meanwhile.
         with tables_of_graph() as tables, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
             result = work()
-    except RuntimeError as error:
+    except BaseException as error:
         _broken.append(graph)
-        # To end a recording that was broken off is an error too, which would hide the first.
-        if isinstance(error, torch.OutOfMemoryError) or not isinstance(error.__context__, torch.OutOfMemoryError):
-            raise
-        message = str(error.__context__)
+        # To end a recording that was broken off is an error too, and hides the first.
+        first = error.__context__ or error
+        if not isinstance(first, Exception):  # an interrupt
+            raise first from None
+        memory, message = plan.out_of_memory(first), str(first)
+        named = f"{type(first).__name__}: {first_line(first)}"
     else:
         return Recording(graph, result, tables)
-    raise torch.OutOfMemoryError(message)  # anew: the traceback of the first would keep the buffers alive
+    # Anew: the traceback of the first would keep the buffers alive.
+    raise torch.OutOfMemoryError(message) if memory else RuntimeError(named)

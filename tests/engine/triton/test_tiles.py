@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import pytest
 
@@ -185,23 +186,86 @@ def test_what_cannot_be_recorded_is_launched_and_the_log_says_why(
     assert len(tried) == 1  # and not at every tile
 
 
-def test_an_out_of_memory_error_within_a_recording_is_raised_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Graph:
-        def __init__(self, graph: object, stream: object, capture_error_mode: str):
-            assert capture_error_mode == "thread_local"  # other threads' work must not break a recording
+def test_graphs_that_are_switched_off_are_not_recorded(device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(search: triton_search.TileSearch) -> None:
+        raise AssertionError("recorded")
 
-        def __enter__(self) -> None:
-            pass
+    recorded_by(monkeypatch, never)
+    monkeypatch.setattr(ENGINE, "graphs", False)
+    assert_agrees(TINY, device, n=6, n_seed=2, chunk=1, weights="frozen")
+    monkeypatch.setattr(ENGINE, "graphs", True)
+    with pytest.raises(AssertionError, match="recorded"):
+        search(TINY, device, n=6, chunk=1, weights="frozen")
 
-        def __exit__(self, *_: object) -> None:
+
+class Recording:
+    """A recording that cannot be ended once its work was broken off; `broken`: nor otherwise."""
+
+    broken = False
+
+    def __init__(self, graph: object, stream: object, capture_error_mode: str):
+        assert capture_error_mode == "thread_local"  # other threads' work must not break a recording
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        if self.broken or kind is not None:
             raise RuntimeError("the recording was broken off")
 
-    def short() -> None:
-        raise torch.OutOfMemoryError("no memory, on purpose")
 
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", Graph)
-    with pytest.raises(torch.OutOfMemoryError, match="on purpose"):
-        triton_graph.capture(short, None)
-    with pytest.raises(RuntimeError, match="broken off"):
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
+    monkeypatch.setattr(torch.cuda, "graph", Recording)
+    monkeypatch.setattr(triton_graph, "_broken", [])
+    return Recording
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def work() -> None:
+        raise error
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("none, on purpose"), RuntimeError("CUDA error: out of memory")]
+)
+def test_an_out_of_memory_error_within_a_recording_is_raised_as_such(error: Exception, recording) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match=str(error)):
+        triton_graph.capture(raising(error), None)
+    assert len(triton_graph._broken) == 1
+
+
+@pytest.mark.parametrize("error", [TypeError("no such stage\nand more"), RuntimeError("not permitted"), ValueError()])
+def test_any_other_error_within_a_recording_is_named_and_its_graph_kept_alive(error: Exception, recording) -> None:
+    line = str(error).partition("\n")[0] or type(error).__name__
+    with pytest.raises(RuntimeError, match=rf"^{type(error).__name__}: {line}$"):
+        triton_graph.capture(raising(error), None)
+    assert [type(graph) for graph in triton_graph._broken] == [torch.cuda.CUDAGraph]
+
+
+def test_a_recording_that_cannot_be_ended_is_named_too(recording, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recording, "broken", True)
+    with pytest.raises(RuntimeError, match=r"^RuntimeError: the recording was broken off$"):
         triton_graph.capture(lambda: None, None)
+    assert len(triton_graph._broken) == 1
+
+
+def test_an_interrupt_within_a_recording_is_none_of_its_errors(recording) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        triton_graph.capture(raising(KeyboardInterrupt()), None)
+    assert len(triton_graph._broken) == 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device, on which alone graphs are recorded")
+def test_on_cuda_what_waits_for_the_device_breaks_a_recording_off_and_the_next_one_works() -> None:
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        x = torch.ones(3, device="cuda")
+        with pytest.raises(RuntimeError, match=r"^[A-Za-z]*Error: "):
+            triton_graph.capture(lambda: float(x.sum()), stream)
+        graph, twice = triton_graph.capture(lambda: x * 2, stream)
+        graph.replay()
+        assert twice.tolist() == [2.0, 2.0, 2.0]
