@@ -261,13 +261,11 @@ def _adgan(at: Trial, context: Context) -> Fitted:
     return Fitted(scores, {}, seconds)
 
 
-def _anogan(name: str, steps: int, n_seed: int) -> Entry:
+def _anogan(name: str, **settings: Any) -> Entry:
     def fit(at: Trial, context: Context) -> Fitted:
         gan, seconds = context.gan(at)
-        detector = baselines.AnoGAN(gan.generator, gan.critic, steps=steps, n_seed=n_seed)
-        return Fitted(
-            lambda images: {name: detector.decision_function(images)}, {"anogan": f"{n_seed} x {steps}"}, seconds
-        )
+        detector = baselines.AnoGAN(gan.generator, gan.critic, **settings)
+        return Fitted(lambda images: {name: detector.decision_function(images)}, {"anogan": settings}, seconds)
 
     return Entry((name,), _GAN, fit)
 
@@ -343,8 +341,8 @@ _ALL = (
     Entry(("dcae",), _AUTOENCODER, _dcae),
     Entry(("vae", "vae-prior", "vae-variance"), _AUTOENCODER, _vae),
     Entry(("deep-svdd",), _AUTOENCODER, _svdd),
-    _anogan("anogan", 500, 1),
-    _anogan("anogan-64x5", 5, 64),
+    _anogan("anogan", n_seed=1, steps=500, lr_z=0.05),
+    _anogan("anogan-64x5", n_seed=64, steps=5, lr_z=0.25),  # on equal footing with ADGAN
     Entry(("adgan", "critic", "prior"), _SEARCH, _adgan),
     _on_wgan("adgan-laplacian", loss="laplacian"),
     Entry(("adgan-encoder",), (*_SEARCH, "autoencoder_steps"), _from_encoder),

@@ -266,6 +266,6 @@ def test_on_cuda_what_waits_for_the_device_breaks_a_recording_off_and_the_next_o
         x = torch.ones(3, device="cuda")
         with pytest.raises(RuntimeError, match=r"^[A-Za-z]*Error: "):
             triton_graph.capture(lambda: float(x.sum()), stream)
-        graph, twice = triton_graph.capture(lambda: x * 2, stream)
-        graph.replay()
+        recording = triton_graph.capture(lambda: x * 2, stream)
+        twice = recording.replay()
         assert twice.tolist() == [2.0, 2.0, 2.0]
