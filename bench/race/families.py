@@ -191,6 +191,44 @@ class StyleGenerator(nn.Module):
         return torch.tanh(self.out(x))
 
 
+def leaky() -> nn.Module:
+    """A DCGAN whose activations are LeakyReLUs, as many public ones have them."""
+
+    def up(before: int, after: int) -> list[nn.Module]:
+        return [nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.LeakyReLU(0.2)]
+
+    return nn.Sequential(
+        nn.Unflatten(1, (100, 1, 1)), nn.ConvTranspose2d(100, 256, 4), nn.BatchNorm2d(256), nn.LeakyReLU(0.2),
+        *up(256, 128), *up(128, 64), nn.ConvTranspose2d(64, 1, 4, 2, 1), nn.Tanh(),
+    )  # fmt: skip
+
+
+def silu_decoder() -> nn.Module:
+    """A decoder of plain convolutions: batch norm, SiLU, nearest upsampling."""
+
+    def up(before: int, after: int) -> list[nn.Module]:
+        return [
+            nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1), nn.BatchNorm2d(after), nn.SiLU(),
+        ]  # fmt: skip
+
+    return nn.Sequential(
+        nn.Linear(128, 128 * 16), nn.SiLU(), nn.Unflatten(1, (128, 4, 4)), *up(128, 128), *up(128, 64), *up(64, 32),
+        nn.Conv2d(32, 3, 3, padding=1), nn.Tanh(),
+    )  # fmt: skip
+
+
+def elu_generator() -> nn.Module:
+    """Transposed convolutions and ELUs without any norm."""
+
+    def up(before: int, after: int) -> list[nn.Module]:
+        return [nn.ConvTranspose2d(before, after, 4, 2, 1), nn.ELU()]
+
+    return nn.Sequential(
+        nn.Linear(64, 128 * 16), nn.ELU(), nn.Unflatten(1, (128, 4, 4)), *up(128, 64), *up(64, 32),
+        nn.ConvTranspose2d(32, 1, 4, 2, 1), nn.Tanh(),
+    )  # fmt: skip
+
+
 FAMILIES = {
     "progressive32x3": Family(progressive, (128,), 3),
     "sngan32x3": Family(sngan, (128,), 3),
@@ -198,6 +236,9 @@ FAMILIES = {
     "kl32x3": Family(kl_decoder, (4, 8, 8), 3),
     "instance32x1": Family(instance_norm, (64,), 1),
     "style32x3": Family(StyleGenerator, (128,), 3),
+    "leaky32x1": Family(leaky, (100,), 1),
+    "silu32x3": Family(silu_decoder, (128,), 3),
+    "elu32x1": Family(elu_generator, (64,), 1),
 }
 """By the name of the case."""
 

@@ -122,10 +122,8 @@ def main() -> None:
         f"{'operands; preparing and updating':44} {float(seconds[-1, 0]) * 1e3:9.3f} {float(seconds[-1, 1]) * 1e3:9.3f}"
     )
     work = 2 * program.multiply_adds * (1 + (3 if at.weights != "frozen" else 2) * at.steps)
-    print(
-        f"all products, if dense: {work / whole / 1e9:.0f} GFLOP/s on one thread, "
-        f"{work / shared / 1e9:.0f} on {cores()}"
-    )
+    one, more = work / whole / 1e9, work / shared / 1e9
+    print(f"all products, if dense: {one:.0f} GFLOP/s on one thread, {more:.0f} on {cores()}")
     print(f"{'sum':44} {float(seconds[:, 0].sum()) * 1e3:9.3f} {float(seconds[:, 1].sum()) * 1e3:9.3f}")
     print(f"{'whole, not timed by layer':44} {whole * 1e3:9.3f}")
     print(f"{f'on {cores()} threads':44} {shared * 1e3:9.3f} {whole / shared:9.2f} times as fast")

@@ -158,6 +158,17 @@ def test_the_baseline_kernels_are_vectors_on_aarch64(tmp_path):
         if found := re.match(r"_ZN\w*baseline\w*?\d+([a-z]\w*?)E\w*:", line):
             function = found[1]
         fused[function] = fused.get(function, 0) + bool(re.search(r"\bfml[as]\s+v\d+\.4s", line))
-    kernels = ("map_forward", "map_backward", "rank1_forward", "rank1_backward", "rank1_update", "adam", "activate")
+    kernels = (
+        "map_forward",
+        "map_backward",
+        "rows_by_weights",
+        "dense_dots",
+        "outer_products",
+        "rank1_forward",
+        "rank1_backward",
+        "rank1_update",
+        "adam",
+        "activate",
+    )
     without = [name for name in kernels if not any(n for f, n in fused.items() if f.startswith(name))]
     assert not without, fused

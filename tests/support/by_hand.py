@@ -108,6 +108,7 @@ def _conv(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 _RUN: dict[str, Callable[..., torch.Tensor]] = {
     "linear": lambda shape, x, weight: x @ weight.mT,
     "conv2d": _conv(F.conv2d),
+    "conv_transpose2d": _conv(F.conv_transpose2d),
     "relu": lambda shape, x: torch.relu(x),
     "tanh": lambda shape, x: torch.tanh(x),
     "gelu": lambda shape, x: F.gelu(x),

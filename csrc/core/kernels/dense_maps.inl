@@ -27,7 +27,7 @@ ADGAN_INLINE void by_vectors(int outputs, const Body& body) {
 
 // -- forward -------------------------------------------------------------------------------------------------------
 
-constexpr int kMostChannels = 64;  // in one plain sum (docs/numerics.md)
+constexpr int kMostChannels = 32;  // in one plain sum (docs/numerics.md)
 
 // out[r][0 : NV vectors] += Σ x[r][c] · (row c of the weights), summed from zero.
 template <int R, int NV>
