@@ -59,7 +59,7 @@ class Inverse(Trainer):
             kind = type(generator).__name__
             raise TypeError(f"an InverseConfig trains the inverse of a generator: give a torch.nn.Module, not a {kind}")
         device = torch.device(config.device or "cpu")
-        self.given = working_copy(generator, device, torch.float32).requires_grad_(False)
+        self.given = working_copy(generator, device, torch.float32)
         super().__init__(config, _image_shape(self.given, config.latent, device), _fingerprint(self.given))
 
     def build(self, init: torch.Generator) -> dict[str, nn.Module]:
