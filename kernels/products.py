@@ -78,6 +78,8 @@ def product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
     mode = MapPrecision.of(precision, backend_of(product_kernel, a.device)).shared
     (rows, depth), columns = a.shape[-2:], b.shape[-1]
     lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    if not (lead.numel() and rows and columns and depth):  # no number, or sums of none
+        return a.new_zeros(*lead, rows, columns)
     a, b = a.expand(*lead, rows, depth), b.expand(*lead, depth, columns)
     batches = _batches(a, b)
     if len(batches) > 2:
@@ -85,8 +87,6 @@ def product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
         batches = _batches(a, b)
     (_, *outer), (inner, *within) = [(1, 0, 0)] * (2 - len(batches)) + batches
     c = a.new_empty(*lead, rows, columns)
-    if not c.numel():
-        return c
     for name, matrix in (("a", a), ("b", b), ("the product", c)):
         _check_span(name, matrix)
     tile = _tile(rows, columns)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("triton", reason="Triton is not installed")
@@ -76,6 +76,7 @@ def test_operands_may_lie_in_memory_in_any_way(device: torch.device, of_a: str, 
     sizes=st.tuples(*[st.integers(0, 5)] * 3),
     order=st.permutations(range(4)),
 )
+@example(lead=[3, 2, 2, 2], repeated=["b", "b", "neither", "neither"], sizes=(1, 2, 4), order=[3, 1, 0, 2])
 def test_dimensions_before_the_matrices_broadcast_as_torch_has_it(
     device: torch.device, lead: list[int], repeated: list[str], sizes: tuple[int, int, int], order: list[int]
 ) -> None:

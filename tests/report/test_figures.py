@@ -20,8 +20,8 @@ pytest.importorskip("sklearn", reason="the demo's extra is not installed: pip in
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are saved from now on, still open."""
     found: list[Figure] = []
-    real = figures._save
-    monkeypatch.setattr(figures, "_save", lambda figure, path: (found.append(figure), real(figure, path))[1])
+    real = figures.save_figure
+    monkeypatch.setattr(figures, "save_figure", lambda figure, path: (found.append(figure), real(figure, path))[1])
     return found
 
 
