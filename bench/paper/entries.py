@@ -22,6 +22,7 @@ from torch import nn
 from adgan_fast import SearchConfig, SearchResult, baselines, files, search
 from adgan_fast.baselines.alexnet import WeightsMissing
 from adgan_fast.baselines.features import PCA, AlexNet, Pixels, Shared
+from adgan_fast.data.images import save_grid
 from adgan_fast.training import (
     BiGANConfig,
     DCAEConfig,
@@ -46,6 +47,10 @@ Scoring = Callable[[Array], Mapping[str, Any]]
 
 PCA_SIZES = (20, 40, 60, 80, 100)
 """Numbers of components to choose from on the holdout (Sect. 4.2); those of them that a small set has."""
+
+
+SAMPLES = 64
+"""Images in the picture of a generator."""
 
 
 class Refused(RuntimeError):
@@ -95,11 +100,19 @@ class Context:
     progress: bool
 
     def train(self, name: str, source: Any, config: TrainConfig) -> tuple[TrainResult, float]:
-        """The networks ``name`` of the class, trained or read, and the seconds that their training took in all."""
+        """The networks ``name`` of the class, trained or read, and the seconds that their training took in all.
+
+        Of a generator ``samples.png`` is left beside them.
+        """
         folder = self.folder / "models" / name
         with _clock(folder / "seconds.json") as seconds:
             trained = train(source, config, out=folder, resume=True, progress=self.progress)
-        return trained, seconds()
+        took = seconds()
+        if "generator" in trained.models:
+            latents = torch.randn(SAMPLES, config.latent, generator=torch.Generator().manual_seed(config.seed))
+            with torch.no_grad():
+                save_grid(trained.generator(latents), folder / "samples.png")
+        return trained, took
 
     def gan(self, at: Trial) -> tuple[TrainResult, float]:
         """Generator and critic that ADGAN, AnoGAN and the two weak scores share."""
