@@ -81,17 +81,18 @@ def settings_of(engine: Engine, config: SearchConfig) -> Settings:
 
 def _tried(engine: Engine, here: Machine, asked: Settings, device: torch.device) -> Verdict | None:
     began = time.perf_counter()
-    note = ""
+    note, lasting = "", True
     try:
         wrong, note = trial.wrong_and_note(engine, asked.precision, asked.weights, device)
+        lasting = not note  # what could not be tried now may be tried another time
     except Exception as error:  # of any kind: on another version of Triton or PyTorch that is what there is to find
         if plan.out_of_memory(error):
             log.warning("%s is not tried on %s, for want of memory: %s", asked, here, first_line(error))
             return None
-        wrong = f"it fails: {type(error).__name__}: {first_line(error)}"
+        wrong, lasting = f"it fails: {type(error).__name__}: {first_line(error)}", False  # as may a full disk
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     found = Verdict(wrong, note, round(time.perf_counter() - began, 2), when)
-    where = kept.keep(here, asked, found) if device.type == "cuda" else ""
+    where = kept.keep(here, asked, found) if device.type == "cuda" and lasting else ""
     log.info(
         "%s was tried on %s: %s (%.1f s, once; %s)",
         asked, here, found, found.seconds, f"kept in {where}" if where else "not kept",

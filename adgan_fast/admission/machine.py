@@ -14,8 +14,8 @@ import torch
 
 DRIVERS = (Path("/proc/driver/nvidia/version"), Path("/sys/module/amdgpu/version"))
 """Where a kernel module says its version, in the first line."""
-SOURCES = ("kernels", "engine", "ops", "core")
-"""The packages of adgan_fast whose code, and tuned tiles, decide what an engine computes on a GPU."""
+SOURCES = ("kernels", "engine", "ops", "core", "generator", "admission")
+"""The packages of adgan_fast whose code, and tuned tiles, decide what an engine computes there, and how it is tried."""
 
 
 class Machine(NamedTuple):

@@ -54,10 +54,23 @@ def dcgan() -> nn.Module:
     return DCGANGenerator(16, 3, 64, 64)
 
 
+class Attention(nn.Module):
+    """Each position (B, C, H, W) and the mean of all, weighted by the softmax of products of two of their maps."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.query, self.key = nn.Conv2d(width, width, 1), nn.Conv2d(width, width, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        query, key, value = (each.flatten(2) for each in (self.query(x), self.key(x), x))
+        weights = torch.softmax(query.mT @ key / x.shape[1] ** 0.5, -1)
+        return x + (value @ weights.mT).reshape(x.shape)
+
+
 def convolutional() -> nn.Module:
-    """A linear layer, a norm of rows, and convolutions of many positions, whose moments are stored."""
+    """A linear layer, a norm of rows, attention, and convolutions of many positions, whose moments are stored."""
     return nn.Sequential(
-        nn.Linear(64, 256), nn.Unflatten(1, (16, 4, 4)), nn.GroupNorm(4, 16), nn.SiLU(),
+        nn.Linear(64, 256), nn.Unflatten(1, (16, 4, 4)), nn.GroupNorm(4, 16), nn.SiLU(), Attention(16),
         nn.Upsample(scale_factor=2), nn.Conv2d(16, 32, 3, padding=1), nn.SiLU(),
         nn.Upsample(scale_factor=2), nn.Conv2d(32, 16, 3, padding=1), nn.SiLU(),
         nn.Conv2d(16, 3, 3, padding=1), nn.Tanh(),

@@ -1,7 +1,7 @@
 """The paper's experiments (Deecke et al. 2018, Sect. 4).
 
-    python -m bench.paper table1 --data ../data/mnist --out paper-output
-    python -m bench.paper roc --data ../data/mnist --out paper-output
+    python -m bench.paper table1 --data PATH/mnist --out paper-output
+    python -m bench.paper roc --data PATH/mnist --out paper-output
 
 Every command goes on where an earlier one with the same --out was cut short. DATA is a folder of idx files as MNIST has
 them, or CIFAR-10 (.npz, .tar.gz, or the folder of its batches); of scenes, a folder of LSUN's lmdbs, or CIFAR-10.
@@ -18,6 +18,7 @@ import torch
 import typer
 
 from adgan_fast.data import CIFAR10_CLASSES
+from adgan_fast.training import TrainingDiverged
 
 from .ablation import ablation as run_ablation
 from .entries import ENTRIES, wgan
@@ -86,9 +87,11 @@ def table1(
     entries = detectors.split(",") if detectors else list(ENTRIES)
     if unknown := sorted(set(entries) - set(ENTRIES)):
         raise ValueError(f"no detector is called {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
-    refused = run_table1(images, out, settings, classes=chosen, entries=entries, progress=not quiet)
-    for line in refused:
-        print(f"refused: {line}", file=sys.stderr)
+    lines = run_table1(images, out, settings, classes=chosen, entries=entries, progress=not quiet)
+    for line in lines:
+        print(line, file=sys.stderr)
+    if any(line.startswith("failed") for line in lines):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -196,7 +199,7 @@ def main() -> int:
     except typer.TyperException as error:
         print(f"error: {error.format_message()}", file=sys.stderr)
         return error.exit_code
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError, ImportError, TrainingDiverged) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except (KeyboardInterrupt, typer.Abort):

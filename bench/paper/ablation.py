@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import time
@@ -17,7 +16,7 @@ import torch
 from adgan_fast import SearchConfig, files, search
 
 from .auc import auc
-from .entries import Context, guesses
+from .entries import SEARCH, Context, guesses
 from .figures import save_ablation
 from .rows import Store
 from .sets import PaperSet, Trial, trial
@@ -35,7 +34,7 @@ PANELS: dict[str, tuple[Any, ...]] = {
 }
 """Each setting with its values; all others stay as the paper has them."""
 TIMED = 16
-"""Images of the search whose time is told, where a figure comes from a part of a longer search."""
+"""Images by which a search is timed; what a call costs without any is taken off, as are an encoder's guesses."""
 COLUMNS = (
     "dataset",
     "normal_class",
@@ -68,19 +67,21 @@ def ablation(images: PaperSet, out: Path, settings: Settings, *, classes: list[i
         for row in _of_class(at, Context(settings, store.of_class(name), progress), images.name, name):
             rows.append(row)
             _write(path, rows)
-    save_ablation(
-        path.with_suffix(".png"), {setting: [r for r in rows if r["setting"] == setting] for setting in PANELS}
-    )
+    panels = {setting: [row for row in rows if row["setting"] == setting] for setting in PANELS}
+    save_ablation(path.with_suffix(".png"), panels)
     return path
 
 
 def _of_class(at: Trial, context: Context, dataset: str, name: str) -> Iterator[dict[str, Any]]:
     gan, _ = context.gan(at)
-    described = context.settings.described(("objective", "width", "latent", "gan_steps", "n_seed", "steps"))
-    folder = context.folder / "ablation" / hashlib.sha256(json.dumps(described).encode()).hexdigest()[:12]
+    uses = (*SEARCH, "autoencoder_steps")
+    described = context.settings.described(uses)
+    folder = context.folder / "ablation" / context.settings.key(uses)
     folder.mkdir(parents=True, exist_ok=True)
     for setting, values in PANELS.items():
         for value in values:
+            if setting == "n_seed" and value > context.settings.n_seed:
+                continue
             kept = folder / f"{setting}-{value}.json"
             if kept.is_file():
                 row = json.loads(kept.read_text())
@@ -106,22 +107,19 @@ def _of_class(at: Trial, context: Context, dataset: str, name: str) -> Iterator[
 def _run(generator: torch.nn.Module, at: Trial, context: Context, folder: Path, setting: str, value: Any) -> Run:
     usual = context.search()
     if setting == "n_seed":  # starts are drawn one after the other: the first of a long search are those of a short one
-        if value > usual.n_seed:
-            raise ValueError(f"n_seed {value} is beyond the experiment's own, {usual.n_seed}")
         losses = _usual_losses(generator, at, usual, folder)[:, :value]
         return Run(losses, _timed(generator, at, usual.replace(n_seed=value)))
     if setting == "starts" and value == "encoder":
         starts, _ = guesses(generator, at, context)
-        return _timed_run(generator, at, usual.replace(starts=starts(at.test.images)))
+        return _searched(generator, at, usual.replace(starts=starts(at.test.images)))
     if getattr(usual, setting) == value:
         return Run(_usual_losses(generator, at, usual, folder), _timed(generator, at, usual))
-    return _timed_run(generator, at, usual.replace(**{setting: value}))
+    return _searched(generator, at, usual.replace(**{setting: value}))
 
 
-def _timed_run(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> Run:
-    began = time.perf_counter()
+def _searched(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> Run:
     losses = torch.as_tensor(search(generator, at.test.images, config=config).losses)
-    return Run(losses, (time.perf_counter() - began) / len(at.test.images))
+    return Run(losses, _timed(generator, at, config))
 
 
 def _timed(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> float:
@@ -129,12 +127,14 @@ def _timed(generator: torch.nn.Module, at: Trial, config: SearchConfig) -> float
     few = at.test.images[:TIMED]
 
     def call(count: int) -> float:
+        given = config.starts
+        own = config.replace(progress=False, starts=given[:count] if isinstance(given, torch.Tensor) else given)
         began = time.perf_counter()
-        search(generator, few[:count], config=config.replace(progress=False))
+        search(generator, few[:count], config=own)
         return time.perf_counter() - began
 
     call(1)  # checks the engine, and prepares it
-    return max(call(TIMED) - call(1), 0.0) / (TIMED - 1)
+    return max(call(len(few)) - call(1), 0.0) / max(len(few) - 1, 1)
 
 
 def _usual_losses(generator: torch.nn.Module, at: Trial, usual: SearchConfig, folder: Path) -> torch.Tensor:

@@ -11,6 +11,10 @@ RESAMPLES = 2000
 LEVEL = 0.95
 
 
+class NotFinite(ValueError):
+    """Scores that are NaN or infinite."""
+
+
 class Auc(NamedTuple):
     """The area, and the ends of its interval at LEVEL."""
 
@@ -31,11 +35,12 @@ def auc(scores: npt.ArrayLike, anomalous: npt.ArrayLike, *, resamples: int = RES
         seed: of the bootstrap.
 
     Raises:
-        ValueError: scores that are not finite, or one kind alone.
+        NotFinite: scores that are not finite.
+        ValueError: one kind alone.
     """
     scores, anomalous = np.asarray(scores, np.float64), np.asarray(anomalous, bool)
     if not np.isfinite(scores).all():
-        raise ValueError(f"{np.sum(~np.isfinite(scores))} of {len(scores)} scores are not finite")
+        raise NotFinite(f"{np.sum(~np.isfinite(scores))} of {len(scores)} scores are not finite")
     if anomalous.all() or not anomalous.any():
         raise ValueError("an AUC needs normal and anomalous items")
     levels, position = np.unique(scores, return_inverse=True)

@@ -192,9 +192,9 @@ def _on_first(kind: type[Any], shared: Shared, seed: int, size: int) -> Any:
 
 def _features(of: str, context: Context, size: int) -> Any:
     if of == "pca":
-        return PCA(size)
+        return PCA(size, seed=context.settings.seed)
     try:
-        return AlexNet(context.settings.alexnet, size)
+        return AlexNet(context.settings.alexnet, size, seed=context.settings.seed)
     except WeightsMissing as reason:
         raise Refused(f"{reason} (--alexnet FILE)") from reason
 
@@ -234,7 +234,10 @@ def _vae(at: Trial, context: Context) -> Fitted:
     scores = {"vae": "elbo", "vae-prior": "prior", "vae-variance": "variance"}
     arguments = _autoencoder(VAEConfig(), context, "vae")
     with _clock(context.folder / "models" / "vae" / "seconds.json") as seconds:
-        detectors = {name: baselines.VAE(**arguments, score=score).fit(at.train) for name, score in scores.items()}
+        detectors = {
+            name: baselines.VAE(**arguments, score=score, seed=context.settings.seed).fit(at.train)
+            for name, score in scores.items()
+        }
     return Fitted(
         lambda images: {name: detector.decision_function(images) for name, detector in detectors.items()}, {}, seconds()
     )
@@ -254,7 +257,8 @@ def _dbn(at: Trial, context: Context) -> Fitted:
 # -- searches ------------------------------------------------------------------------------------------------------
 
 _GAN = ("objective", "width", "latent", "gan_steps")
-_SEARCH = (*_GAN, "n_seed", "steps")
+SEARCH = (*_GAN, "n_seed", "steps")
+"""The settings of a search on the shared generator."""
 
 
 def _adgan(at: Trial, context: Context) -> Fitted:
@@ -277,7 +281,7 @@ def _adgan(at: Trial, context: Context) -> Fitted:
 def _anogan(name: str, **settings: Any) -> Entry:
     def fit(at: Trial, context: Context) -> Fitted:
         gan, seconds = context.gan(at)
-        detector = baselines.AnoGAN(gan.generator, gan.critic, **settings)
+        detector = baselines.AnoGAN(gan.generator, gan.critic, seed=context.settings.seed, **settings)
         return Fitted(lambda images: {name: detector.decision_function(images)}, {"anogan": settings}, seconds)
 
     return Entry((name,), _GAN, fit)
@@ -290,7 +294,7 @@ def _on_wgan(name: str, **changes: Any) -> Entry:
         gan, seconds = context.gan(at)
         return Fitted(_searching(name, gan.generator, context.search(**changes)), {**changes}, seconds)
 
-    return Entry((name,), _SEARCH, fit)
+    return Entry((name,), SEARCH, fit)
 
 
 def _on_other(name: str, config: TrainConfig) -> Entry:
@@ -304,7 +308,7 @@ def _on_other(name: str, config: TrainConfig) -> Entry:
         trained, seconds = context.train(name, at.train, changed)
         return Fitted(_searching(name, trained.generator, context.search()), {}, seconds)
 
-    return Entry((name,), tuple(each for each in _SEARCH if each != "objective"), fit)
+    return Entry((name,), tuple(each for each in SEARCH if each != "objective"), fit)
 
 
 def guesses(generator: nn.Module, at: Trial, context: Context) -> tuple[Callable[[Array], torch.Tensor], float]:
@@ -315,7 +319,7 @@ def guesses(generator: nn.Module, at: Trial, context: Context) -> tuple[Callable
     s = context.settings
     config = InverseConfig(latent=s.latent, width=s.width, steps=s.autoencoder_steps, seed=s.seed)
     inverse, seconds = context.train("inverse", generator, config)
-    return lambda images: encoder_starts(inverse.encoder, images, s.n_seed), seconds
+    return lambda images: encoder_starts(inverse.encoder, images, s.n_seed, seed=s.seed), seconds
 
 
 def _from_encoder(at: Trial, context: Context) -> Fitted:
@@ -329,7 +333,7 @@ def _ali(at: Trial, context: Context) -> Fitted:
     s = context.settings
     config = BiGANConfig(latent=s.latent, width=s.width, steps=s.gan_steps, seed=s.seed, sample_every=0)
     trained, seconds = context.train("bigan", at.train, config)
-    starts = functools.partial(encoder_starts, trained.encoder, n_seed=s.n_seed)
+    starts = functools.partial(encoder_starts, trained.encoder, n_seed=s.n_seed, seed=s.seed)
     return Fitted(_encoded("adgan-ali", trained.generator, starts, context), {}, seconds)
 
 
@@ -356,14 +360,14 @@ _ALL = (
     Entry(("deep-svdd",), _AUTOENCODER, _svdd),
     _anogan("anogan", n_seed=1, steps=500, lr_z=0.05),
     _anogan("anogan-64x5", n_seed=64, steps=5, lr_z=0.25),  # on equal footing with ADGAN
-    Entry(("adgan", "critic", "prior"), _SEARCH, _adgan),
+    Entry(("adgan", "critic", "prior"), SEARCH, _adgan),
     _on_wgan("adgan-laplacian", loss="laplacian"),
-    Entry(("adgan-encoder",), (*_SEARCH, "autoencoder_steps"), _from_encoder),
+    Entry(("adgan-encoder",), (*SEARCH, "autoencoder_steps"), _from_encoder),
     _on_other("adgan-gan", GANConfig()),
     _on_other("adgan-lsgan", GANConfig(objective="least_squares")),
     _on_other("adgan-vae", VAEConfig()),
     _on_other("adgan-gmmn", GMMNConfig()),
-    Entry(("adgan-ali",), tuple(each for each in _SEARCH if each != "objective"), _ali),
+    Entry(("adgan-ali",), tuple(each for each in SEARCH if each != "objective"), _ali),
 )
 ENTRIES = {entry.names[0]: entry for entry in _ALL}
 """By the first of their names, in the table's order."""

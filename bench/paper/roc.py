@@ -20,11 +20,12 @@ SHOWN = ("kde-pca", "ocsvm-pca", "iforest", "gmm-pca", "dcae", "vae", "anogan", 
 def roc(images: PaperSet, out: Path) -> Path:
     """Writes ``roc-<set>.png`` from the scores of table 1 in ``out``, of those of SHOWN that have run.
 
-    A curve is the mean of the classes', at equal shares of false alarms; only detectors that have run on all classes
-    that any has are drawn, since a mean over fewer would be of other tasks.
+    A curve is the mean of the classes', at equal shares of false alarms; only detectors that have run on every class
+    that any of them has run on are drawn, since a mean over others would be of other tasks.
 
     Raises:
         FileNotFoundError: no scores of this set are in ``out``.
+        ValueError: no detector has run on all of the classes; or rows of other settings beside each other.
     """
     curves: dict[str, dict[str, Curve]] = defaultdict(dict)
     areas: dict[str, list[float]] = defaultdict(list)
@@ -36,7 +37,9 @@ def roc(images: PaperSet, out: Path) -> Path:
         areas[row.detector].append(row.auc)
     if not curves:
         raise FileNotFoundError(f"{out}: no scores of {images.name}: run table1 first, with the same --out")
-    most = max(len(of_classes) for of_classes in curves.values())
-    wanted = [name for name in SHOWN if len(curves.get(name, ())) == most]
+    classes = {name for detector in SHOWN for name in curves.get(detector, ())}
+    wanted = [name for name in SHOWN if classes and curves.get(name, {}).keys() == classes]
+    if not wanted:
+        raise ValueError(f"{out}: no detector of {', '.join(SHOWN)} has run on all of the classes that one has run on")
     drawn = {name: (mean_curve(list(curves[name].values())), float(np.mean(areas[name]))) for name in wanted}
-    return save_curves(out / f"roc-{images.name}.png", drawn, f"{images.name}: mean of {most} classes")
+    return save_curves(out / f"roc-{images.name}.png", drawn, f"{images.name}: mean of {len(classes)} classes")

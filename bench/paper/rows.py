@@ -21,6 +21,8 @@ import numpy.typing as npt
 
 from adgan_fast import files
 
+from .settings import Settings
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -88,11 +90,24 @@ class Store:
         files.replace(folder / f"{row.detector}.json", json.dumps(dataclasses.asdict(row), indent=1).encode())
 
     def rows(self) -> Iterator[tuple[Row, npt.NDArray[np.float64]]]:
-        """All rows that are there, with their scores, by class and detector."""
+        """All rows that are there, with their scores, by class and detector.
+
+        Raises OtherSettings where a detector's rows differ in the number of test items, or in how networks were trained
+        or searched: their mean would be of nothing.
+        """
+        first: dict[str, Row] = {}
         for path in sorted(self.folder.glob("*/*.json")):
-            yield Row(**json.loads(path.read_text())), np.load(path.with_suffix(".npy"))
+            row = Row(**json.loads(path.read_text()))
+            other = first.setdefault(row.detector, row)
+            for name in SHARED & row.config.keys() | {"items"}:
+                if row.config.get(name) != other.config.get(name):
+                    both = f"{name} {row.config.get(name)!r}, beside {other.config.get(name)!r} of {other.normal_class}"
+                    raise OtherSettings(f"{path}: made with {both}: run one of them again, with another --out")
+            yield row, np.load(path.with_suffix(".npy"))
 
 
+SHARED = {field.name for field in dataclasses.fields(Settings)}
+"""What of a row's config holds for all classes; the rest was chosen for one."""
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 

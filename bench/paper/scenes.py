@@ -16,7 +16,7 @@ from adgan_fast.data import CIFAR10_CLASSES, load_cifar10, load_lsun
 from adgan_fast.report import save_gallery
 
 from .auc import auc
-from .entries import Context
+from .entries import SEARCH, Context
 from .settings import Settings
 
 VALIDATION = 300
@@ -69,9 +69,11 @@ def scenes(given: Scenes, scene: str, out: Path, settings: Settings, *, progress
     context = Context(settings, out / given.name / scene, progress)
     gan, _ = context.gan_of(given.train[scene])
     config = context.search()
+    folder = context.folder / "scores" / settings.key(SEARCH)
+    folder.mkdir(parents=True, exist_ok=True)
     scores = {}
     for name, images in given.test.items():
-        kept = context.folder / f"scores-{name}.npy"
+        kept = folder / f"{name}.npy"
         if name == scene or not kept.is_file():
             found = search(gan.generator, images, config=config)
             scores[name] = torch.as_tensor(found.scores).double().numpy()

@@ -40,7 +40,7 @@ def search2d(
     for name, label in (("normal", at.normal), ("anomalous", other)):
         image = images.test.of_class(label).images[:1]
         found = [
-            search(generator, image, config=SearchConfig(n_seed=n_seed, steps=count, verify=count == 0))
+            search(generator, image, config=SearchConfig(n_seed=n_seed, steps=count, seed=training.seed))
             for count in range(steps + 1)
         ]
         paths[name] = np.stack([each.latents[0].double().numpy() for each in found], axis=1)

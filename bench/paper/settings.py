@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -41,3 +43,7 @@ class Settings:
         """What decides the figures of something that uses these fields, as JSON has it."""
         values = {name: getattr(self, name) for name in ("items", "holdout", "seed", *uses)}
         return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+    def key(self, uses: Iterable[str]) -> str:
+        """Twelve letters that stand for `described`, in the name of what is kept for these settings alone."""
+        return hashlib.sha256(json.dumps(self.described(uses), sort_keys=True).encode()).hexdigest()[:12]

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from adgan_fast import files
+from adgan_fast.training import TrainingDiverged
 
-from .auc import auc
+from .auc import NotFinite, auc
 from .entries import DETECTORS, ENTRIES, Context, Entry, Refused, Scoring
 from .figures import save_heat_map
 from .rows import Row, Store, as_csv, as_markdown
@@ -29,11 +30,12 @@ BLOCK = 250
 def table1(
     images: PaperSet, out: Path, settings: Settings, *, classes: Sequence[int], entries: Sequence[str], progress: bool
 ) -> list[str]:
-    """Runs what is not in ``out`` yet; returns a line for each detector that was refused, with the remedy.
+    """Runs what is not in ``out`` yet; returns a line for each detector that was refused or failed, with the reason.
 
     After each class the table is written anew: ``table1-<set>.csv``, ``.md`` and ``.png`` hold all rows of the folder.
     """
-    store, refused = Store(out, images.name), {}
+    store = Store(out, images.name)
+    lines: dict[Any, str] = {}
     for label in classes:
         name = images.class_name(label)
         at = trial(images, label, items=settings.items, holdout=settings.holdout, seed=settings.seed)
@@ -42,9 +44,11 @@ def table1(
             try:
                 _run(entry, at, store, images.name, name, settings, progress)
             except Refused as reason:
-                refused[key] = f"{key}: {reason}"
+                lines[key] = f"refused: {key}: {reason}"
+            except (TrainingDiverged, NotFinite) as reason:
+                lines[key, label] = f"failed: {key} on {name}: {reason}"
         write(store, out, images)
-    return list(refused.values())
+    return list(lines.values())
 
 
 def _run(entry: Entry, at: Trial, store: Store, dataset: str, name: str, settings: Settings, progress: bool) -> None:

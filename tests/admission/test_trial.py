@@ -56,7 +56,7 @@ def test_an_engine_that_is_right_is_found_so(weights: str) -> None:
 
 
 def test_the_generators_have_what_the_kernels_are_for() -> None:
-    """Both kinds of maps, moments rebuilt and stored, an epilogue, a norm of rows; and what is left to PyTorch."""
+    """Both kinds of maps, moments rebuilt and stored, an epilogue, norms of rows, attention; what is left."""
     pytest.importorskip("triton", reason="Triton is not installed")
     from adgan_fast.kernels.maps.choices import rebuilds
     from adgan_fast.kernels.maps.general import Maps
@@ -76,7 +76,7 @@ def test_the_generators_have_what_the_kernels_are_for() -> None:
             if kind is Maps:
                 forms.add(rebuilds(chain.geometry, subject.steps, "float32"))
     assert kinds == {Maps, VectorMap} and forms == norms == {True, False}
-    assert {"standardize", "conv_transpose2d", "conv2d"} <= left
+    assert {"standardize", "softmax", "matmul", "conv_transpose2d", "conv2d"} <= left
 
 
 def test_a_longer_search_is_of_tiles_enough_to_be_recorded_and_in_another_order() -> None:

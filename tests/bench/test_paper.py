@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from adgan_fast.data import load_digits
+from adgan_fast.training import TrainingDiverged
 from bench.paper import table1 as table1_module
 from bench.paper.__main__ import app
 from bench.paper.auc import auc, mean_curve
@@ -273,3 +274,37 @@ def test_scenes_of_lsun(tmp_path: Path) -> None:
 
 def test_settings_say_what_decides_a_figure() -> None:
     assert Settings(width=32).described(("width",)) == {"items": 5000, "holdout": 200, "seed": 0, "width": 32}
+
+
+def test_scenes_and_ablation_keep_what_they_found_for_its_settings_alone(tmp_path: Path) -> None:
+    a, b = Settings(autoencoder_steps=3), Settings(autoencoder_steps=4)
+    assert a.key(("autoencoder_steps",)) != b.key(("autoencoder_steps",)) and a.key(("width",)) == b.key(("width",))
+    for name in ("bedroom_train", "bedroom_val", "bridge_val"):
+        database(tmp_path / f"{name}_lmdb", {f"{i}": encoded(picture(8, 8, i)) for i in range(4)})
+    arguments = ["--width", "4", "--latent", "8", "--gan-steps", "2", "--size", "8", "--quiet", "--n-seed"]
+    for n_seed in (2, 3):
+        run("scenes", "--data", tmp_path, "--out", tmp_path / "out", *arguments, n_seed)
+    kept = [np.load(path) for path in sorted((tmp_path / "out").rglob("bridge.npy"))]
+    assert len(kept) == 2 and (kept[0] != kept[1]).any()
+
+
+def test_rows_of_other_settings_are_no_table_together(tmp_path: Path) -> None:
+    store = Store(tmp_path, "set")
+    for name, steps in (("0", 100), ("1", 200)):
+        config = {"items": 5, "holdout": 2, "seed": 0, "gan_steps": steps}
+        store.put(Row("set", name, "adgan", 0.9, 0.8, 0.95, 5, 1.0, 2.0, config), np.arange(5.0))
+    with pytest.raises(OtherSettings, match="gan_steps 200, beside 100 of 0"):
+        list(store.rows())
+
+
+def test_a_detector_that_diverges_is_told_and_the_rest_runs(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def diverges(at, context):
+        raise TrainingDiverged(7, "generator_loss is nan", None)
+
+    monkeypatch.setitem(ENTRIES, "dcae", ENTRIES["dcae"]._replace(fit=diverges))
+    arguments = ["--data", str(digits), "--out", str(tmp_path), "--classes", "3", "--detectors", "dcae,iforest", *QUICK]
+    assert app(["table1", *arguments, "--quiet"], standalone_mode=False) == 1
+    assert "failed: dcae on 3: training diverged at step 7" in capsys.readouterr().err
+    assert (tmp_path / "small" / "3" / "iforest.json").is_file()

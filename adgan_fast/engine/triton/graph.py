@@ -67,14 +67,18 @@ def capture(work: Callable[[], Result], stream: torch.cuda.Stream) -> Recording[
         RuntimeError: something in `work` cannot be recorded; by the name of the error, whatever its kind.
     """
     graph = torch.cuda.CUDAGraph()
+    broken: list[BaseException] = []  # what `work` raised: to end a recording after it is an error too, and hides it
     try:
         # It waits for the device, and gives cached memory back. Other threads may use the device meanwhile.
         with tables_of_graph() as tables, torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"):
-            result = work()
+            try:
+                result = work()
+            except BaseException as error:
+                broken.append(error)
+                raise
     except BaseException as error:
         _broken.append(graph)
-        # To end a recording that was broken off is an error too, and hides the first.
-        first = error.__context__ or error
+        first = broken.pop() if broken else error
         if not isinstance(first, Exception):  # an interrupt
             raise first from None
         memory, message = plan.out_of_memory(first), str(first)

@@ -246,6 +246,16 @@ def test_any_other_error_within_a_recording_is_named_and_its_graph_kept_alive(er
     assert [type(graph) for graph in triton_graph._broken] == [torch.cuda.CUDAGraph]
 
 
+def test_what_the_caller_was_handling_is_not_taken_for_the_error(recording) -> None:
+    try:
+        raise ValueError("the caller's own")
+    except ValueError:
+        with pytest.raises(KeyboardInterrupt):
+            triton_graph.capture(raising(KeyboardInterrupt()), None)
+        with pytest.raises(RuntimeError, match=r"^TypeError: no such stage$"):
+            triton_graph.capture(raising(TypeError("no such stage")), None)
+
+
 def test_a_recording_that_cannot_be_ended_is_named_too(recording, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recording, "broken", True)
     with pytest.raises(RuntimeError, match=r"^RuntimeError: the recording was broken off$"):
