@@ -89,7 +89,7 @@ def _tried(engine: Engine, here: Machine, asked: Settings, device: torch.device)
         if plan.out_of_memory(error):
             log.warning("%s is not tried on %s, for want of memory: %s", asked, here, first_line(error))
             return None
-        wrong, lasting = f"it fails: {type(error).__name__}: {first_line(error)}", False  # as may a full disk
+        wrong = f"it fails: {type(error).__name__}: {first_line(error)}"
     when = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     found = Verdict(wrong, note, round(time.perf_counter() - began, 2), when)
     where = kept.keep(here, asked, found) if device.type == "cuda" and lasting else ""
