@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,14 @@ class Trial:
     train: npt.NDArray[np.uint8]
     holdout: Labelled
     test: Labelled
+
+    @property
+    def digest(self) -> str:
+        """Twelve letters that stand for all of its images."""
+        found = hashlib.sha256()
+        for images in (self.train, self.holdout.images, self.test.images):
+            found.update(np.ascontiguousarray(images).data)
+        return found.hexdigest()[:12]
 
 
 def open_set(path: Path, name: str | None = None) -> PaperSet:

@@ -40,10 +40,16 @@ class Settings:
     alexnet: Path | None = None
 
     def described(self, uses: Iterable[str]) -> dict[str, Any]:
-        """What decides the figures of something that uses these fields, as JSON has it."""
+        """What decides the figures of something that uses these fields, as JSON has it: of a file, its content."""
         values = {name: getattr(self, name) for name in ("items", "holdout", "seed", *uses)}
-        return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+        return {name: _digest(value) if isinstance(value, Path) else value for name, value in values.items()}
 
     def key(self, uses: Iterable[str]) -> str:
         """Twelve letters that stand for `described`, in the name of what is kept for these settings alone."""
         return hashlib.sha256(json.dumps(self.described(uses), sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _digest(file: Path) -> str:
+    if not file.is_file():
+        return str(file)  # whoever reads it says what is wrong
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]

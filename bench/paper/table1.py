@@ -53,7 +53,7 @@ def table1(
 
 def _run(entry: Entry, at: Trial, store: Store, dataset: str, name: str, settings: Settings, progress: bool) -> None:
     """Fits an entry on a trial and scores the test items, block by block; resumes at the block that is missing."""
-    wanted = settings.described(entry.uses)
+    wanted = settings.described(entry.uses) | {"images": at.digest}
     if all(store.row(name, detector, wanted) is not None for detector in entry.names):
         return
     context = Context(settings, store.of_class(name), progress)

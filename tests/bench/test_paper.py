@@ -297,6 +297,18 @@ def test_rows_of_other_settings_are_no_table_together(tmp_path: Path) -> None:
         list(store.rows())
 
 
+def test_rows_of_other_images_are_never_taken(digits: Path, tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    for file in digits.iterdir():
+        data = file.read_bytes()
+        other = data[:16] + bytes(255 - byte for byte in data[16:]) if "train-images" in file.name else data
+        (tmp_path / "small" / file.name).write_bytes(other)
+    arguments = ["--out", tmp_path / "out", "--classes", "3", "--detectors", "iforest", *QUICK, "--quiet"]
+    run("table1", "--data", digits, *arguments)
+    with pytest.raises(OtherSettings, match="images '"):
+        run("table1", "--data", tmp_path / "small", *arguments)
+
+
 def test_a_detector_that_diverges_is_told_and_the_rest_runs(
     digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
