@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..given import one_of, whole
-from .parts import NORMS, SIDES, conv, initialise, require_images, side, step, strided
+from .parts import NORMS, SIDES, Model, conv, initialise, require_images, side, step, strided
 
 
-class DCGANGenerator(nn.Module):
+class DCGANGenerator(Model):
     """Latents (B, latent) to images (B, channels, image_size, image_size) in [-1, 1].
 
     Transposed convolutions with batch norm and ReLU between them and tanh at the end; the map nearest the image has
@@ -54,17 +52,6 @@ class DCGANGenerator(nn.Module):
         initialise(self, generator)
 
     @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build this architecture again."""
-        return {
-            "kind": "DCGANGenerator",
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "latent": self.latent,
-            "width": self.width,
-        }
-
-    @property
     def latent_shape(self) -> tuple[int]:
         """Shape of one latent: (latent,)."""
         return (self.latent,)
@@ -76,7 +63,7 @@ class DCGANGenerator(nn.Module):
         return self.layers(z.reshape(-1, self.latent, 1, 1))
 
 
-class DCGANCritic(nn.Module):
+class DCGANCritic(Model):
     """Images (B, channels, image_size, image_size) to one real number each, (B,): the generator's mirror image.
 
     Strided convolutions with LeakyReLU(0.2), a normalisation on all but the first, and no sigmoid at the end.
@@ -111,17 +98,6 @@ class DCGANCritic(nn.Module):
         layers.append(conv(nn.Conv2d, last, 1, {"kernel_size": SIDES[image_size][0]}))
         self.layers = nn.Sequential(*layers)
         initialise(self, generator)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build this architecture again."""
-        return {
-            "kind": "DCGANCritic",
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "width": self.width,
-            "norm": self.norm,
-        }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, channels, image_size, image_size) to (B,)."""

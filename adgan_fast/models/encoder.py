@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
 from ..given import flag, one_of, whole
-from .parts import ACTIVATIONS, NORMS, SIDES, conv, initialise, require_images, side, strided
+from .parts import ACTIVATIONS, NORMS, SIDES, Model, conv, initialise, require_images, side, strided
 
 
-class DCGANEncoder(nn.Module):
+class DCGANEncoder(Model):
     """Images (B, channels, image_size, image_size) to codes (B, outputs): ``DCGANGenerator`` the other way round.
 
     Strided convolutions, each followed by a normalisation and an activation, and one last convolution to the code
@@ -56,27 +54,13 @@ class DCGANEncoder(nn.Module):
         self.layers = nn.Sequential(*layers)
         initialise(self, generator)
 
-    @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build this architecture again."""
-        return {
-            "kind": "DCGANEncoder",
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "outputs": self.outputs,
-            "width": self.width,
-            "norm": self.norm,
-            "activation": self.activation,
-            "bias": self.bias,
-        }
-
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Images (B, channels, image_size, image_size) to (B, outputs)."""
         require_images(x, self.channels, self.image_size)
         return self.layers(x).reshape(-1, self.outputs)
 
 
-class JointCritic(nn.Module):
+class JointCritic(Model):
     """Pairs of an image and a latent to one real number each, (B,): the critic of ALI and BiGAN.
 
     Image and latent become 8·width numbers each, the one by strided convolutions, the other by a linear layer; two
@@ -121,18 +105,6 @@ class JointCritic(nn.Module):
             conv(nn.Linear, features, 1, {}),
         )
         initialise(self, generator)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build this architecture again."""
-        return {
-            "kind": "JointCritic",
-            "image_size": self.image_size,
-            "channels": self.channels,
-            "latent": self.latent,
-            "width": self.width,
-            "norm": self.norm,
-        }
 
     def forward(self, x: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
         """Images (B, channels, image_size, image_size) and latents (B, latent) to (B,)."""

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import nn
 
 from ..given import flag, positive, whole
+from .parts import Model
 
 _FINEST = 1 / 127.5
 """The step between two values of an 8-bit pixel in [-1, 1]: no finer scale is known of an image."""
 
 
-class GaussianLikelihood(nn.Module):
+class GaussianLikelihood(Model):
     """log N(x | mean, s² I) of images x (B, C, H, W) around means of that shape: (B,), in nats.
 
     One scale s for all pixels. It is learned unless ``fixed``, and then settles where s² is the mean squared error
@@ -29,16 +29,11 @@ class GaussianLikelihood(nn.Module):
 
     def __init__(self, scale: float = 0.5, fixed: bool = False) -> None:
         super().__init__()
-        self.given, self.fixed = positive("scale", scale), flag("fixed", fixed)
-        if self.given <= _FINEST:
+        self.scale, self.fixed = positive("scale", scale), flag("fixed", fixed)
+        if self.scale <= _FINEST:
             raise ValueError(f"scale must be above {_FINEST:.4g}, the step of an 8-bit pixel, got {scale!r}")
-        begin = torch.tensor(math.log(self.given**2 - _FINEST**2))
+        begin = torch.tensor(math.log(self.scale**2 - _FINEST**2))
         self.log_variance = nn.Parameter(begin, requires_grad=not self.fixed)
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build it again."""
-        return {"kind": "GaussianLikelihood", "scale": self.given, "fixed": self.fixed}
 
     @property
     def variance(self) -> torch.Tensor:
@@ -52,7 +47,7 @@ class GaussianLikelihood(nn.Module):
         return -0.5 * (squares.sum(1) / variance + squares.shape[1] * torch.log(2 * math.pi * variance))
 
 
-class Centre(nn.Module):
+class Centre(Model):
     """Squared distance of codes (B, outputs) from one point: (B,). The point, a buffer, is set by the training."""
 
     centre: torch.Tensor
@@ -61,11 +56,6 @@ class Centre(nn.Module):
         super().__init__()
         self.outputs = whole("outputs", outputs, 1)
         self.register_buffer("centre", torch.zeros(self.outputs))
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Kind and arguments: what ``adgan_fast.models.build`` needs to build it again."""
-        return {"kind": "Centre", "outputs": self.outputs}
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """(B, outputs) to (B,)."""

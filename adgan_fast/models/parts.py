@@ -1,7 +1,8 @@
-"""What the convolutional networks share: the sides of their maps, their convolutions, and how weights begin."""
+"""What the networks share: how one is built again; the sides of maps, convolutions, and how weights begin."""
 
 from __future__ import annotations
 
+import inspect
 import numbers
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,18 @@ NORMS = ("batch", "layer", "none")
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "leaky_relu": lambda: nn.LeakyReLU(0.2)}
 
 _INIT_STD = 0.02  # Radford et al. 2016, Sect. 4
+
+
+class Model(nn.Module):
+    """A network that `adgan_fast.models.build` can build again: its positional arguments are attributes, by name."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Kind and arguments: what ``adgan_fast.models.build`` needs to build this architecture again."""
+        kind = next(each for each in type(self).__mro__ if Model in each.__bases__)  # `build` knows no subclass of it
+        parameters = inspect.signature(kind).parameters.values()
+        names = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
+        return {"kind": kind.__name__} | {name: getattr(self, name) for name in names}
 
 
 def side(image_size: Any) -> int:

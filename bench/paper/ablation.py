@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +16,7 @@ from adgan_fast import SearchConfig, files, search
 from .auc import auc
 from .entries import SEARCH, Context, guesses
 from .figures import save_ablation
-from .rows import Store
+from .rows import Store, save_array, save_table
 from .sets import PaperSet, Trial, trial
 from .settings import Settings
 
@@ -141,17 +139,13 @@ def _usual_losses(generator: torch.nn.Module, at: Trial, usual: SearchConfig, fo
     """Of the search with all settings as usual: run once for all panels."""
     kept = folder / "losses.npy"
     if not kept.is_file():
-        data = io.BytesIO()
-        np.save(data, torch.as_tensor(search(generator, at.test.images, config=usual).losses).numpy())
-        files.replace(kept, data.getvalue())
+        save_array(kept, torch.as_tensor(search(generator, at.test.images, config=usual).losses).numpy())
     return torch.from_numpy(np.load(kept))
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
+    def cells(row: dict[str, Any]) -> Iterable[Any]:
         rounded = {name: f"{row[name]:.5f}" for name in ("auc", "auc_low", "auc_high", "seconds_per_image")}
-        writer.writerow({**row, **rounded, "config": json.dumps(row["config"], sort_keys=True)}.values())
-    files.replace(path, text.getvalue().encode())
+        return {**row, **rounded, "config": json.dumps(row["config"], sort_keys=True)}.values()
+
+    save_table(path, COLUMNS, map(cells, rows))

@@ -49,6 +49,23 @@ class Row:
     config: dict[str, Any]
 
 
+def save_array(path: Path, values: npt.NDArray[Any]) -> None:
+    """Writes an ``.npy``, whole or not at all."""
+    data = io.BytesIO()
+    np.save(data, values)
+    files.replace(path, data.getvalue())
+
+
+def save_table(path: Path, columns: Iterable[str], lines: Iterable[Iterable[Any]]) -> Path:
+    """Writes a CSV with a header, whole or not at all."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(lines)
+    files.replace(path, text.getvalue().encode())
+    return path
+
+
 class OtherSettings(ValueError):
     """What lies in the folder was made with other settings."""
 
@@ -84,9 +101,7 @@ class Store:
     def put(self, row: Row, scores: npt.NDArray[np.float64]) -> None:
         folder = self.of_class(row.normal_class)
         folder.mkdir(parents=True, exist_ok=True)
-        data = io.BytesIO()
-        np.save(data, scores)
-        files.replace(folder / f"{row.detector}.npy", data.getvalue())
+        save_array(folder / f"{row.detector}.npy", scores)
         files.replace(folder / f"{row.detector}.json", json.dumps(dataclasses.asdict(row), indent=1).encode())
 
     def rows(self) -> Iterator[tuple[Row, npt.NDArray[np.float64]]]:
@@ -111,20 +126,18 @@ SHARED = {field.name for field in dataclasses.fields(Settings)}
 COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
-def as_csv(rows: Iterable[Row]) -> str:
-    """The rows with a header; config as JSON."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows:
-        cells = dataclasses.asdict(row)
+def save_rows(path: Path, rows: Iterable[Row]) -> Path:
+    """The rows as CSV; config as JSON."""
+
+    def cells(row: Row) -> Iterable[Any]:
+        found = dataclasses.asdict(row)
         for name in ("auc", "auc_low", "auc_high"):
-            cells[name] = f"{cells[name]:.5f}"
+            found[name] = f"{found[name]:.5f}"
         for name in ("fit_seconds", "score_seconds"):
-            cells[name] = f"{cells[name]:.4g}"
-        cells["config"] = json.dumps(row.config, sort_keys=True)
-        writer.writerow(cells.values())
-    return text.getvalue()
+            found[name] = f"{found[name]:.4g}"
+        return (found | {"config": json.dumps(row.config, sort_keys=True)}).values()
+
+    return save_table(path, COLUMNS, map(cells, rows))
 
 
 def as_markdown(rows: Iterable[Row], detectors: list[str], classes: list[str]) -> str:

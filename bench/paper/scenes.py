@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from adgan_fast import files, search
+from adgan_fast import search
 from adgan_fast.data import CIFAR10_CLASSES, load_cifar10, load_lsun
 from adgan_fast.report import save_gallery
 
 from .auc import auc
 from .entries import SEARCH, Context
+from .rows import save_array, save_table
 from .settings import Settings
 
 VALIDATION = 300
@@ -77,9 +76,7 @@ def scenes(given: Scenes, scene: str, out: Path, settings: Settings, *, progress
         if name == scene or not kept.is_file():
             found = search(gan.generator, images, config=config)
             scores[name] = torch.as_tensor(found.scores).double().numpy()
-            data = io.BytesIO()
-            np.save(data, scores[name])
-            files.replace(kept, data.getvalue())
+            save_array(kept, scores[name])
         else:
             scores[name] = np.load(kept)
         if name == scene:
@@ -90,17 +87,13 @@ def scenes(given: Scenes, scene: str, out: Path, settings: Settings, *, progress
 
 def _table(path: Path, scene: str, scores: dict[str, npt.NDArray[np.float64]]) -> Path:
     """A line for each scene, and one for all others together."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     own = scores[scene]
     others = {name: values for name, values in scores.items() if name != scene}
-    writer.writerow((scene, len(own), f"{own.mean():.4f}", "", "", ""))
+    lines: list[tuple[Any, ...]] = [(scene, len(own), f"{own.mean():.4f}", "", "", "")]
     for name, values in (*others.items(), ("all others", np.concatenate(list(others.values())))):
         area = auc(np.concatenate([own, values]), np.arange(len(own) + len(values)) >= len(own))
-        writer.writerow((name, len(values), f"{values.mean():.4f}", *(f"{each:.5f}" for each in area)))
-    files.replace(path, text.getvalue().encode())
-    return path
+        lines.append((name, len(values), f"{values.mean():.4f}", *(f"{each:.5f}" for each in area)))
+    return save_table(path, COLUMNS, lines)
 
 
 def _unit(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:

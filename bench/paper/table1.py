@@ -19,7 +19,7 @@ from adgan_fast.training import TrainingDiverged
 from .auc import NotFinite, auc
 from .entries import DETECTORS, ENTRIES, Context, Entry, Refused, Scoring
 from .figures import save_heat_map
-from .rows import Row, Store, as_csv, as_markdown
+from .rows import Row, Store, as_markdown, save_rows
 from .sets import PaperSet, Trial, trial
 from .settings import Settings
 
@@ -113,6 +113,6 @@ def write(store: Store, out: Path, images: PaperSet) -> None:
     ran = [name for name in DETECTORS if any(row.detector == name for row in found)]
     seen = [name for name in classes if any(row.normal_class == name for row in found)]
     stem = out / f"table1-{images.name}"
-    files.replace(stem.with_suffix(".csv"), as_csv(found).encode())
+    save_rows(stem.with_suffix(".csv"), found)
     files.replace(stem.with_suffix(".md"), as_markdown(found, ran, seen).encode())
     save_heat_map(stem.with_suffix(".png"), {(r.detector, r.normal_class): r.auc for r in found}, ran, seen)

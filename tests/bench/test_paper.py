@@ -17,7 +17,7 @@ from bench.paper import table1 as table1_module
 from bench.paper.__main__ import app
 from bench.paper.auc import auc, mean_curve
 from bench.paper.entries import DETECTORS, ENTRIES
-from bench.paper.rows import OtherSettings, Row, Store, as_csv, as_markdown
+from bench.paper.rows import OtherSettings, Row, Store, as_markdown, save_rows
 from bench.paper.scenes import open_scenes
 from bench.paper.sets import drawn_items, open_set, trial
 from bench.paper.settings import Settings
@@ -120,12 +120,12 @@ def test_a_row_of_other_settings_is_never_taken(tmp_path: Path) -> None:
     assert again == row and scores.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_tables_of_rows() -> None:
+def test_tables_of_rows(tmp_path: Path) -> None:
     rows = [
         Row("set", name, detector, value, value - 0.1, value + 0.1, 5, 1.0, 2.0, {"seed": 0})
         for name, detector, value in (("0", "a", 0.75), ("1", "a", 0.5), ("0", "b", 0.875))
     ]
-    lines = as_csv(rows).splitlines()
+    lines = save_rows(tmp_path / "rows.csv", rows).read_text().splitlines()
     assert lines[0] == "dataset,normal_class,detector,auc,auc_low,auc_high,n_test,fit_seconds,score_seconds,config"
     assert next(csv.DictReader(lines))["auc"] == "0.75000"
     table = as_markdown(rows, ["a", "b"], ["0", "1"])
