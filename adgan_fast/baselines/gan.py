@@ -135,8 +135,9 @@ class CriticScore(OnGAN):
 
     def _scores(self, images: torch.Tensor) -> npt.NDArray[Any]:
         critic = frozen(self.critic_)
+        device = next(critic.parameters()).device
         with torch.no_grad():
-            return np.concatenate([-critic(part).cpu().numpy() for part in batches(images, BATCH)])
+            return np.concatenate([-critic(part.to(device)).cpu().numpy() for part in batches(images, BATCH)])
 
 
 @dataclasses.dataclass(eq=False)

@@ -48,7 +48,7 @@ class BiGAN(ImageTrainer):
         return {"generator": self.generator, "encoder": self.encoder, "critic": self.critic}
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
-        real = self.batch()
+        real = self.batch(stream)
         z = self.latents(stream, len(real))
         made, code = self.generator(z), self.encoder(real)
         # -log sigmoid(a) = softplus(-a), and -log(1 - sigmoid(a)) = softplus(a).

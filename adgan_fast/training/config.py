@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 
-from ..given import decay_rates, positive, whole
+from ..given import decay_rates, flag, one_of, positive, whole
 
-FREE = frozenset({"steps", "device", "checkpoint_every", "sample_every", "sample_count"})
+Precision = Literal["float32", "tf32"]
+
+FREE = frozenset({"steps", "device", "graphs", "checkpoint_every", "sample_every", "sample_count"})
 """Settings that may differ between a run and its resumption: how long and where it runs, not what it computes."""
 
 
@@ -28,6 +30,8 @@ class TrainConfig:
         betas: Adam's decay rates.
         seed: of weights, order of data and latents, 0 <= seed < 2**64.
         device: where to train; the CPU when None.
+        precision: of products and convolutions on a GPU: ``"float32"``, or ``"tf32"``, which is faster.
+        graphs: on a CUDA device, record a step once and replay it, which spares its launches; the weights are the same.
         checkpoint_every: steps between checkpoints; 0 for the first and last alone.
         sample_every: steps between sample pictures; 0 for none.
         sample_count: images in a sample picture.
@@ -41,6 +45,8 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     seed: int = 0
     device: str | torch.device | None = None
+    precision: Precision = "float32"
+    graphs: bool = True
     checkpoint_every: int = 1000
     sample_every: int = 1000
     sample_count: int = 64
@@ -55,6 +61,8 @@ class TrainConfig:
         self._check()
         self._set("lr", positive("lr", self.lr))
         self._set("betas", decay_rates(self.betas))
+        one_of("precision", self.precision, get_args(Precision))
+        self._set("graphs", flag("graphs", self.graphs))
         try:
             torch.device(self.device or "cpu")
         except (RuntimeError, TypeError) as error:
@@ -71,7 +79,10 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self) | {"device": str(self.device or "cpu")}))
 
     def differences(self, theirs: Mapping[str, Any]) -> str:
-        """Where a run that was `described` so cannot go on with these settings, with both values; "" for nowhere."""
-        ours = self.described()
-        changed = [name for name in ours if name not in FREE and theirs.get(name) != ours[name]]
-        return ", ".join(f"{name} {theirs.get(name)!r} there, {ours[name]!r} here" for name in changed)
+        """Where a run that was `described` so cannot go on with these settings, with both values; "" for nowhere.
+
+        A setting that it does not name is younger than the run, which so had its default.
+        """
+        ours, theirs = self.described(), {**type(self)().described(), **theirs}
+        changed = [name for name in ours if name not in FREE and theirs[name] != ours[name]]
+        return ", ".join(f"{name} {theirs[name]!r} there, {ours[name]!r} here" for name in changed)

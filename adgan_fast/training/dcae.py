@@ -44,7 +44,7 @@ class DCAE(ImageTrainer):
         return {"encoder": self.encoder, "generator": self.generator}
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
-        real = self.batch()
+        real = self.batch(stream)
         loss = l2(self.generator(self.encoder(real)), real).mean()
         self.descend(loss, "encoder", "generator")
         return {"reconstruction": loss.detach()}

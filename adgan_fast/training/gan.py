@@ -63,7 +63,7 @@ class GAN(ImageTrainer):
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
         of_data, of_made, wanted = _TERMS[self.config.objective]
-        real = self.batch()
+        real = self.batch(stream)
         with torch.no_grad():
             made = self.generator(self.latents(stream, len(real)))
         # Apart, so that batch norm has statistics of the data, or of the generator, not of a mixture.

@@ -59,7 +59,7 @@ class GMMN(ImageTrainer):
         return {"generator": self.generator}
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
-        real = self.batch()
+        real = self.batch(stream)
         made = self.generator(self.latents(stream, len(real)))
         loss = squared_mmd(real.flatten(1), made.flatten(1), self.bandwidths).clamp_min(_LEAST).sqrt()
         self.descend(loss, "generator")

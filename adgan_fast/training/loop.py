@@ -111,7 +111,7 @@ def train(
     # What the caller has set in PyTorch must not decide the result; all is put back at the end.
     with (
         neutral(config.device or "cpu"),
-        arithmetic("float32"),
+        arithmetic(config.precision),
         held_back(folder is not None) as interrupt,
     ):
         trainer = make(images, config)

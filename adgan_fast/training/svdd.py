@@ -78,13 +78,16 @@ class SVDD(ImageTrainer):
         return models
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
-        config = self.config
-        return torch.optim.Adam(model.parameters(), lr=config.lr, betas=config.betas, weight_decay=config.weight_decay)
+        return self.adam(model, weight_decay=self.config.weight_decay)
+
+    @property
+    def alike(self) -> bool:
+        return not self.config.pretrain_steps
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
         if 0 < self.step == self.config.pretrain_steps:
             self._set_centre()
-        real = self.batch()
+        real = self.batch(stream)
         if self.step < self.config.pretrain_steps:
             loss = l2(self.decoder(self.encoder(real)), real).mean()
             self.descend(loss, "encoder", "decoder")

@@ -24,6 +24,7 @@ from ..data.images import save_grid
 from ..models.parts import IMAGE_SIZES
 from .checkpoint import CheckpointError, below, load_checkpoint, load_state, save_checkpoint
 from .config import TrainConfig
+from .recorded import Feeds, RecordedSteps
 
 # Purposes of random streams; the numbers are part of what a seed means.
 _INIT, _ORDER, _STEP, _SAMPLES = range(4)
@@ -52,6 +53,7 @@ class Trainer(abc.ABC):
 
     def __init__(self, config: TrainConfig, image_shape: tuple[int, ...], fingerprint: str) -> None:
         self.config, self.device = config, torch.device(config.device or "cpu")
+        self.feeds = Feeds(self.device)
         self.channels, self.image_size, self.fingerprint = image_shape[0], image_shape[-1], fingerprint
         self.step = self.drawn = 0
         self.saved: int | None = None
@@ -66,6 +68,13 @@ class Trainer(abc.ABC):
             for name, model in self.models.items()
             if any(parameter.requires_grad for parameter in model.parameters())
         }
+        recorded = self.device.type == "cuda" and config.graphs and self.alike
+        self._take = RecordedSteps(self.update, self.feeds) if recorded else self.update
+
+    @property
+    def alike(self) -> bool:
+        """Whether each step does the same work, on other numbers: then a CUDA graph of one is good for all."""
+        return True
 
     @abc.abstractmethod
     def build(self, init: torch.Generator) -> dict[str, nn.Module]:
@@ -73,12 +82,22 @@ class Trainer(abc.ABC):
 
     @abc.abstractmethod
     def update(self, stream: np.random.Generator) -> Mapping[str, torch.Tensor]:
-        """One step with the random numbers of `stream`; its `losses` by name, as tensors without dimensions."""
+        """One step with the random numbers of `stream`; its `losses` by name, as tensors without dimensions.
+
+        What it draws it brings to the device by `feeds`: so a step can be recorded.
+        """
 
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         """What `model` learns by: Adam."""
+        return self.adam(model)
+
+    def adam(self, model: nn.Module, faster: float = 1.0, **settings: Any) -> torch.optim.Optimizer:
+        """Adam, at `faster` times the learning rate of the config."""
         assert self.config.lr is not None
-        return torch.optim.Adam(model.parameters(), lr=self.config.lr, betas=self.config.betas)
+        recordable = self.device.type == "cuda"
+        return torch.optim.Adam(
+            model.parameters(), lr=faster * self.config.lr, betas=self.config.betas, capturable=recordable, **settings
+        )
 
     def samples(self) -> torch.Tensor | None:
         """Images (sample_count, C, H, W) for a picture, of networks in eval mode; None where the objective makes none.
@@ -93,7 +112,7 @@ class Trainer(abc.ABC):
 
     def advance(self) -> dict[str, float]:
         """One step; returns its losses by name."""
-        losses = self.update(random_stream(self.config.seed, _STEP, self.step))
+        losses = self._take(random_stream(self.config.seed, _STEP, self.step))
         self.step += 1
         # One transfer for all of them: each would wait for the device.
         values = tuple(torch.stack([losses[name] for name in self.losses]).double().tolist())
@@ -110,8 +129,8 @@ class Trainer(abc.ABC):
 
     def latents(self, stream: np.random.Generator, count: int) -> torch.Tensor:
         """(count, latent) of N(0, I)."""
-        numbers = stream.standard_normal((count, self.config.latent), dtype=np.float32)
-        return torch.from_numpy(numbers).to(self.device)
+        shape = (count, self.config.latent)
+        return self.feeds.put(lambda random: random.standard_normal(shape, dtype=np.float32), stream)
 
     @torch.no_grad()
     def picture(self, folder: Path) -> None:
@@ -193,8 +212,11 @@ class ImageTrainer(Trainer):
         self._order: npt.NDArray[np.int64] = np.empty(0, dtype=np.int64)
         super().__init__(config, tuple(given.shape[1:]), _fingerprint(given))
 
-    def batch(self) -> torch.Tensor:
-        """The next batch_size images of an endless sequence of shuffled epochs, in [-1, 1]."""
+    def batch(self, stream: np.random.Generator) -> torch.Tensor:
+        """The next batch_size images of an endless sequence of shuffled epochs, in [-1, 1]; nothing of `stream`."""
+        return self.chosen(self.feeds.put(lambda _: self._places(), stream))
+
+    def _places(self) -> npt.NDArray[np.int64]:
         parts, needed = [], self.config.batch_size
         while needed:
             epoch, position = divmod(self.drawn, self.count)
@@ -204,16 +226,17 @@ class ImageTrainer(Trainer):
             parts.append(part)
             needed -= len(part)
             self.drawn += len(part)
-        return self.chosen(np.concatenate(parts))
+        return np.concatenate(parts)
 
-    def chosen(self, index: npt.NDArray[np.int64]) -> torch.Tensor:
+    def chosen(self, places: torch.Tensor) -> torch.Tensor:
         """The images at these places, (n, C, H, W) float32 in [-1, 1]."""
-        images = self.images[torch.from_numpy(index).to(self.device)]
+        images = self.images[places]
         return images if images.is_floating_point() else validate.to_range(images, torch.float32)
 
     def some(self, most: int) -> torch.Tensor:
         """Up to `most` of the images, evenly spaced and always the same, as `chosen` gives them."""
-        return self.chosen(np.linspace(0, self.count - 1, min(most, self.count)).astype(np.int64))
+        places = np.linspace(0, self.count - 1, min(most, self.count)).astype(np.int64)
+        return self.chosen(torch.from_numpy(places).to(self.device))
 
 
 def random_stream(seed: int, purpose: int, counter: int = 0) -> np.random.Generator:

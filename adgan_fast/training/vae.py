@@ -61,11 +61,10 @@ class VAE(ImageTrainer):
     def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
         if model is not self.likelihood:
             return super().optimizer(model)
-        assert self.config.lr is not None
-        return torch.optim.Adam(model.parameters(), lr=_FASTER * self.config.lr, betas=self.config.betas)
+        return self.adam(model, faster=_FASTER)
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
-        real = self.batch()
+        real = self.batch(stream)
         mean, log_variance = self.encoder(real).chunk(2, dim=1)
         z = mean + (log_variance / 2).exp() * self.latents(stream, len(real))
         reconstruction = -self.likelihood(self.generator(z), real).mean()

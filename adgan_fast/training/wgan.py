@@ -92,7 +92,11 @@ class WGAN(ImageTrainer):
         if self.config.objective == "gp":
             return super().optimizer(model)
         assert self.config.lr is not None
-        return torch.optim.RMSprop(model.parameters(), lr=self.config.lr)
+        return torch.optim.RMSprop(model.parameters(), lr=self.config.lr, capturable=self.device.type == "cuda")
+
+    @property
+    def alike(self) -> bool:
+        return not self.config.critic_boost
 
     def update(self, stream: np.random.Generator) -> dict[str, torch.Tensor]:
         boosted = self.config.critic_boost and (self.step < 25 or self.step % 500 == 0)
@@ -102,7 +106,7 @@ class WGAN(ImageTrainer):
 
     def _critic_step(self, stream: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         config = self.config
-        real = self.batch()
+        real = self.batch(stream)
         with torch.no_grad():
             fake = self.generator(self.latents(stream, len(real)))
         if config.norm == "batch":
@@ -113,7 +117,8 @@ class WGAN(ImageTrainer):
             distance = score[: len(real)].mean() - score[len(real) :].mean()
         loss = -distance
         if config.objective == "gp":
-            mix = torch.from_numpy(stream.random((len(real), 1, 1, 1), dtype=np.float32)).to(self.device)
+            shape = (len(real), 1, 1, 1)
+            mix = self.feeds.put(lambda random: random.random(shape, dtype=np.float32), stream)
             loss = loss + config.gp_weight * _penalty(self.critic, torch.lerp(fake, real, mix))
         self.descend(loss, "critic")
         if config.objective == "clip":

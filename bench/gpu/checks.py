@@ -26,7 +26,7 @@ from .kernels import BOUNDS, largest_error, layer_settings, program_of
 from .part import Part
 from .run import ROOT, environment
 
-TESTS = ("tests/kernels", "tests/engine/triton", "tests/admission")
+TESTS = ("tests/kernels", "tests/engine/triton", "tests/admission", "tests/training")
 
 
 def admitted(part: Part) -> None:

@@ -9,6 +9,7 @@ them, or CIFAR-10 (.npz, .tar.gz, or the folder of its batches); of scenes, a fo
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from adgan_fast.training import TrainingDiverged
 
 from .ablation import ablation as run_ablation
 from .entries import ENTRIES, wgan
+from .lengths import lengths as run_lengths
 from .roc import roc as run_roc
 from .scenes import open_scenes
 from .scenes import scenes as run_scenes
@@ -51,6 +53,10 @@ Code = Annotated[int, typer.Option(help="length of an autoencoder's code")]
 AutoencoderSteps = Annotated[int, typer.Option(help="of autoencoders, Deep SVDD and encoders")]
 NSeed = Annotated[int, typer.Option(help="starts of each search")]
 Steps = Annotated[int, typer.Option(help="of each search")]
+Precision = Annotated[str, typer.Option(help="of the networks' training on a GPU: float32 or tf32")]
+Device = Annotated[str | None, typer.Option(help="where to train and search, cuda say; without it the CPU")]
+Engine = Annotated[str, typer.Option(help="of the searches")]
+Side = Annotated[int | None, typer.Option(help="pad images with black to this side, 32 say")]
 Threads = Annotated[int | None, typer.Option(help="torch's threads; without it torch's own choice")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 
@@ -74,6 +80,11 @@ def table1(
     n_seed: NSeed = USUAL.n_seed,
     steps: Steps = USUAL.steps,
     alexnet: Annotated[Path | None, typer.Option(help="ImageNet weights of AlexNet, .pth or .safetensors")] = None,
+    fit_only: Annotated[bool, typer.Option("--fit-only", help="train the networks and score nothing")] = False,
+    side: Side = None,
+    precision: Precision = USUAL.precision,
+    device: Device = None,
+    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -82,16 +93,55 @@ def table1(
     Writes table1-SET.csv, .md and .png. Several may run at once on one --out, each with classes of its own.
     """
     settings = _settings(locals())
-    images = open_set(data, name)
+    images = open_set(data, name, side)
     chosen = [images.named(each) for each in classes.split(",")] if classes else images.classes
     entries = detectors.split(",") if detectors else list(ENTRIES)
     if unknown := sorted(set(entries) - set(ENTRIES)):
         raise ValueError(f"no detector is called {', '.join(unknown)}; there are {', '.join(ENTRIES)}")
-    lines = run_table1(images, out, settings, classes=chosen, entries=entries, progress=not quiet)
+    lines = run_table1(images, out, settings, classes=chosen, entries=entries, progress=not quiet, fit_only=fit_only)
     for line in lines:
         print(line, file=sys.stderr)
     if any(line.startswith("failed") for line in lines):
         raise typer.Exit(1)
+
+
+@app.command()
+def lengths(
+    data: Data,
+    out: Out,
+    name: Name = None,
+    classes: Annotated[str, typer.Option(help="A,B: normal classes, by number or name")] = "8",
+    every: Annotated[int, typer.Option(help="generator steps between two looks at the holdout")] = 1000,
+    lr: Annotated[float | None, typer.Option(help="learning rate; without it table1's")] = None,
+    n_critic: Annotated[int | None, typer.Option(help="critic steps for each of the generator; ditto")] = None,
+    holdout: Holdout = USUAL.holdout,
+    seed: Seed = USUAL.seed,
+    objective: Objective = USUAL.objective,
+    width: Width = USUAL.width,
+    latent: Latent = USUAL.latent,
+    gan_steps: GanSteps = USUAL.gan_steps,
+    n_seed: NSeed = USUAL.n_seed,
+    steps: Steps = USUAL.steps,
+    side: Side = None,
+    precision: Precision = USUAL.precision,
+    device: Device = None,
+    engine: Engine = USUAL.engine,
+    threads: Threads = None,
+    quiet: Quiet = False,
+) -> None:
+    """ADGAN's AUC on the holdout (training images) as the generator's training goes on: how long, and how, to train.
+
+    Writes lengths-SET.csv and .png, of all such runs in OUT.
+    """
+    settings = _settings(locals())
+    changes = {"lr": lr, "n_critic": n_critic}
+    training = dataclasses.replace(
+        wgan(settings), **{key: given for key, given in changes.items() if given is not None}
+    )
+    images = open_set(data, name, side)
+    shown = f"{objective} {training.lr:g} x {training.n_critic}, width {width}" + (f", side {side}" if side else "")
+    chosen = [images.named(each) for each in classes.split(",")]
+    print(run_lengths(images, out, settings, training, shown, classes=chosen, every=every, progress=not quiet))
 
 
 @app.command()
@@ -113,6 +163,8 @@ def search2d(
     gan_steps: GanSteps = USUAL.gan_steps,
     n_seed: NSeed = 16,
     steps: Steps = USUAL.steps,
+    precision: Precision = USUAL.precision,
+    device: Device = None,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -143,6 +195,9 @@ def ablation(
     autoencoder_steps: AutoencoderSteps = USUAL.autoencoder_steps,
     n_seed: NSeed = USUAL.n_seed,
     steps: Steps = USUAL.steps,
+    precision: Precision = USUAL.precision,
+    device: Device = None,
+    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:
@@ -170,6 +225,9 @@ def scenes(
     gan_steps: GanSteps = USUAL.gan_steps,
     n_seed: NSeed = USUAL.n_seed,
     steps: Steps = USUAL.steps,
+    precision: Precision = USUAL.precision,
+    device: Device = None,
+    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
 ) -> None:

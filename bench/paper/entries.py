@@ -13,7 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy.typing as npt
 import torch
@@ -42,6 +42,7 @@ from .sets import Labelled, Trial
 from .settings import Settings
 
 Array = npt.NDArray[Any]
+Config = TypeVar("Config", bound=TrainConfig)
 Scoring = Callable[[Array], Mapping[str, Any]]
 """Images (N, C, H, W) uint8 to scores (N,) of each of the entry's detectors."""
 
@@ -111,7 +112,7 @@ class Context:
         if "generator" in trained.models:
             latents = torch.randn(SAMPLES, config.latent, generator=torch.Generator().manual_seed(config.seed))
             with torch.no_grad():
-                save_grid(trained.generator(latents), folder / "samples.png")
+                save_grid(trained.generator(latents.to(config.device or "cpu")), folder / "samples.png")
         return trained, took
 
     def gan(self, at: Trial) -> tuple[TrainResult, float]:
@@ -124,7 +125,8 @@ class Context:
 
     def search(self, **changes: Any) -> SearchConfig:
         s = self.settings
-        return SearchConfig(n_seed=s.n_seed, steps=s.steps, seed=s.seed, progress=self.progress).replace(**changes)
+        usual = SearchConfig(n_seed=s.n_seed, steps=s.steps, seed=s.seed, engine=s.engine, progress=self.progress)
+        return usual.replace(**changes)
 
 
 WGAN = {
@@ -135,10 +137,17 @@ WGAN = {
 far in a fraction of the steps."""
 
 
+def of_settings(config: Config, settings: Settings, **changes: Any) -> Config:
+    """A training's settings with what all trainings of an experiment share, and `changes`."""
+    s = settings
+    shared = {"width": s.width, "seed": s.seed, "device": s.device, "precision": s.precision}
+    return dataclasses.replace(config, **shared, **changes)
+
+
 def wgan(settings: Settings) -> WGANConfig:
     """The training of the shared generator."""
     s = settings
-    return dataclasses.replace(WGAN[s.objective], width=s.width, latent=s.latent, steps=s.gan_steps, seed=s.seed)
+    return of_settings(WGAN[s.objective], s, latent=s.latent, steps=s.gan_steps)
 
 
 @contextlib.contextmanager
@@ -215,13 +224,11 @@ def _holdout(given: Labelled) -> Any:
 def _autoencoder(config: TrainConfig, context: Context, name: str) -> dict[str, Any]:
     """Arguments of a detector that trains itself in the class's folder."""
     s = context.settings
-    changed = dataclasses.replace(
-        config, width=s.width, latent=s.code, steps=s.autoencoder_steps, seed=s.seed, sample_every=0
-    )
+    changed = of_settings(config, s, latent=s.code, steps=s.autoencoder_steps, sample_every=0)
     return {"config": changed, "out": context.folder / "models" / name, "progress": context.progress}
 
 
-_AUTOENCODER = ("width", "code", "autoencoder_steps")
+_AUTOENCODER = ("width", "code", "autoencoder_steps", "precision")
 
 
 def _dcae(at: Trial, context: Context) -> Fitted:
@@ -256,7 +263,7 @@ def _dbn(at: Trial, context: Context) -> Fitted:
 
 # -- searches ------------------------------------------------------------------------------------------------------
 
-_GAN = ("objective", "width", "latent", "gan_steps")
+_GAN = ("objective", "width", "latent", "gan_steps", "precision")
 SEARCH = (*_GAN, "n_seed", "steps")
 """The settings of a search on the shared generator."""
 
@@ -302,9 +309,7 @@ def _on_other(name: str, config: TrainConfig) -> Entry:
 
     def fit(at: Trial, context: Context) -> Fitted:
         s = context.settings
-        changed = dataclasses.replace(
-            config, width=s.width, latent=s.latent, steps=s.gan_steps, seed=s.seed, sample_every=0
-        )
+        changed = of_settings(config, s, latent=s.latent, steps=s.gan_steps, sample_every=0)
         trained, seconds = context.train(name, at.train, changed)
         return Fitted(_searching(name, trained.generator, context.search()), {}, seconds)
 
@@ -317,7 +322,7 @@ def guesses(generator: nn.Module, at: Trial, context: Context) -> tuple[Callable
     With them the seconds that the encoder's training took.
     """
     s = context.settings
-    config = InverseConfig(latent=s.latent, width=s.width, steps=s.autoencoder_steps, seed=s.seed)
+    config = of_settings(InverseConfig(), s, latent=s.latent, steps=s.autoencoder_steps)
     inverse, seconds = context.train("inverse", generator, config)
     return lambda images: encoder_starts(inverse.encoder, images, s.n_seed, seed=s.seed), seconds
 
@@ -331,7 +336,7 @@ def _from_encoder(at: Trial, context: Context) -> Fitted:
 def _ali(at: Trial, context: Context) -> Fitted:
     """Generator and encoder of a BiGAN: starts around the encoder's guess."""
     s = context.settings
-    config = BiGANConfig(latent=s.latent, width=s.width, steps=s.gan_steps, seed=s.seed, sample_every=0)
+    config = of_settings(BiGANConfig(), s, latent=s.latent, steps=s.gan_steps, sample_every=0)
     trained, seconds = context.train("bigan", at.train, config)
     starts = functools.partial(encoder_starts, trained.encoder, n_seed=s.n_seed, seed=s.seed)
     return Fitted(_encoded("adgan-ali", trained.generator, starts, context), {}, seconds)

@@ -110,3 +110,22 @@ def save_ablation(path: Path, panels: Mapping[str, list[dict[str, Any]]]) -> Pat
         axes.set_visible(False)
     grid[0].legend(fontsize=6, frameon=False)
     return save_figure(figure, path)
+
+
+def save_lengths(path: Path, rows: Sequence[Mapping[str, Any]]) -> Path:
+    """AUC on the holdout against steps of training: a panel for each class, a line for each training."""
+    classes = list(dict.fromkeys(row["normal_class"] for row in rows))
+    trainings = list(dict.fromkeys(row["training"] for row in rows))
+    figure = new_figure(4.0 * len(classes), 3.2)
+    for axes, label in zip(figure.subplots(1, len(classes), squeeze=False)[0], classes, strict=True):
+        for number, training in enumerate(trainings):
+            own = [row for row in rows if row["normal_class"] == label and row["training"] == training]
+            if own:
+                steps, areas = [row["step"] for row in own], [row["auc"] for row in own]
+                axes.plot(steps, areas, "o-", markersize=2.5, linewidth=1, color=f"C{number % 10}", label=training)
+        axes.set_title(label, fontsize=9)
+        axes.set_xlabel("generator steps", fontsize=7)
+        axes.set_ylabel("AUC on the holdout", fontsize=7)
+        axes.tick_params(labelsize=6)
+        axes.legend(fontsize=6, frameon=False)
+    return save_figure(figure, path)

@@ -77,12 +77,13 @@ class Trial:
         return found.hexdigest()[:12]
 
 
-def open_set(path: Path, name: str | None = None) -> PaperSet:
+def open_set(path: Path, name: str | None = None, side: int | None = None) -> PaperSet:
     """The set at ``path``: a folder of idx files as MNIST has them, or CIFAR-10 as ``load_cifar10`` reads it.
 
     Args:
         path: the folder, or CIFAR's file or folder.
         name: of the set in results; without it the name of the folder, or cifar10.
+        side: to which images are padded with black, alike on all sides; as they are when None.
 
     Raises:
         FileNotFoundError, ValueError: nothing is there, or not such a set.
@@ -91,9 +92,21 @@ def open_set(path: Path, name: str | None = None) -> PaperSet:
         raise FileNotFoundError(f"{path}: no image set here")
     idx = path.is_dir() and any(path.glob("*idx3-ubyte*"))
     load = load_mnist if idx else load_cifar10
-    return PaperSet(
-        name or (path.resolve().name.lower() if idx else "cifar10"), load(path, "train"), load(path, "test")
-    )
+    parts = [load(path, part) for part in ("train", "test")]
+    if side is not None:
+        parts = [dataclasses.replace(part, images=padded(part.images, side)) for part in parts]
+    return PaperSet(name or (path.resolve().name.lower() if idx else "cifar10"), *parts)
+
+
+def padded(images: npt.NDArray[np.uint8], side: int) -> npt.NDArray[np.uint8]:
+    """Images (N, C, H, W) with black around them: (N, C, side, side). ValueError where they are larger."""
+    height, width = images.shape[2:]
+    if any(length > side or (side - length) % 2 for length in (height, width)):
+        raise ValueError(
+            f"images of {height} by {width} pixels cannot be padded alike on all sides to {side} by {side}"
+        )
+    across, along = (side - height) // 2, (side - width) // 2
+    return np.pad(images, ((0, 0), (0, 0), (across, across), (along, along)))
 
 
 def trial(images: PaperSet, normal: int, *, items: int, holdout: int, seed: int) -> Trial:

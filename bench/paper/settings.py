@@ -22,7 +22,11 @@ class Settings:
         width, latent, gan_steps: of that generator and its training; a step is one of the generator.
         code: length of an autoencoder's code.
         autoencoder_steps: of training of autoencoders and Deep SVDD.
+        precision: of every network's training, see ``TrainConfig``.
         n_seed, steps: of the search.
+        device: where networks are trained and searched; the CPU when None. Like `engine` it does not decide a figure,
+            beyond rounding.
+        engine: of the search.
         alexnet: state dict of the ImageNet AlexNet; None: detectors on its features are refused.
     """
 
@@ -35,8 +39,11 @@ class Settings:
     gan_steps: int = 4000
     code: int = 32
     autoencoder_steps: int = 4000
+    precision: str = "float32"
     n_seed: int = 64
     steps: int = 5
+    device: str | None = None
+    engine: str = "auto"
     alexnet: Path | None = None
 
     def described(self, uses: Iterable[str]) -> dict[str, Any]:

@@ -28,9 +28,19 @@ BLOCK = 250
 
 
 def table1(
-    images: PaperSet, out: Path, settings: Settings, *, classes: Sequence[int], entries: Sequence[str], progress: bool
+    images: PaperSet,
+    out: Path,
+    settings: Settings,
+    *,
+    classes: Sequence[int],
+    entries: Sequence[str],
+    progress: bool,
+    fit_only: bool = False,
 ) -> list[str]:
     """Runs what is not in ``out`` yet; returns a line for each detector that was refused or failed, with the reason.
+
+    With ``fit_only`` the networks are trained, and nothing is scored: a later run finds them. Such runs may stand side
+    by side on a GPU, where a search wants the memory for itself.
 
     After each class the table is written anew: ``table1-<set>.csv``, ``.md`` and ``.png`` hold all rows of the folder.
     """
@@ -42,7 +52,10 @@ def table1(
         for key in entries:
             entry = ENTRIES[key]
             try:
-                _run(entry, at, store, images.name, name, settings, progress)
+                if fit_only:
+                    entry.fit(at, Context(settings, store.of_class(name), progress))
+                else:
+                    _run(entry, at, store, images.name, name, settings, progress)
             except Refused as reason:
                 lines[key] = f"refused: {key}: {reason}"
             except (TrainingDiverged, NotFinite) as reason:

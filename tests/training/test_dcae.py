@@ -21,7 +21,7 @@ def test_the_loss_is_the_sum_of_squares_of_an_image(images: np.ndarray) -> None:
     config = DCAEConfig(latent=4, width=2, batch_size=20)
     run, twin = DCAE(images, config), DCAE(images, config)
     with torch.no_grad():
-        real = twin.batch()
+        real = twin.batch(np.random.default_rng(0))
         made = twin.models["generator"](twin.models["encoder"](real))
     expected = ((made - real) ** 2).sum() / 20
     assert run.advance()["reconstruction"] == pytest.approx(expected.item(), rel=1e-5)

@@ -32,7 +32,7 @@ def test_the_loss_is_the_bound_of_one_draw(images: np.ndarray) -> None:
     real = torch.from_numpy(images).float() / 127.5 - 1
     z = np.random.Generator(np.random.Philox(3)).standard_normal((20, 4), dtype=np.float32)
     with torch.no_grad():
-        order = VAE(images, run.config).batch()
+        order = VAE(images, run.config).batch(np.random.default_rng(0))
         assert torch.equal(order.flatten(1).sum(1).sort().values, real.flatten(1).sum(1).sort().values)
         mean, log_variance = encoder(order).chunk(2, 1)
         made = generator(mean + (log_variance / 2).exp() * torch.from_numpy(z))

@@ -17,10 +17,10 @@ import torch
 from adgan_fast.kernels import adam
 
 from adgan_fast import SearchResult
+from adgan_fast.core.recording import capture
 from adgan_fast.engine import loading
 from adgan_fast.engine.triton import engine as triton
 from adgan_fast.engine.triton import graph as triton_graph
-from adgan_fast.engine.triton.graph import capture
 from adgan_fast.engine.triton.search import TileSearch
 from tests.support.families import FAMILIES
 from tests.support.triton import ENGINE, TINY, reference, search
@@ -92,15 +92,16 @@ def test_the_tables_of_a_graph_go_when_it_goes(monkeypatch: pytest.MonkeyPatch) 
 
     with torch.cuda.stream(stream):
         step()
-        recording = capture(step, stream)
+        with adam.tables_of_graph() as tables:
+            recording = capture(step, stream)
     monkeypatch.setattr(adam, "_tables", {})  # as if others had come since
     gc.collect()
-    (table,) = (weakref.ref(table) for table in recording.tables)
+    (table,) = map(weakref.ref, tables)
     before = state[0].clone()
     recording.replay()
     torch.cuda.synchronize(GPU)
     assert not torch.equal(state[0], before)  # the table was there to be read
-    del recording
+    del recording, tables
     gc.collect()
     assert table() is None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +12,6 @@ import torch
 
 import adgan_fast
 from adgan_fast.engine.triton import engine as triton
-from adgan_fast.engine.triton import graph as triton_graph
 from adgan_fast.engine.triton import search as triton_search
 from tests.support.losses import huber
 from tests.support.recorded import recorded_by
@@ -196,86 +194,3 @@ def test_graphs_that_are_switched_off_are_not_recorded(device: torch.device, mon
     monkeypatch.setattr(ENGINE, "graphs", True)
     with pytest.raises(AssertionError, match="recorded"):
         search(TINY, device, n=6, chunk=1, weights="frozen")
-
-
-class Recording:
-    """A recording that cannot be ended once its work was broken off; `broken`: nor otherwise."""
-
-    broken = False
-
-    def __init__(self, graph: object, stream: object, capture_error_mode: str):
-        assert capture_error_mode == "thread_local"  # other threads' work must not break a recording
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, *_: object) -> None:
-        if self.broken or kind is not None:
-            raise RuntimeError("the recording was broken off")
-
-
-@pytest.fixture
-def recording(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", type("Graph", (), {}))
-    monkeypatch.setattr(torch.cuda, "graph", Recording)
-    monkeypatch.setattr(triton_graph, "_broken", [])
-    return Recording
-
-
-def raising(error: BaseException) -> Callable[[], None]:
-    def work() -> None:
-        raise error
-
-    return work
-
-
-@pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("none, on purpose"), RuntimeError("CUDA error: out of memory")]
-)
-def test_an_out_of_memory_error_within_a_recording_is_raised_as_such(error: Exception, recording) -> None:
-    with pytest.raises(torch.OutOfMemoryError, match=str(error)):
-        triton_graph.capture(raising(error), None)
-    assert len(triton_graph._broken) == 1
-
-
-@pytest.mark.parametrize("error", [TypeError("no such stage\nand more"), RuntimeError("not permitted"), ValueError()])
-def test_any_other_error_within_a_recording_is_named_and_its_graph_kept_alive(error: Exception, recording) -> None:
-    line = str(error).partition("\n")[0] or type(error).__name__
-    with pytest.raises(RuntimeError, match=rf"^{type(error).__name__}: {line}$"):
-        triton_graph.capture(raising(error), None)
-    assert [type(graph) for graph in triton_graph._broken] == [torch.cuda.CUDAGraph]
-
-
-def test_what_the_caller_was_handling_is_not_taken_for_the_error(recording) -> None:
-    try:
-        raise ValueError("the caller's own")
-    except ValueError:
-        with pytest.raises(KeyboardInterrupt):
-            triton_graph.capture(raising(KeyboardInterrupt()), None)
-        with pytest.raises(RuntimeError, match=r"^TypeError: no such stage$"):
-            triton_graph.capture(raising(TypeError("no such stage")), None)
-
-
-def test_a_recording_that_cannot_be_ended_is_named_too(recording, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recording, "broken", True)
-    with pytest.raises(RuntimeError, match=r"^RuntimeError: the recording was broken off$"):
-        triton_graph.capture(lambda: None, None)
-    assert len(triton_graph._broken) == 1
-
-
-def test_an_interrupt_within_a_recording_is_none_of_its_errors(recording) -> None:
-    with pytest.raises(KeyboardInterrupt):
-        triton_graph.capture(raising(KeyboardInterrupt()), None)
-    assert len(triton_graph._broken) == 1
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device, on which alone graphs are recorded")
-def test_on_cuda_what_waits_for_the_device_breaks_a_recording_off_and_the_next_one_works() -> None:
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        x = torch.ones(3, device="cuda")
-        with pytest.raises(RuntimeError, match=r"^[A-Za-z]*Error: "):
-            triton_graph.capture(lambda: float(x.sum()), stream)
-        recording = triton_graph.capture(lambda: x * 2, stream)
-        twice = recording.replay()
-        assert twice.tolist() == [2.0, 2.0, 2.0]
