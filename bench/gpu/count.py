@@ -168,7 +168,7 @@ def table(rows: Sequence[Row], program: Program, config: SearchConfig) -> list[t
 
 KINDS = (*sass.KINDS, "other")
 HEADS = (
-    "layer", "precision", "kernel", "tiles", "registers", "spills", "shared", "blocks",
+    "layer", "precision", "kernel", "tiles", "registers", "spills", "shared bytes", "blocks",
     *KINDS, "issue µs", "matrix µs", "memory µs", "cache µs",
 )  # fmt: skip
 """Of the table; under a kind's name microseconds of issuing it."""
