@@ -52,6 +52,7 @@ class Resources:
         bulk_copies: instructions of the bulk copy engine (TMA), which move whole tiles.
         tensor_core: whether there are matrix instructions (mma, wgmma, tcgen05; mfma, wmma).
         assembly: PTX or AMD's assembly, for looking further.
+        binary: the machine code, in the GPU maker's own form of an ELF file.
     """
 
     registers: int
@@ -62,6 +63,7 @@ class Resources:
     bulk_copies: int
     tensor_core: bool
     assembly: str = dataclasses.field(repr=False)
+    binary: bytes = dataclasses.field(repr=False)
 
 
 def compile_kernel(
@@ -133,6 +135,7 @@ def _read_nvidia(compiled: Any) -> Resources:
         bulk_copies=len(re.findall(r"\bcp\.async\.bulk\.tensor\b", ptx)),
         tensor_core=re.search(r"\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)\b", ptx) is not None,
         assembly=ptx,
+        binary=compiled.asm["cubin"],
     )
 
 
@@ -169,6 +172,7 @@ def _read_amd(compiled: Any) -> Resources:
         bulk_copies=0,
         tensor_core=re.search(r"\bv_(?:s?mfma|s?wmma)", assembly) is not None,
         assembly=assembly,
+        binary=compiled.asm["hsaco"],
     )
 
 

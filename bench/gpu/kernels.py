@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -31,7 +31,8 @@ from adgan_fast.models import DCGANGenerator
 from ..race import cases
 from . import model as gpu_model
 from .clock import Work
-from .model import OPEN, Call
+from .launches import OPEN
+from .model import Call
 from .oracle import Oracle
 from .part import Part
 
@@ -177,8 +178,10 @@ def _chain(part: Part, shape: str, setting: LayerSetting) -> None:
     activations = geometry.in_positions * geometry.inputs + geometry.out_positions * geometry.outputs
     pairs = pairs_that_fit(part, buffers + 8 * (setting.steps + 2) * geometry.groups * activations, 1024)
     times = part.clock.each(calls_of(setting, pairs), **_rounds(part, 12))
-    model = gpu_model.of_map("", geometry, setting.steps, setting.precision, OPEN, setting.form)
-    _shares(part, shape, setting.name, times, {f"{c.call} {c.step}": c for c in model}, pairs)
+    model: dict[str, list[Call]] = {}
+    for launch in gpu_model.of_map("", geometry, setting.steps, setting.precision, OPEN, setting.form):
+        model.setdefault(f"{launch.call} {launch.step}", []).append(launch)
+    _shares(part, shape, setting.name, times, model, pairs)
 
 
 def _shares(
@@ -186,7 +189,7 @@ def _shares(
     shape: str,
     name: str,
     times: Mapping[str, list[float]],
-    model: Mapping[str, Call],
+    model: Mapping[str, Sequence[Call]],
     pairs: int,
 ) -> None:
     """Rows of times, with what the model says of each: bytes, and its least time by memory and by matrix units."""
@@ -194,10 +197,10 @@ def _shares(
     for called, seconds in times.items():
         more: dict[str, Any] = {"pairs": pairs, "layer": name, "call": called}
         if called in model:
-            call, median = model[called], statistics.median(seconds)
-            more["bytes"] = (call.bytes + call.state) * pairs
-            more["share_of_copy"] = call.memory_seconds(rates) * pairs / median
-            more["share_of_matrix"] = call.matrix_seconds(rates) * pairs / median
+            launches, median = model[called], statistics.median(seconds)
+            more["bytes"] = sum(it.bytes + it.state for it in launches) * pairs
+            more["share_of_copy"] = sum(it.memory_seconds(rates) for it in launches) * pairs / median
+            more["share_of_matrix"] = sum(it.matrix_seconds(rates) for it in launches) * pairs / median
         part.add_times(shape, f"{name} {called}", seconds, **more)
 
 
@@ -210,9 +213,9 @@ def _others(part: Part, shape: str, program: Program, precision: str) -> None:
     pairs = 2 if part.smoke else 1024
     load_kernels(torch.device(part.device))
     for name, work, moved in _launches(program, pairs, torch.device(part.device)):
-        call = Call("", name, 0, moved / pairs)
+        call = Call("", name, 0, name, moved / pairs)
         times = part.clock.cold(work, **_rounds(part, 20))
-        _shares(part, shape, precision, {name: times}, {name: call}, pairs)
+        _shares(part, shape, precision, {name: times}, {name: [call]}, pairs)
 
 
 def _launches(program: Program, pairs: int, device: torch.device) -> Iterator[tuple[str, Work, int]]:

@@ -1,21 +1,26 @@
-"""The least a search has to move and to compute on a GPU, by layer and kernel, and so the time it cannot go below.
+"""What a search moves, computes and issues on a GPU, launch by launch, and so about how long it takes.
 
-    python -m bench.gpu.model [--case dcgan32x1]          Markdown; docs/performance.md holds it
+    python -m bench.gpu.model [--case dcgan32x1] [--tiles FILE]     Markdown; docs/performance.md holds it
+    python -m bench.gpu.model --against bench/results/FILE          beside what a machine measured, at its own rates
 
 Counted for each pair of weights="per_seed": every number that a kernel reads or writes in device memory, once for each
-launch that needs it (θ₀, images and tables of indices are shared and count nothing), and every multiply-add of its
-matrix products; instructions of Adam's steps are estimated. What is computed by plain PyTorch operations (the layers
-that are not lifted) counts its input and output alone: a floor, and not what happens.
+launch that needs it (θ₀, images and tables of indices are shared and count nothing), every multiply-add of its matrix
+products, and every instruction it issues, from its compiled code (count.py; of launches that have no row there, and of
+PyTorch's own, none). A launch takes as long as the slowest of the three; launches follow each other, so theirs add up.
+What is computed by plain PyTorch operations (the layers that are not lifted) counts its input and output alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from adgan_fast.kernels.maps import choices as map_choices
+from adgan_fast.kernels.maps.choices import Tiles
 from adgan_fast.kernels.maps.geometry import Geometry
 from adgan_fast.kernels.maps.precision import MapPrecision
 from adgan_fast.kernels.maps.private import Form
@@ -28,46 +33,48 @@ from adgan_fast.generator.rules import lower
 
 from ..race import cases
 from ..race.report import markdown
-
-OPEN = 0.6
-"""Share of a vector map's columns that ever have a gradient: 2,400 of 4,096 in a trial on the CPU."""
+from .counted import Row, file_of, load, row_for
+from .launches import OPEN, defaults
 
 VIEWS = ("reshape", "permute")
+COUNTED = (*map_choices.KERNELS, "keep", "vector forward", "vector input_grad")
+"""Kernels that count.py knows."""
 
 H200 = {"copy": 4.3e12, "bf16": 7.9e14, "tf32": 3.95e14, "float32": 5.0e13, "lanes": 3.3e13}
 """bytes/s and FLOP/s, where they have not been measured in the same run. Measured before: copy and bf16. The others are
 half of bf16, and three quarters of what the data sheet says. "lanes": instructions a second of single lanes, 132
-multiprocessors of 128 at 1.98 GHz."""
+multiprocessors of 128 at 1.98 GHz, the highest clock of an H100 (SXM) and an H200."""
 
-UPDATE = {True: 30, False: 15}
-"""Instructions of a lane for an Adam step of a number, by whether root and division are correctly rounded: guesses."""
-REBUILT = 4
-"""And for each gradient of the history beyond the first."""
+Chosen = Callable[[Geometry, str], Mapping[str, Tiles]]
+"""The tiles of a geometry's kernels in a precision."""
+_DEFAULT: Chosen = defaults
 
 
 @dataclasses.dataclass(frozen=True)
 class Call:
-    """One call of a search, for one pair.
+    """One launch of a search, for one pair.
 
     Attributes:
         layer: its name in the generator.
         call: of PrivateMap, or what else it is.
         step: as that call counts.
+        kernel: of choices.KERNELS or launches.py; "torch" for launches of PyTorch; else as `call`.
         bytes: read and written, of activations, gradients and history.
         state: the same of Δ, m and v.
         products: multiply-adds by mode (precision.py).
         updates: Adam steps of single numbers.
-        instructions: of one such step.
+        issued: instructions of warps; None if they are not counted.
     """
 
     layer: str
     call: str
     step: int
+    kernel: str
     bytes: float
     state: float = 0.0
     products: Mapping[str, float] = dataclasses.field(default_factory=dict)
     updates: float = 0.0
-    instructions: float = 0.0
+    issued: float | None = None
 
     def memory_seconds(self, rates: Mapping[str, float]) -> float:
         return (self.bytes + self.state) / rates["copy"]
@@ -75,12 +82,12 @@ class Call:
     def matrix_seconds(self, rates: Mapping[str, float]) -> float:
         return sum(2 * count / _rate(mode, rates) for mode, count in self.products.items())
 
-    def update_seconds(self, rates: Mapping[str, float]) -> float:
-        return self.updates * self.instructions / rates["lanes"]
+    def issue_seconds(self, rates: Mapping[str, float]) -> float:
+        return (self.issued or 0.0) * 32 / rates["lanes"]
 
     def seconds(self, rates: Mapping[str, float]) -> float:
-        """The largest of the three: they overlap at best."""
-        return max(self.memory_seconds(rates), self.matrix_seconds(rates), self.update_seconds(rates))
+        """The largest of the three: within a launch they overlap at best."""
+        return max(self.memory_seconds(rates), self.matrix_seconds(rates), self.issue_seconds(rates))
 
 
 def _rate(mode: str, rates: Mapping[str, float]) -> float:
@@ -90,37 +97,57 @@ def _rate(mode: str, rates: Mapping[str, float]) -> float:
     return rates[{"ieee": "float32", "bf16 in float32": "bf16"}.get(mode, mode)]
 
 
-def of_search(program: Program, steps: int, precision: str, opened: float = OPEN) -> list[Call]:
-    """All calls of a search of `steps` ≥ 1 steps from the second forward pass on, and of step 1's backward pass.
+def of_search(
+    program: Program,
+    steps: int,
+    precision: str,
+    opened: float = OPEN,
+    rows: Sequence[Row] = (),
+    tiles: Chosen = _DEFAULT,
+) -> list[Call]:
+    """All launches of a search of `steps` ≥ 1 steps from the second forward pass on, and of step 1's backward pass.
 
-    (The first forward pass is done once for all images.)
+    (The first forward pass is done once for all images.) `rows` are count.py's, `tiles` those that are launched.
     """
     rest, chains = lift(program)
     found: list[Call] = []
     for chain in chains:
-        found += of_map(chain.map.name, chain.geometry, steps, precision, opened)
+        calls = of_map(chain.map.name, chain.geometry, steps, precision, opened)
+        found += with_counts(calls, chain, precision, rows, tiles(chain.geometry, precision))
         found += of_epilogue(chain, steps)
     for layer in rest.layers:
         if layer.op not in ("private", *VIEWS):
             read = sum(_numbers(rest, i) for i in layer.inputs if i is not None and rest.values[i].batched)
             written = _numbers(rest, layer.output)
             name = layer.name or layer.op
-            found += [Call(name, "torch", t, 4 * (read + written)) for t in range(2, steps + 2)]
-            found += [Call(name, "torch backward", t, 4 * (2 * read + 2 * written)) for t in range(1, steps + 1)]
+            found += [Call(name, "forward", t, "torch", 4 * (read + written)) for t in range(2, steps + 2)]
+            found += [Call(name, "backward", t, "torch", 4 * (2 * read + 2 * written)) for t in _each(steps)]
     image = _numbers(rest, rest.output)
-    found += [Call("loss", "loss", t, 4 * image * (2 if t <= steps else 1)) for t in range(2, steps + 2)]
+    found += [Call("loss", "loss", t, "loss", 4 * image * (2 if t <= steps else 1)) for t in range(2, steps + 2)]
     small = program.parameter_count - sum(program.parameters[chain.parameter].numel() for chain in chains)
     found += [
-        Call("the small parameters", "adam", t, 4 * small, 4 * small * (_adam(t, steps) - 1), {}, small, UPDATE[True])
+        Call("the small parameters", "adam", t, "adam", 4 * small, 4 * small * (_adam(t, steps) - 1), {}, small)
         for t in _each(steps)
     ]
+    return found
+
+
+def with_counts(
+    calls: Iterable[Call], chain: Chain, precision: str, rows: Sequence[Row], tiles: Mapping[str, Tiles]
+) -> list[Call]:
+    """The calls of a layer with the instructions that `rows` have of them."""
+    found = []
+    for call in calls:
+        row = row_for(rows, chain.map.name, precision, call.kernel, tiles.get(call.kernel))
+        issued = None if row is None else row["issued"].get(f"{call.call} {call.step}")
+        found.append(dataclasses.replace(call, issued=issued))
     return found
 
 
 def of_map(
     layer: str, geometry: Geometry, steps: int, precision: str, opened: float = OPEN, form: Form | None = None
 ) -> list[Call]:
-    """The calls of PrivateMap, in that form, or in the one that the cost model takes."""
+    """The launches of a PrivateMap, in that form, or in the one that the cost model takes."""
     if private_map(geometry) is VectorMap:
         return list(_of_vector(layer, geometry, steps, precision, opened))
     rebuilt = map_choices.rebuilds(geometry, steps, precision) if form is None else form == "rebuild"
@@ -132,30 +159,29 @@ def _of_maps(layer: str, geometry: Geometry, steps: int, precision: str, rebuilt
     weights = geometry.groups * geometry.live_taps * geometry.inputs * geometry.outputs
     x = geometry.in_positions * geometry.inputs * geometry.groups
     y = geometry.out_positions * geometry.outputs * geometry.groups
-    rows = sum(len(part.taps) * part.target.numel() for part in geometry.classes)
-    work = rows * geometry.inputs * geometry.outputs * geometry.groups
+    places = sum(len(part.taps) * part.target.numel() for part in geometry.classes)
+    work = places * geometry.inputs * geometry.outputs * geometry.groups
     fused = map_choices.class_size(geometry) <= map_choices.FUSED_ROWS
     delta, moment, history = row.delta.itemsize, row.moments.itemsize, row.history.itemsize
-    dense = 4 * (x + y)
     for step in _each(steps):
-        yield Call(layer, "keep", step, dense + history * (x + y))
-        product = {row.shared: work, row.change: 0.0}
-        moved = 0
+        yield Call(layer, "keep", step, "torch", (4 + history) * (x + y))
+        yield Call(layer, "input_grad", step, "shared", 4 * (x + y), 0.0, {row.shared: work})
         if step > 1:
-            product[row.change] += work
-            moved = 4 * (2 * x + y)
-        yield Call(layer, "input_grad", step, dense + moved, delta * weights * (step > 1), product)
+            yield Call(layer, "input_grad", step, "product", 4 * (2 * x + y), delta * weights, {row.change: work})
+        yield Call(layer, "forward", step + 1, "shared", 4 * (x + y), 0.0, {row.shared: work})
         times = step if rebuilt else 1
-        touched = (step > 1) + (step < steps or not fused)
-        state = delta * weights * (touched + (not fused))
+        written = step < steps or not fused
+        state = delta * weights * ((step > 1) + written)
         if not rebuilt:
             state += 2 * moment * weights * ((step > 1) + (step < steps))
-        moved = history * (x + y) * times + 4 * (x + 2 * y)
-        product = {mode: 0.0 for mode in (row.shared, row.change, row.gradient)}
-        for mode, count in ((row.shared, work), (row.change, work), (row.gradient, work * times)):
-            product[mode] += count
-        each = UPDATE[False] + REBUILT * (times - 1)
-        yield Call(layer, "forward", step + 1, dense + moved, state, product, weights, each)
+        past, product = history * (x + y) * times, 4 * (x + 2 * y)
+        made = {row.gradient: float(work * times)}
+        if fused:
+            made[row.change] = made.get(row.change, 0.0) + work
+            yield Call(layer, "forward", step + 1, "change", past + product, state, made, weights)
+        else:
+            yield Call(layer, "forward", step + 1, "update", past, state, made, weights)
+            yield Call(layer, "forward", step + 1, "product", product, delta * weights, {row.change: work})
 
 
 def _of_vector(layer: str, geometry: Geometry, steps: int, precision: str, opened: float) -> Iterator[Call]:
@@ -165,13 +191,14 @@ def _of_vector(layer: str, geometry: Geometry, steps: int, precision: str, opene
     dense, weights = 4 * (inputs + columns), inputs * slots
     shared = {"ieee" if precision == "float32" else "tf32": float(inputs * columns)}
     for step in _each(steps):
-        yield Call(layer, "keep", step, 8 * (inputs + columns) + 4 * slots)
-        moved = 0.0 if step == 1 else 4 * slots + 8 * inputs
-        yield Call(layer, "input_grad", step, dense + moved, delta * weights * (step > 1), shared)
+        yield Call(layer, "keep", step, "keep", 8 * (inputs + columns) + 4 * slots)
+        yield Call(layer, "input_grad", step, "torch", dense, 0.0, shared)
+        if step > 1:
+            yield Call(layer, "input_grad", step, "vector input_grad", 4 * slots + 8 * inputs, delta * weights)
+        yield Call(layer, "forward", step + 1, "torch", dense, 0.0, shared)
         state = delta * weights * ((step > 1) + (step < steps))
         moved = 4 * step * slots + 4 * (step + 1) * inputs + 12 * slots
-        each = UPDATE[precision == "float32"] + REBUILT * (step - 1)
-        yield Call(layer, "forward", step + 1, dense + moved, state, shared, weights, each)
+        yield Call(layer, "forward", step + 1, "vector forward", moved, state, {}, weights)
 
 
 def of_epilogue(chain: Chain, steps: int) -> list[Call]:
@@ -179,8 +206,8 @@ def of_epilogue(chain: Chain, steps: int) -> list[Call]:
     if chain.norm is None and chain.act is None and chain.map.inputs[2] is None:
         return []
     y = math.prod(chain.out_shape)
-    forward = [Call(chain.map.name, "epilogue", t, 8 * y) for t in range(2, steps + 2)]
-    return forward + [Call(chain.map.name, "epilogue backward", t, 12 * y) for t in _each(steps)]
+    forward = [Call(chain.map.name, "epilogue", t, "epilogue", 8 * y) for t in range(2, steps + 2)]
+    return forward + [Call(chain.map.name, "epilogue backward", t, "epilogue backward", 12 * y) for t in _each(steps)]
 
 
 def _adam(step: int, steps: int) -> int:
@@ -190,6 +217,11 @@ def _adam(step: int, steps: int) -> int:
 
 def _each(steps: int) -> range:
     return range(1, steps + 1)
+
+
+def program_of(shape: str, config: SearchConfig) -> Program:
+    """A case's generator as a program."""
+    return lower(cases.build(shape, config.replace(n_seed=1), images=1).gen, (256,))
 
 
 def _numbers(program: Program, value: int) -> int:
@@ -202,12 +234,12 @@ def _numbers(program: Program, value: int) -> int:
 def by_layer(calls: Sequence[Call], starts: int, rates: Mapping[str, float]) -> list[tuple[str, ...]]:
     """A line for each layer, and the sum; times are of an image of `starts` starts."""
     lines: list[tuple[str, ...]] = [
-        ("layer", "Adam updates", "MB a pair: state", "the rest", "memory µs", "matrix µs", "update µs", "least µs")
+        ("layer", "Adam updates", "MB a pair: state", "the rest", "memory µs", "matrix µs", "issue µs", "slowest µs")
     ]
     names = list(dict.fromkeys(call.layer for call in calls))
     for name in (*names, "sum"):
         mine = [call for call in calls if name in (call.layer, "sum")]
-        ways = (Call.memory_seconds, Call.matrix_seconds, Call.update_seconds, Call.seconds)
+        ways = (Call.memory_seconds, Call.matrix_seconds, Call.issue_seconds, Call.seconds)
         times = (f"{sum(way(call, rates) for call in mine) * starts * 1e6:.0f}" for way in ways)
         updates, state, rest = (
             sum(part) / 1e6 for part in zip(*((c.updates, c.state, c.bytes) for c in mine), strict=True)
@@ -243,19 +275,31 @@ def decisions(program: Program, steps: int, starts: int, rates: Mapping[str, flo
     return lines
 
 
-def text(shape: str, config: SearchConfig, rates: Mapping[str, float]) -> list[str]:
+def by_kernel(calls: Sequence[Call], rates: Mapping[str, float], starts: int) -> dict[str, tuple[float, ...]]:
+    """Seconds of an image by kernel: memory, matrix units, issue, and the sum over its launches of the slowest."""
+    ways = (Call.memory_seconds, Call.matrix_seconds, Call.issue_seconds, Call.seconds)
+    return {
+        name: tuple(sum(way(call, rates) for call in calls if call.kernel == name) * starts for way in ways)
+        for name in dict.fromkeys(call.kernel for call in calls)
+    }
+
+
+def text(shape: str, config: SearchConfig, rates: Mapping[str, float], tiles: Chosen = _DEFAULT) -> list[str]:
     """The tables of a case, as Markdown."""
-    program = lower(cases.build(shape, config.replace(n_seed=1), images=1).gen, (256,))
+    program = program_of(shape, config)
+    rows = load(file_of("sm_90", shape))
     steps, starts = config.steps, config.n_seed
     lines = [*markdown(decisions(program, steps, starts, rates)), ""]
     for precision in PRECISIONS:
-        calls = of_search(program, steps, precision)
+        calls = of_search(program, steps, precision, OPEN, rows, tiles)
         forms = ", ".join(
             f"{chain.map.name} {'rebuilt' if _rebuilt(chain, steps, precision) else 'stored'}"
             for chain in lift(program)[1]
         )
         most = 1 / (sum(call.seconds(rates) for call in calls) * starts)
-        lines += [f"{precision} (moments: {forms}); at most {most:.0f} images/s:", ""]
+        missing = sorted({call.kernel for call in calls if call.issued is None and call.kernel in COUNTED})
+        without = f"; instructions of {', '.join(missing)} not counted" if missing else ""
+        lines += [f"{precision} (moments: {forms}); at most {most:.0f} images/s{without}:", ""]
         lines += [*markdown(by_layer(calls, starts, rates)), ""]
     return lines
 
@@ -264,10 +308,80 @@ def _rebuilt(chain: Chain, steps: int, precision: str) -> bool:
     return private_map(chain.geometry) is VectorMap or map_choices.rebuilds(chain.geometry, steps, precision)
 
 
+# -- beside a machine's own figures --------------------------------------------------------------------------------
+
+MEASURED = {
+    "change": "change_kernel", "vector forward": "forward_kernel", "shared": "shared_kernel",
+    "product": "product_kernel", "vector input_grad": "input_grad_kernel",
+}  # fmt: skip
+"""Kernels that the part "profile" names, by their names here."""
+AGAINST = (
+    "precision", "kernel", "memory µs", "matrix µs", "issue µs", "overlapped µs", "apart µs", "measured µs",
+    "overlapped / measured", "apart / measured",
+)  # fmt: skip
+
+
+def against(file: Path, shape: str, config: SearchConfig, tiles: Chosen = _DEFAULT) -> list[str]:
+    """What is predicted at a machine's own rates beside the last figures it gave, as Markdown; of "per_seed" alone.
+
+    Twice: if memory, matrix units and issue overlap in each launch as well as can be, and if they do not at all.
+    """
+    measured = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rates = {**H200, **{row["engine"]: row["value"] for row in measured if row.get("metric") == "rate"}}
+    program, rows = program_of(shape, config), load(file_of("sm_90", shape))
+    lines: list[tuple[str, ...]] = [AGAINST]
+    for precision in ("float32", "bf16"):
+        calls = of_search(program, config.steps, precision, OPEN, rows, tiles)
+        found = by_kernel(calls, rates, config.n_seed)
+        here = [r for r in measured if f"/s{config.n_seed}/k{config.steps}/per_seed/{precision}" in r["case"]]
+        here = [r for r in here if r["case"].startswith(f"{shape}-")]
+        profile = [r for r in here if "us_an_image" in r]
+        last = {r["engine"]: r["us_an_image"] for r in profile if r["commit"] == profile[-1]["commit"]}
+        for kernel, name in MEASURED.items():
+            if name in last:
+                lines.append(_line(precision, kernel, found[kernel], last[name]))
+        if last:
+            others = [parts for kernel, parts in found.items() if kernel not in MEASURED]
+            left = sum(us for name, us in last.items() if name not in MEASURED.values())
+            lines.append(_line(precision, "all else", tuple(map(sum, zip(*others, strict=True))), left))
+        speeds = [r["value"] for r in here if r.get("metric") == "images_per_second"]
+        if speeds:
+            lines.append(_line(precision, "sum", tuple(map(sum, zip(*found.values(), strict=True))), 1e6 / speeds[-1]))
+    return markdown(lines)
+
+
+def _line(precision: str, name: str, parts: Sequence[float], measured: float) -> tuple[str, ...]:
+    *ways, slowest = (part * 1e6 for part in parts)
+    times = (f"{us:.0f}" for us in (*ways, slowest, sum(ways), measured))
+    return precision, name, *times, f"{slowest / measured:.2f}", f"{sum(ways) / measured:.2f}"
+
+
+def _of_file(file: Path) -> Chosen:
+    """The tiles of a GPU's file, where it has some, else the defaults."""
+    entries = json.loads(file.read_text(encoding="utf-8"))
+
+    def chosen(geometry: Geometry, precision: str) -> dict[str, Tiles]:
+        found = defaults(geometry, precision)
+        for kernel in found:
+            key = f"{kernel} {precision} {map_choices.geometry_key(geometry)}"
+            if key in entries:
+                found[kernel] = Tiles(**entries[key])
+        return found
+
+    return chosen
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.gpu.model", description=__doc__.splitlines()[0])
     parser.add_argument("--case", choices=sorted(cases.SHAPES), default="dcgan32x1")
-    print("\n".join(text(parser.parse_args().case, SearchConfig(), H200)))
+    parser.add_argument("--tiles", type=Path, metavar="FILE", help="of kernels/configs; default: the default tiles")
+    parser.add_argument("--against", type=Path, metavar="FILE", help="rows that a machine measured, of bench/results")
+    given = parser.parse_args()
+    tiles, config = _of_file(given.tiles) if given.tiles else _DEFAULT, SearchConfig()
+    lines = (
+        against(given.against, given.case, config, tiles) if given.against else text(given.case, config, H200, tiles)
+    )
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A file holds tiles, warps and stages by "<kernel> <precision> <geometry>", as kernels/maps/choices.py reads them: no
 choice of precision or form, so that it cannot change what is computed beyond the order of a sum. Each layer's kernel is
-tuned in a process of its own, one setting of the tiles after the other, from the default: processes compile side by
+tuned in a process of its own: the default, the tiles whose compiled code has the fewest instructions (count.py's rows
+of the case, if there are some), and unless "quick" one setting of the best after the other. Processes compile side by
 side and time in turn. Tiles whose result is not that of the default ones are passed over, and so are those that do not
 fit the GPU, whose errors the kernel's row names.
 """
@@ -29,22 +30,20 @@ from triton.runtime.errors import PTXASError
 from adgan_fast.core.precision import arithmetic
 from adgan_fast.engine.triton.lift import private_map
 
+from .candidates import OPTIONS
 from .clock import Work
+from .counted import favoured, file_of, load
 from .kernels import BOUNDS, LayerSetting, layer_settings, pairs_that_fit, program_of
 from .part import Part
 
-OPTIONS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
-    "change": {"warps": (4, 8), "inner": (16, 32, 64), "outer": (32, 64, 128), "stages": (1, 2, 3, 4)},
-    "update": {"warps": (4, 8), "inner": (32, 64), "outer": (32, 64, 128), "rows": (32, 64), "stages": (2, 3)},
-    "product": {"warps": (4, 8), "rows": (16, 64), "outer": (32, 64, 128), "inner": (32, 64), "stages": (1, 2, 3, 4)},
-    "shared": {"warps": (4, 8), "rows": (64, 128, 256), "outer": (64, 128), "inner": (32, 64), "stages": (2, 3, 4)},
-}
 GAIN = 1.02
 """Least speed-up for which tiles are written down."""
 UNFIT = (triton.OutOfResources, triton.CompilationError, PTXASError)
 """What tiles that do not fit a GPU raise; another error is no matter of tiles."""
 PAIRS = 512
 WORKERS = 14
+TARGET, FAVOURED = "sm_90", 6
+"""Whose count says which tiles are tried first, and how many of each kernel."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,12 +65,14 @@ class Tuned:
         key: of the kernel's tiles, in the file.
         tiles: the best ones; speedup: how much faster they are than the default.
         unfit: the error of each choice of tiles that does not fit the GPU.
+        measured: the seconds of every other choice, the default first.
     """
 
     key: str
     tiles: Tiles
     speedup: float
     unfit: list[dict[str, Any]]
+    measured: list[dict[str, Any]]
 
 
 def tune(part: Part) -> None:
@@ -87,8 +88,9 @@ def tune(part: Part) -> None:
             continue
         tiles = dataclasses.asdict(result.tiles)
         part.add(
-            task.shape, name, "speedup", result.speedup, "times faster", key=result.key, tiles=tiles, unfit=result.unfit
-        )
+            task.shape, name, "speedup", result.speedup, "times faster",
+            key=result.key, tiles=tiles, unfit=result.unfit, measured=result.measured,
+        )  # fmt: skip
         if result.speedup >= GAIN:
             found[result.key] = tiles
             for file in files:
@@ -174,20 +176,39 @@ def _search(task: TuningTask) -> Tuned:
     best = default_tiles(task.kernel, task.precision, "cuda", class_size(geometry))
     with arithmetic(task.precision):
         wanted, default = _measure(part, setting, task.kernel, pairs, {key: best})
-        least, unfit = default, []
-        for field, values in list(OPTIONS[task.kernel].items())[: 1 if part.smoke else None]:
-            for value in values:
-                tiles = dataclasses.replace(best, **{field: value})
-                if tiles == best or part.left() < 8:
-                    continue
-                try:
-                    found, seconds = _measure(part, setting, task.kernel, pairs, {key: tiles})
-                except UNFIT as error:
-                    unfit.append({"tiles": dataclasses.asdict(tiles), "error": _words(error)})
-                    continue
-                if seconds < least and _same(found, wanted, BOUNDS[task.precision]):
-                    best, least = tiles, seconds
-    return Tuned(key, best, default / least, unfit)
+        least, unfit, times = default, [], [(best, default)]
+
+        def attempt(tiles: Tiles) -> None:
+            nonlocal best, least
+            if tiles in [known for known, _ in times] or part.left() < 8:
+                return
+            try:
+                found, seconds = _measure(part, setting, task.kernel, pairs, {key: tiles})
+            except UNFIT as error:
+                unfit.append({"tiles": dataclasses.asdict(tiles), "error": _words(error)})
+                return
+            times.append((tiles, seconds))
+            if seconds < least and _same(found, wanted, BOUNDS[task.precision]):
+                best, least = tiles, seconds
+
+        for tiles in _counted(task, setting.chain.map.name):
+            attempt(tiles)
+        if not part.quick:
+            for field, values in list(OPTIONS[task.kernel].items())[: 1 if part.smoke else None]:
+                for value in values:
+                    attempt(dataclasses.replace(best, **{field: value}))
+    measured = [{"tiles": dataclasses.asdict(tiles), "seconds": seconds} for tiles, seconds in times]
+    return Tuned(key, best, default / least, unfit, measured)
+
+
+def _counted(task: TuningTask, layer: str) -> list[Tiles]:
+    """The tiles that the count favours; none in a smoke run, whose generator is another."""
+    if task.part.smoke:
+        return []
+    file = file_of(TARGET, task.shape)
+    if not file.is_file():
+        task.part.say(f"{task.shape}: no count at {file}; the default alone is where tuning begins")
+    return favoured(load(file), layer, task.precision, task.kernel, FAVOURED)
 
 
 def _same(found: torch.Tensor, wanted: torch.Tensor, bound: float) -> bool:

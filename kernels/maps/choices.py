@@ -20,6 +20,7 @@ from .precision import Backend, MapPrecision
 from .private import Form
 
 __all__ = [
+    "CACHE_RATE",
     "FUSED_ROWS",
     "KERNELS",
     "LONGEST_HISTORY",
@@ -56,7 +57,7 @@ def block(most: int, size: int) -> int:
 # -- form ----------------------------------------------------------------------------------------------------------
 
 _MEMORY = 4.3e12  # bytes/s of device memory: an H200's 4.8, less what copies do not reach; not measured
-_CACHE = 5.5e12  # bytes/s from the second-level cache: a guess from its clock and width
+CACHE_RATE = 5.5e12  # bytes/s from the second-level cache: a guess from its clock and width
 _MULTIPLY_ADDS = {"float32": 1.7e13, "tf32": 5e13, "bf16": 1e14}  # a quarter of an H200's matrix units: small tiles
 
 
@@ -71,7 +72,7 @@ def rebuilds(geometry: Geometry, steps: int, precision: str) -> bool:
     if steps > LONGEST_HISTORY or size > FUSED_ROWS:
         return False
     stored = 4 * (steps - 1) * row.moments.itemsize / _MEMORY
-    of_a_row = 1 / _MULTIPLY_ADDS[precision] + row.history.itemsize / 64 / _CACHE
+    of_a_row = 1 / _MULTIPLY_ADDS[precision] + row.history.itemsize / 64 / CACHE_RATE
     return steps * (steps - 1) / 2 * block(FUSED_ROWS, size) * of_a_row <= stored
 
 
@@ -106,7 +107,10 @@ class Tiles:
 
 
 def default_tiles(kernel: str, precision: str, backend: Backend, rows: int) -> Tiles:
-    """Tiles that spill on no target; `kernel` of KERNELS, `rows` of the largest class. Not tuned."""
+    """Tiles that spill on no target; `kernel` of KERNELS, `rows` of the largest class.
+
+    Chosen by the instructions of their compiled code (python -m bench.gpu.count), not by times on a GPU.
+    """
     if backend == "hip":
         return Tiles(64, 32, 32 if kernel == "change" else 64, 4, 2)
     if kernel == "change" and rows > 32:
@@ -124,7 +128,7 @@ _ON_CUDA = {
     ("product", "float32"): Tiles(64, 32, 64, 4, 2),
     ("product", "tf32"): Tiles(64, 32, 64, 4, 3),
     ("product", "bf16"): Tiles(64, 64, 64, 4, 3),
-    ("shared", "float32"): Tiles(64, 32, 64, 4, 2),
+    ("shared", "float32"): Tiles(64, 32, 128, 4, 2),
     ("shared", "tf32"): Tiles(128, 32, 64, 8, 2),
     ("shared", "bf16"): Tiles(128, 32, 64, 8, 2),
 }

@@ -31,7 +31,7 @@ from .geometry import Geometry
 from .precision import MAP_PRECISIONS, Backend, MapPrecision, delta_scale, round_to_tf32
 from .private import AdamConstants, Form, check_theta
 
-__all__ = ["Maps", "cases"]
+__all__ = ["Maps", "blocks_of", "cases", "cases_of_search"]
 
 
 # -- what is compiled ----------------------------------------------------------------------------------------------
@@ -120,6 +120,20 @@ class _Launches:
             "ROWS": block(tiles.rows, size), "BLOCK_IN": block(tiles.inner, inner),
             "BLOCK_OUT": block(tiles.outer, outer), "TRANSPOSED": backward, "MODE": mode,
         }  # fmt: skip
+
+
+def blocks_of(kernel: Any, constants: Mapping[str, Any], pairs: int) -> int:
+    """Programs of a launch of one of the four kernels, with these compile-time constants, for so many pairs."""
+    groups = constants["GROUPS"]
+    if kernel in (change_kernel, update_kernel):
+        blocks = groups * triton.cdiv(constants["N"], constants["BLOCK_N"])
+        if kernel is change_kernel:
+            return pairs * blocks * constants["CLASSES"]
+        return pairs * blocks * constants["TAPS"] * triton.cdiv(constants["K"], constants["BLOCK_K"])
+    blocks = groups * constants["CLASSES"] * triton.cdiv(constants["OUT"], constants["BLOCK_OUT"])
+    if kernel is product_kernel:
+        return pairs * blocks * constants["WIDTH"] // constants["ROWS"]
+    return blocks * triton.cdiv(pairs * constants["SIZE"], constants["ROWS"])
 
 
 def _padded(table: torch.Tensor, width: int) -> torch.Tensor:
@@ -229,23 +243,20 @@ class Maps:
         """See PrivateMap.forward."""
         self._check_step(step, 2, self.steps + 1)
         y = self.shared_forward(check_tensor("x", x, self._x_shape))
-        launches, geometry = self._launches, self.geometry
+        launches = self._launches
         constants, options = launches.update(step - 1)
-        weights = self.pairs * geometry.groups * triton.cdiv(geometry.outputs, constants["BLOCK_N"])
         kept = self._kept_x, self._kept_gy, self._kept_x.stride(0), self._kept_gy.stride(0)
         state = self._delta, self._m, self._v
         if launches.fused:
-            blocks = weights * len(geometry.classes)
             launch(
-                self.device, change_kernel, blocks,
+                self.device, change_kernel, blocks_of(change_kernel, constants, self.pairs),
                 x, y, *kept, *state, *self._forward_tables, *self._scalars(step - 1), 1.0 / self._scale,
                 **constants, **options,
             )  # fmt: skip
         else:
             _, source, target = self._forward_tables
-            blocks = weights * geometry.live_taps * triton.cdiv(geometry.inputs, constants["BLOCK_K"])
             launch(
-                self.device, update_kernel, blocks,
+                self.device, update_kernel, blocks_of(update_kernel, constants, self.pairs),
                 *kept, *state, self._classes, source, target, *self._scalars(step - 1),
                 **constants, **options,
             )  # fmt: skip
@@ -269,8 +280,7 @@ class Maps:
         y = torch.empty((pairs, *shape[1:]), dtype=torch.float32, device=self.device)
         constants, options = self._launches.shared(backward)
         tables = self._backward_tables if backward else self._forward_tables
-        blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["CLASSES"] * constants["GROUPS"]
-        blocks *= triton.cdiv(pairs * constants["SIZE"], constants["ROWS"])
+        blocks = blocks_of(shared_kernel, constants, pairs)
         launch(self.device, shared_kernel, blocks, x, y, self._theta, *tables, pairs, **constants, **options)
         return y
 
@@ -278,8 +288,7 @@ class Maps:
         """y += x · Δ, or with Δᵀ."""
         constants, options = self._launches.product(backward)
         tables = self._backward_tables if backward else self._forward_tables
-        blocks = triton.cdiv(constants["OUT"], constants["BLOCK_OUT"]) * constants["WIDTH"] // constants["ROWS"]
-        blocks *= constants["CLASSES"] * constants["GROUPS"] * self.pairs
+        blocks = blocks_of(product_kernel, constants, self.pairs)
         unscale = 1.0 / self._scale
         launch(self.device, product_kernel, blocks, x, y, self._delta, *tables, unscale, **constants, **options)
 
@@ -325,6 +334,25 @@ def _case(name: str, kernel: Any, launches: _Launches, what: tuple[dict[str, Any
     # A step's stride is a multiple of 16 wherever the number of channels is.
     aligned = tuple(name for name in signature if name in _POINTERS or name in ("x_step", "gy_step"))
     return Case(name, kernel, signature, constants, aligned, options, tensor_core=True)
+
+
+def cases_of_search(
+    geometry: Geometry, precision: str, backend: Backend, steps: int, form: Form, tiles: Mapping[str, Tiles]
+) -> Iterator[tuple[str, int, Case]]:
+    """Every launch of these kernels in a search, as the call of PrivateMap that makes it, that call's step, and itself.
+
+    From the second forward pass on, and from step 1's backward pass: the first forward pass is shared by all images.
+    """
+    launches = _Launches(geometry, MapPrecision.of(precision, backend), steps, form, tiles)
+    update = change_kernel if launches.fused else update_kernel
+    for step in range(1, steps + 1):
+        yield "input_grad", step, _case("shared, back", shared_kernel, launches, launches.shared(True))
+        if step > 1:
+            yield "input_grad", step, _case("product, back", product_kernel, launches, launches.product(True))
+        yield "forward", step + 1, _case("shared", shared_kernel, launches, launches.shared(False))
+        yield "forward", step + 1, _case(f"update {step}", update, launches, launches.update(step))
+        if not launches.fused:
+            yield "forward", step + 1, _case("product", product_kernel, launches, launches.product(False))
 
 
 def cases() -> Iterator[Case]:

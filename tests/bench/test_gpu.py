@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -191,17 +192,21 @@ def test_the_models_state_is_what_each_form_moves(program: Any, precision: str) 
     calls = gpu_model.of_map("", vector, 5, precision, opened=0.5)
     assert sum(call.state for call in calls) == 3 * delta * 4 * 256 * 4096 / 2
     dense = 2 * 8_388_608 + 8_388_608  # θ₀, Δ and one gradient
-    forward = {c.step: c for c in gpu_model.of_map("", wide, 5, precision, form="stored") if c.call == "forward"}
-    assert sum(forward[3].products.values()) == dense
+    forward = [c for c in gpu_model.of_map("", wide, 5, precision, form="stored") if (c.call, c.step) == ("forward", 3)]
+    assert [call.kernel for call in forward] == ["shared", "change"]
+    assert sum(sum(call.products.values()) for call in forward) == dense
 
 
-def test_a_call_takes_as_long_as_the_slower_of_memory_and_matrix_units() -> None:
-    from bench.gpu.model import Call
+def test_a_launch_takes_as_long_as_its_slowest_resource_and_launches_add_up() -> None:
+    from bench.gpu.model import Call, by_kernel
 
-    rates = {"copy": 100.0, "tf32": 30.0, "bf16": 40.0, "float32": 10.0, "lanes": 5.0}
-    call = Call("layer", "forward", 2, 60.0, 40.0, {"tf32x3": 5.0, "bf16": 20.0}, updates=2.0, instructions=1.0)
-    assert call.memory_seconds(rates) == 1.0 and call.update_seconds(rates) == 0.4
-    assert call.matrix_seconds(rates) == call.seconds(rates) == 2.0
+    rates = {"copy": 100.0, "tf32": 30.0, "bf16": 40.0, "float32": 10.0, "lanes": 64.0}
+    matrix = Call("layer", "forward", 2, "change", 60.0, 40.0, {"tf32x3": 5.0, "bf16": 20.0}, issued=3.0)
+    assert matrix.memory_seconds(rates) == 1.0 and matrix.issue_seconds(rates) == 1.5
+    assert matrix.matrix_seconds(rates) == matrix.seconds(rates) == 2.0
+    memory = Call("layer", "forward", 3, "change", 300.0)
+    assert memory.seconds(rates) == 3.0
+    assert by_kernel([matrix, memory], rates, 10) == {"change": (40.0, 20.0, 15.0, 50.0)}
 
 
 def test_the_table_of_an_empty_run_says_so() -> None:
@@ -236,7 +241,7 @@ def test_tuned_tiles_are_read_where_they_are_written(tmp_path: Path, monkeypatch
         map_choices._config.cache_clear()
 
 
-def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: bool = False) -> dict[str, Any]:
     """The row of the one kernel of a smoke run, with `measure(number of the choice)` in place of what is measured."""
     from bench.gpu import tune as gpu_tune
     from bench.gpu.part import Part
@@ -245,7 +250,7 @@ def tuned_by(measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> d
     monkeypatch.setattr(gpu_tune, "OPTIONS", {kernel: {"outer": (32, 64, 128)} for kernel in gpu_tune.OPTIONS})
     monkeypatch.setattr(gpu_tune, "_measure", lambda *_: (torch.ones(1), measure(next(numbers))))
     folder = str(tmp_path)
-    gpu_tune.tune(Part("cpu", True, True, "", "", str(tmp_path / "rows"), "", folder, folder, math.inf))
+    gpu_tune.tune(Part("cpu", True, quick, "", "", str(tmp_path / "rows"), "", folder, folder, math.inf))
     (row,) = map(json.loads, (tmp_path / "rows").read_text().splitlines())
     return row
 
@@ -266,6 +271,22 @@ def test_tiles_that_do_not_fit_are_named_in_the_row(tmp_path: Path, monkeypatch:
     first, second = (choice["error"] for choice in row["unfit"])
     assert first.startswith("OutOfResources: out of resource: shared memory, Required: 300000")
     assert second == "CompilationError: too large"
+
+
+def test_a_quick_run_times_the_tiles_that_the_count_favours_and_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from adgan_fast.kernels.maps.choices import Tiles
+
+    from bench.gpu import tune as gpu_tune
+
+    default, other = Tiles(64, 64, 64, 4, 3), Tiles(16, 32, 32, 4, 2)
+    monkeypatch.setattr(gpu_tune, "_counted", lambda *_: [other, default, other])
+    row = tuned_by(lambda number: 1.0 - number / 2, tmp_path, monkeypatch, quick=True)
+    assert [(choice["tiles"], choice["seconds"]) for choice in row["measured"]] == [
+        (dataclasses.asdict(default), 1.0), (dataclasses.asdict(other), 0.5),
+    ]  # fmt: skip
+    assert row["tiles"] == dataclasses.asdict(other) and row["value"] == 2.0
 
 
 def test_another_error_of_tiles_is_the_kernels_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
