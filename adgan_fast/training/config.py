@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from ..given import decay_rates, flag, one_of, positive, whole
+from ..given import decay_rates, flag, is_number, one_of, positive, whole
 
 Precision = Literal["float32", "tf32"]
 
@@ -28,6 +28,8 @@ class TrainConfig:
         batch_size: images, and latents, in a batch.
         lr: learning rate of every network.
         betas: Adam's decay rates.
+        average: decay of a running mean of the generator's weights, 0 <= average < 1, which is then the generator that
+            comes out (Yazici et al. 2019); its training goes on beside it as ``"generator_now"``. 0: no mean.
         seed: of weights, order of data and latents, 0 <= seed < 2**64.
         device: where to train; the CPU when None.
         precision: of products and convolutions on a GPU: ``"float32"``, or ``"tf32"``, which is faster.
@@ -43,6 +45,7 @@ class TrainConfig:
     batch_size: int = 64
     lr: float | None = 1e-3
     betas: tuple[float, float] = (0.9, 0.999)
+    average: float = 0.0
     seed: int = 0
     device: str | torch.device | None = None
     precision: Precision = "float32"
@@ -61,6 +64,9 @@ class TrainConfig:
         self._check()
         self._set("lr", positive("lr", self.lr))
         self._set("betas", decay_rates(self.betas))
+        if not is_number(self.average) or not 0 <= self.average < 1:
+            raise ValueError(f"average must be a number from 0 to below 1, got {self.average!r}")
+        self._set("average", float(self.average))
         one_of("precision", self.precision, get_args(Precision))
         self._set("graphs", flag("graphs", self.graphs))
         try:

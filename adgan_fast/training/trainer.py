@@ -22,6 +22,7 @@ from torch import nn
 from .. import validate
 from ..data.images import save_grid
 from ..models.parts import IMAGE_SIZES
+from .average import RunningMean
 from .checkpoint import CheckpointError, below, load_checkpoint, load_state, save_checkpoint
 from .config import TrainConfig
 from .recorded import Feeds, RecordedSteps
@@ -68,8 +69,14 @@ class Trainer(abc.ABC):
             for name, model in self.models.items()
             if any(parameter.requires_grad for parameter in model.parameters())
         }
+        take = self.update
+        if config.average and "generator" in self.models:
+            now = self.models["generator"]
+            self._mean = RunningMean(now, config.average)
+            self.models |= {"generator": self._mean.model, "generator_now": now}
+            take = self._update_and_average
         recorded = self.device.type == "cuda" and config.graphs and self.alike
-        self._take = RecordedSteps(self.update, self.feeds) if recorded else self.update
+        self._take = RecordedSteps(take, self.feeds) if recorded else take
 
     @property
     def alike(self) -> bool:
@@ -118,6 +125,11 @@ class Trainer(abc.ABC):
         values = tuple(torch.stack([losses[name] for name in self.losses]).double().tolist())
         self.history.append(values)
         return dict(zip(self.losses, values, strict=True))
+
+    def _update_and_average(self, stream: np.random.Generator) -> Mapping[str, torch.Tensor]:
+        losses = self.update(stream)
+        self._mean.take(self.feeds.put(lambda _: np.array(self._mean.weight(self.step + 1), np.float32), stream))
+        return losses
 
     def descend(self, loss: torch.Tensor, *names: str) -> None:
         """One step of the optimizers of these networks down the gradient of `loss`."""

@@ -37,6 +37,7 @@ SHORT: dict[str, TrainConfig] = {
     "svdd": SVDDConfig(**_SHORT),
     "svdd-pretrained": SVDDConfig(**_SHORT, pretrain_steps=3),
     "bigan": BiGANConfig(**_SHORT),
+    "bigan-averaged": BiGANConfig(**_SHORT, average=0.6),
     "inverse": InverseConfig(**_SHORT),
 }
 

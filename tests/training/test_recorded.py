@@ -48,7 +48,7 @@ def no_device(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.contextmanager
 def steps_of(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[recorded.RecordedSteps]:
     monkeypatch.setattr(recorded, "capture", lambda work, stream: Replayed(work, trainer.feeds))
-    yield recorded.RecordedSteps(trainer.update, trainer.feeds)
+    yield recorded.RecordedSteps(trainer._take, trainer.feeds)
 
 
 @pytest.mark.usefixtures("no_device")
@@ -78,7 +78,7 @@ def test_a_step_that_cannot_be_recorded_is_launched_and_the_reason_is_logged(
     monkeypatch.setattr(recorded, "capture", fails)
     config = dataclasses.replace(SMALL, steps=STEPS)
     launched, other = (trainer_of(config)(images, config) for _ in range(2))
-    other._take = recorded.RecordedSteps(other.update, other.feeds)
+    other._take = recorded.RecordedSteps(other._take, other.feeds)
     with caplog.at_level(logging.WARNING, "adgan_fast"):
         assert [launched.advance() for _ in range(STEPS)] == [other.advance() for _ in range(STEPS)]
     assert [record.message for record in caplog.records] == [
