@@ -71,6 +71,9 @@ class _Stay:
     def __call__(self, function: object, recurse: bool = True) -> nn.Module | None:
         return self._layer()
 
+    def __reduce__(self) -> tuple[type[_Stay], tuple[nn.Module | None]]:
+        return _Stay, (self._layer(),)
+
     def __deepcopy__(self, memo: dict[int, Any]) -> _Stay:
         layer = self._layer()
         assert layer is not None
