@@ -23,7 +23,7 @@ from .generator import checks
 from .generator.latent_shape import latent_shape
 from .generator.program import Unlowered
 from .generator.rules import lower
-from .generator.working_copy import Generator, home_of, working_copy
+from .generator.working_copy import Generator, home_of, portable, working_copy
 from .result import SearchResult
 
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
@@ -101,19 +101,17 @@ class Scorer:
         return self._engine.name if self._engine else None
 
     def __getstate__(self) -> dict[str, Any]:
-        """On the CPU, so that a worker that has another device, or none, can load it."""
-        module = self._module
-        if home_of(module)[0].type != "cpu":
-            module = working_copy(module, "cpu")
-        device = self.config.device or home_of(self._module)[0]
-        return {"module": module, "config": self.config, "device": str(device), "engine": self._engine_name}
+        device, _ = home_of(self._module)
+        return {
+            "generator": portable(self._module), "device": str(device), "config": self.config,
+            "engine": self._engine_name, "range_seen": self._range_seen,
+        }  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.config, self._module, self._engine_name = state["config"], state["module"], state["engine"]
-        if torch.device(state["device"]).type != "cpu":
-            self._module = working_copy(self._module, state["device"])
+        self.config, self._engine_name, self._range_seen = state["config"], state["engine"], state["range_seen"]
+        with workers.search_here(), ambient.recording():
+            self._module = working_copy(state["generator"], state["device"])
         self._given = self._job = self._engine = None
-        self._range_seen = False
 
     # -- one call --------------------------------------------------------------------------------------------------
 
