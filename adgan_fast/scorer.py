@@ -95,6 +95,17 @@ class Scorer:
                 self._ready(tuple(image_shape))
         return self
 
+    def to(self, device: str | torch.device) -> Scorer:
+        """A scorer of the same generator, config and engine on another device."""
+        made = Scorer.__new__(Scorer)
+        made.__setstate__(self.__getstate__() | {"device": str(device), "config": self.config.replace(device=device)})
+        return made
+
+    @property
+    def job(self) -> Job | None:
+        """What the engine is asked for: the generator's copy, its program, the starts; None until it is ready."""
+        return self._job
+
     @property
     def engine(self) -> str | None:
         """Name of the engine that searches; None until it is chosen."""

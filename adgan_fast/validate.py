@@ -75,9 +75,14 @@ def _finite(images: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(images).flatten(1).all(1)
 
 
+def out_of_range(low: float, high: float) -> str:
+    """What is wrong with images that leave [-1, 1], and the remedy."""
+    return (
+        f"images must lie in [-1, 1], they span [{low:.4g}, {high:.4g}]; scale them there "
+        "(x * 2 - 1 from [0, 1]), or pass uint8, which is scaled as x / 127.5 - 1"
+    )
+
+
 def _check_range(low: float, high: float) -> None:
     if low < -1 - RANGE_SLACK or high > 1 + RANGE_SLACK:
-        raise ValueError(
-            f"images must lie in [-1, 1], they span [{low:.4g}, {high:.4g}]; scale them there "
-            "(x * 2 - 1 from [0, 1]), or pass uint8, which is scaled as x / 127.5 - 1"
-        )
+        raise ValueError(out_of_range(low, high))
