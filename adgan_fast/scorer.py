@@ -251,7 +251,8 @@ def _search(
 
     Block after block, so that working memory does not grow with the number of images. Returns the plan as it worked.
     """
-    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
+    whole = len(images) == total  # a part of a run is shown by who has the whole
+    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not (job.config.progress and whole))
     with bar, arithmetic(job.config.precision):
         for first in range(0, len(images), plan.BLOCK_IMAGES):
             rows = slice(first, first + plan.BLOCK_IMAGES)
