@@ -1,0 +1,1 @@
+"""Jobs: many images through one search."""

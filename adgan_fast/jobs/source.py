@@ -1,0 +1,39 @@
+"""`Source`: what a job reads its images from, image by image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Item(NamedTuple):
+    """One line of a manifest."""
+
+    id: str  # path relative to IMAGES, or row number as text
+    label: str | None
+    stamp: str  # what changes when the item's content may have: "size:mtime_ns" of a file, "" for a row
+
+
+class Unreadable(Exception):
+    """One input that is no image, with the reason."""
+
+
+class Source(Protocol):
+    """Where images come from. Picklable and cheap to send to a worker; holds no open file.
+
+    ``read(first, stop)`` may be called from several threads or processes at once.
+    """
+
+    name: str  # as the user gave it, for messages and job.json
+
+    def items(self) -> Iterator[Item]:
+        """All, in manifest order, again the same when called again; a million need flat memory."""
+
+    def read(self, first: int, stop: int) -> Iterator[npt.NDArray[np.uint8 | np.float32] | Unreadable]:
+        """(C, H, W) each, decoded, in manifest order."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """JSON: kind, path, settings of shaping."""
