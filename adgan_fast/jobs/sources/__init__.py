@@ -7,14 +7,14 @@ import os
 
 from ...data.folders import IMAGE_SUFFIXES
 from ..source import Source
-from .arrays import DIGITS, ArraySource
+from .arrays import DIGITS, ArraySource, Held
 from .files import Files
 from .names import as_text
 from .shaping import RESIZES, Shaping
 from .table import Table, is_parquet
 from .tar import Tar
 
-__all__ = ["RESIZES", "ArraySource", "Files", "Shaping", "Table", "Tar", "open_source"]
+__all__ = ["RESIZES", "ArraySource", "Files", "Held", "Shaping", "Table", "Tar", "open_source"]
 
 
 def open_source(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,3 +127,45 @@ def _idx(path: Path) -> Arrays:
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     beside = path.with_name(name)
     return images, read_idx(beside, dimensions=1) if name != path.name and beside.is_file() else None
+
+
+class Held:
+    """Images that are in memory, (N, C, H, W) uint8 or float in [-1, 1]. Sent to another process they go with it.
+
+    Args:
+        images: the images.
+        name: what they are called in messages and job.json.
+        ids: of each; its number when None.
+        labels: of each, if it has one.
+    """
+
+    def __init__(
+        self,
+        images: Pixels,
+        name: str,
+        *,
+        ids: Sequence[str] | None = None,
+        labels: Sequence[str] | None = None,
+        shaping: Shaping | None = None,
+    ) -> None:
+        self.name, self.shaping = name, shaping or Shaping()
+        self._images, self._labels = images, labels
+        self._ids = [str(index) for index in range(len(images))] if ids is None else ids
+
+    def items(self) -> Iterator[Item]:
+        """The images by their ids."""
+        for index, name in enumerate(self._ids):
+            yield Item(name, None if self._labels is None else self._labels[index], "")
+
+    def read(self, first: int, stop: int) -> Iterator[npt.NDArray[np.uint8 | np.float32] | Unreadable]:
+        """(C, H, W) uint8 or float32 each."""
+        for image in self._images[first:stop]:
+            yield self.shaping.of_array(image)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Kind, hash of the numbers, shaping."""
+        digest = hashlib.sha256(np.ascontiguousarray(self._images).tobytes()).hexdigest()
+        shape = list(self._images.shape)
+        return {"kind": "held", "shape": shape, "dtype": str(self._images.dtype), "sha256": digest} | (
+            self.shaping.described()
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from adgan_fast.jobs.sources import Shaping, Table
+from adgan_fast.jobs.sources import Shaping, Table, table
+from adgan_fast.jobs.sources.table import Opened
 from tests.support.pictures import random_bytes, write_picture
 from tests.support.sources import encoded, ids, labels, read_all
 
@@ -82,6 +84,22 @@ def test_bad_rows_spoil_no_other(tmp_path: Path) -> None:
     found = read_all(Table(path, Shaping(expected=(1, 4, 5))))
     assert [isinstance(each, str) for each in found] == [False, True, True, True, False]
     assert found[1] == found[2] == "the row holds no image" and "its head is damaged" in found[3]
+
+
+def test_threads_that_read_small_parts_in_turns_read_each_group_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    monkeypatch.setattr(Opened, "__enter__", lambda self, right=Opened.__enter__: opened.append(1) or right(self))
+    monkeypatch.setattr(table, "KEPT", 4)
+    path = write(tmp_path / "a.parquet", {"image": [DATA[n % 30] for n in range(1000)]})
+    source = pickle.loads(pickle.dumps(Table(path)))
+    opened.clear()
+    with ThreadPoolExecutor(8) as pool:
+        parts = list(pool.map(lambda first: list(source.read(first, first + 7)), range(0, 1000, 7)))
+    found = [image[0].tolist() for part in parts for image in part]
+    assert found == [IMAGES[n % 30].tolist() for n in range(1000)] and opened == [1]
+    assert next(source.read(3, 4))[0].tolist() == IMAGES[3].tolist() and opened == [1, 1]
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
