@@ -1,6 +1,10 @@
 """The command line, ``adgan-fast`` or ``python -m adgan_fast``. Each command has a module of its own.
 
-What reads files (training, data) is imported when a command comes to need it: ``--help`` waits for the package alone.
+What takes long to load, or may be missing, is imported when a command comes to need it: ``--help`` and ``info`` wait for
+the package alone. The settings of training are, for they are options.
+
+Exit status of every command: 0 done; 1 what was asked failed, the reason on stderr; 2 a mistake in the arguments;
+3 done, but some images could not be read; 130 interrupted, and what is needed to go on.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, info
+from . import check, demo, export, info, score, train
 
 __all__ = ["app", "main"]
 
@@ -22,8 +26,12 @@ app = typer.Typer(
     name="adgan-fast", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.command()(info.info)
+app.command()(train.train)
+app.command()(score.score)
+app.command()(export.export)
 app.command()(check.check)
+app.command()(info.info)
+app.command("demo")(demo.run)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,7 +49,7 @@ def _begin(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 1 where what was asked failed, 2 for a user's mistake."""
+    """Runs a command; returns the exit status, see above."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # else: a stand-in, as under tests
             stream.reconfigure(errors="replace")  # a stdout of ASCII alone takes a name that is not

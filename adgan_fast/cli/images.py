@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..jobs.source import Source, Unreadable
-from ..jobs.sources import RESIZES, Shaping, open_source
 from .given import Mistake
+
+if TYPE_CHECKING:  # each function imports what it needs: help, info and check do without pyarrow
+    from ..jobs.source import Source
+    from ..jobs.sources import Shaping
 
 Images = Annotated[str, typer.Argument(help="see above")]
 Size = Annotated[str | None, typer.Option(help="side, or HEIGHTxWIDTH, that images are brought to")]
 Gray = Annotated[bool | None, typer.Option("--gray/--color", help="make images grey, or of three channels")]
 Resize = Annotated[
     str | None,
-    typer.Option(help=f"{', '.join(RESIZES)}: another aspect is stretched, cut to its middle, padded with black"),
+    typer.Option(help="fit, crop or pad: another aspect is stretched, cut to its middle, or padded with black"),
 ]
 Column = Annotated[str | None, typer.Option(help="of a parquet file, the column of images or of their paths")]
 
@@ -25,6 +27,8 @@ def shaping(size: str | None, gray: bool | None, resize: str | None, shape: tupl
 
     Without an option an image has to have that shape.
     """
+    from ..jobs.sources import Shaping
+
     sides = sizes(size)
     channels = None if gray is None else 1 if gray else 3
     expected = None
@@ -57,6 +61,8 @@ def sizes(text: str | None) -> tuple[int, int] | None:
 
 def opened(name: str, shaping: Shaping, *, labels: bool = False, column: str | None = None) -> Source:
     """The source that IMAGES stands for."""
+    from ..jobs.sources import open_source
+
     try:
         return open_source(name, shaping, labels=labels, column=column)
     except (OSError, ValueError) as error:
@@ -68,6 +74,8 @@ def first_shape(source: Source, most: int = 256) -> tuple[int, ...]:
 
     A job on images none of which fits is so refused before it begins.
     """
+    from ..jobs.source import Unreadable
+
     reason = ""
     try:
         for image in source.read(0, most):

@@ -112,7 +112,7 @@ def mismatch(found: tuple[int, ...], expected: tuple[int, ...]) -> str:
         remedies.append("--resize fit, crop or pad")
     if found[0] != expected[0] and expected[0] in (1, 3):
         remedies.append("--gray" if expected[0] == 1 else "--color")
-    remedy = f": {' and '.join(remedies)} converts it" if remedies else ""
+    remedy = f": {' and '.join(remedies)} would convert it" if remedies else ""
     return f"an image of shape {found}, but the generator makes {expected}{remedy}"
 
 

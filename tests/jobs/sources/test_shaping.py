@@ -68,8 +68,8 @@ def test_an_image_that_is_right_is_not_touched() -> None:
     ("found", "expected", "words"),
     [
         ((3, 40, 30), (1, 28, 28), ["(3, 40, 30)", "(1, 28, 28)", "--resize fit, crop or pad and --gray"]),
-        ((1, 28, 28), (3, 28, 28), ["(1, 28, 28)", "(3, 28, 28)", ": --color converts it"]),
-        ((1, 8, 8), (1, 9, 9), ["(1, 8, 8)", "(1, 9, 9)", ": --resize fit, crop or pad converts it"]),
+        ((1, 28, 28), (3, 28, 28), ["(1, 28, 28)", "(3, 28, 28)", ": --color would convert it"]),
+        ((1, 8, 8), (1, 9, 9), ["(1, 8, 8)", "(1, 9, 9)", ": --resize fit, crop or pad would convert it"]),
         ((3, 8, 8), (5, 8, 8), ["(3, 8, 8)", "(5, 8, 8)"]),
     ],
 )
