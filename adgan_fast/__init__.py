@@ -5,7 +5,8 @@ from .config import SearchConfig
 from .engine import EngineInfo, engines
 from .outcome import Status
 from .result import SearchResult
+from .scorer import Scorer
 
 __version__ = "0.1.0"
 
-__all__ = ["EngineInfo", "SearchConfig", "SearchResult", "Status", "engines", "score", "search"]
+__all__ = ["EngineInfo", "Scorer", "SearchConfig", "SearchResult", "Status", "engines", "score", "search"]

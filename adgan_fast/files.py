@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def replace(path: Path, data: bytes) -> None:
     """Writes ``data`` to ``path`` so that ``path`` holds the old bytes or all the new ones, whatever happens."""
+    with replacing(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of ``path`` at the end; after an error all is as it was.
+
+    A process that is killed may leave the unfinished file: its name is that of ``temporary_names``.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -26,3 +38,8 @@ def replace(path: Path, data: bytes) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
+
+
+def temporary_names(name: str) -> str:
+    """A pattern of what a killed process may have left of a file of this name (itself a pattern, if wanted)."""
+    return f".{name}.*.tmp"

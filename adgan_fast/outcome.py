@@ -37,7 +37,7 @@ def first_lost(initial: torch.Tensor, final: torch.Tensor) -> torch.Tensor:
     return torch.stack([start, at_once.long()], 1)
 
 
-def warn_of_diverged(status: torch.Tensor, lost: torch.Tensor, generator: str, job: Job) -> None:
+def warn_of_diverged(status: torch.Tensor, lost: torch.Tensor, job: Job) -> None:
     """Warn of images that diverged, if any did: how many, the first with its start and step, and what to try."""
     diverged = status == Status.diverged
     count = int(diverged.sum())
@@ -45,7 +45,7 @@ def warn_of_diverged(status: torch.Tensor, lost: torch.Tensor, generator: str, j
         return
     image = int(diverged.int().argmax())
     start, at_once = (int(number) for number in lost[image])
-    inside = f"generator {generator} and the loss for a log, a root, a division or an overflow"
+    inside = f"generator {type(job.module).__name__} and the loss for a log, a root, a division or an overflow"
     if start == job.n_seed:
         where, remedy = "the mean of whose losses is beyond the dtype, though each is finite", "Scale the loss down"
     elif at_once:

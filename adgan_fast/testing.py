@@ -229,14 +229,14 @@ def check_engine(
     found = search(gen, given, config=config, engine=engine)
     seconds = time.perf_counter() - began
     dtype, latent = found.latents.dtype, tuple(found.latents.shape[2:])
-    starts = Starts(config, latent, n_images=len(given), device=torch.device("cpu"), dtype=dtype)
+    starts = Starts(config, latent, device=torch.device("cpu"), dtype=dtype)
     exact, most = in_float64(module, starts.of_images([0])[:, 0])
     loss = config.loss if isinstance(config.loss, str) else in_dtype(config.loss, dtype)
     plain = config.replace(latent_shape=latent, engine="reference", precision="float32", loss=loss, chunk=None)
 
     def reference(gen: nn.Module, dtype: torch.dtype) -> SearchResult:
         images = given if given.dtype == dtype else validate.to_range(given, found.losses.dtype).to(dtype)
-        return search(gen, images, config=plain, starts=starts.of_all(dtype))
+        return search(gen, images, config=plain, starts=starts.of_first(len(given), dtype))
 
     wanted = reference(exact, most)
     precision = "float64" if dtype == torch.float64 else permitted(config).precision

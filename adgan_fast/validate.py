@@ -47,8 +47,7 @@ def to_range(images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
 def scan(images: torch.Tensor, strict: bool) -> torch.Tensor:
     """Whether each image is finite: (N,) bool. Reads a part at a time, so that a mapped file stays on disk.
 
-    Raises ValueError if a finite value lies outside [-1, 1] by over 1e-3, or if `strict` and any image has NaN or Inf;
-    else those are counted in a warning.
+    Raises ValueError if a finite value lies outside [-1, 1] by over 1e-3, or if `strict` and any image has NaN or Inf.
     """
     if images.dtype == torch.uint8:
         return torch.ones(len(images), dtype=torch.bool, device=images.device)
@@ -62,18 +61,28 @@ def scan(images: torch.Tensor, strict: bool) -> torch.Tensor:
     bad = int((~every).sum())
     if bad and strict:
         raise ValueError(f"{bad} of {len(images)} images hold NaN or Inf (strict=True)")
-    if bad:
-        warnings.warn(f"{bad} of {len(images)} images hold NaN or Inf; they score NaN", RuntimeWarning, stacklevel=4)
     return every
+
+
+def warn_of_not_finite(finite: torch.Tensor) -> None:
+    """Count in a warning the images that are not `finite` (N,), if there are any."""
+    bad = int((~finite).sum())
+    if bad:
+        warnings.warn(f"{bad} of {len(finite)} images hold NaN or Inf; they score NaN", RuntimeWarning, stacklevel=4)
 
 
 def _finite(images: torch.Tensor) -> torch.Tensor:
     return torch.isfinite(images).flatten(1).all(1)
 
 
+def out_of_range(low: float, high: float) -> str:
+    """What is wrong with images that leave [-1, 1], and the remedy."""
+    return (
+        f"images must lie in [-1, 1], they span [{low:.4g}, {high:.4g}]; scale them there "
+        "(x * 2 - 1 from [0, 1]), or pass uint8, which is scaled as x / 127.5 - 1"
+    )
+
+
 def _check_range(low: float, high: float) -> None:
     if low < -1 - RANGE_SLACK or high > 1 + RANGE_SLACK:
-        raise ValueError(
-            f"images must lie in [-1, 1], they span [{low:.4g}, {high:.4g}]; scale them there "
-            "(x * 2 - 1 from [0, 1]), or pass uint8, which is scaled as x / 127.5 - 1"
-        )
+        raise ValueError(out_of_range(low, high))

@@ -212,7 +212,7 @@ def _small(job: Job, images: int, starts: int) -> Job:
 def _with_starts(job: Job, starts: torch.Tensor) -> Job:
     """The job with these starts (N, S, *latent), in their dtype; no more than STEPS steps."""
     config = job.config.replace(starts=starts, steps=min(job.config.steps, STEPS), chunk=None, progress=False)
-    given = Starts(config, job.latent_shape, n_images=len(starts), device=job.device, dtype=starts.dtype)
+    given = Starts(config, job.latent_shape, device=job.device, dtype=starts.dtype)
     return dataclasses.replace(job, config=config, starts=given, dtype=starts.dtype)
 
 
@@ -238,7 +238,7 @@ class _Oracle:
 
     def search(self, images: torch.Tensor) -> Losses:
         """Losses of the job's own starts."""
-        job = _with_starts(self._job, self._job.starts.of_all(self._dtype))
+        job = _with_starts(self._job, self._job.starts.of_first(len(images), self._dtype))
         return _searched(Reference(), job, images.to(self._dtype))
 
     def gradients(self, image: torch.Tensor, z: torch.Tensor) -> Gradients:

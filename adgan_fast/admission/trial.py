@@ -115,7 +115,7 @@ def job_of(subject: Subject, engine: Engine, precision: str, weights: str, devic
     )  # fmt: skip
     shape = (subject.latent,)
     module = working_copy(drawn(subject.make()), device)
-    starts = Starts(config, shape, n_images=len(ORDER), device=device, dtype=torch.float32)
+    starts = Starts(config, shape, device=device, dtype=torch.float32)
     probes = draw(KEY, None, 2, shape, config.prior).to(device, torch.float32)
     return Job(
         module, lower(module, shape), "", config, Loss(config.loss), starts, probes, shape, subject.image_shape, device,

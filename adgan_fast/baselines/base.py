@@ -68,7 +68,9 @@ class Baseline(abc.ABC):
         if shape is not None and given.shape[1:] != shape:
             fitted = f"(N, {', '.join(map(str, shape))})"
             raise ValueError(f"images must have the shape that was fitted, {fitted}, got {tuple(given.shape)}")
-        sound = validate.scan(given, strict=False).cpu().numpy()
+        finite = validate.scan(given, strict=False)
+        validate.warn_of_not_finite(finite)
+        sound = finite.cpu().numpy()
         scores = np.full(len(given), np.nan)
         if sound.any():
             if not sound.all():  # zeros in their place: a detector may count images

@@ -1,7 +1,7 @@
 """The command line, ``adgan-fast`` or ``python -m adgan_fast``. Each command has a module of its own.
 
-What takes long to load, or may be missing, is imported when a command comes to need it: ``--help`` and ``info`` wait for
-the package alone. The settings of training are, for they are options.
+What takes long to load, or may be missing, is imported when a command comes to need it: ``--help`` and ``info`` wait
+for the package alone. The settings of training are not: they are options.
 
 Exit status of every command: 0 done; 1 what was asked failed, the reason on stderr; 2 a mistake in the arguments;
 3 done, but some images could not be read; 130 interrupted, and what is needed to go on.

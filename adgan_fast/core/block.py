@@ -26,14 +26,20 @@ class Block:
         first: index of the first in the whole run.
         wanted: names of the tensors of a SearchResult to keep.
         advance: called with the number of pairs that were put.
-
-    Attributes:
         later: images of the run after these.
     """
 
-    def __init__(self, job: Job, images: torch.Tensor, first: int, wanted: list[str], advance: Callable[[int], object]):
+    def __init__(
+        self,
+        job: Job,
+        images: torch.Tensor,
+        first: int,
+        wanted: list[str],
+        advance: Callable[[int], object],
+        later: int = 0,
+    ):
         n, n_seed = len(images), job.n_seed
-        self.later = max(0, job.starts.n_images - first - n)
+        self.later = later
         self._images, self._first, self._starts, self._weights = images, first, job.starts, job.config.weights
         self._initial, self._final = images.new_empty((n, n_seed)), images.new_empty((n, n_seed))
         self._latents = images.new_empty((n, n_seed, *job.latent_shape)) if "latents" in wanted else None

@@ -75,10 +75,12 @@ class Plan:
     threads: int = 1
 
 
-def result_shapes(job: Job, everything: bool) -> dict[str, tuple[int, ...]]:
-    """The tensors of a SearchResult, and their shapes for one image; the scores alone unless `everything`."""
-    shapes: dict[str, tuple[int, ...]] = {"scores": ()}
-    if everything:
-        shapes |= {"losses": (job.n_seed,), "initial_losses": (job.n_seed,)}
-        shapes |= {"latents": (job.n_seed, *job.latent_shape), "reconstructions": job.image_shape}
-    return shapes
+def result_shapes(job: Job) -> dict[str, tuple[int, ...]]:
+    """The tensors of a SearchResult, and their shapes for one image."""
+    return {
+        "scores": (),
+        "losses": (job.n_seed,),
+        "initial_losses": (job.n_seed,),
+        "latents": (job.n_seed, *job.latent_shape),
+        "reconstructions": job.image_shape,
+    }

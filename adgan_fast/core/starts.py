@@ -138,7 +138,6 @@ class Starts:
 
     Attributes:
         n_seed: S.
-        n_images: N.
     """
 
     def __init__(
@@ -146,12 +145,11 @@ class Starts:
         config: SearchConfig,
         latent_shape: tuple[int, ...],
         *,
-        n_images: int,
         device: torch.device,
         dtype: torch.dtype,
     ):
         self._draw = lambda image, first, last: draw(config.seed, image, last, latent_shape, config.prior, first)
-        self.n_images, self._device, self._dtype = n_images, device, dtype
+        self._device, self._dtype = device, dtype
         self._given: torch.Tensor | None = None
         self._common: torch.Tensor | None = None
         self.n_seed = config.n_seed
@@ -173,23 +171,26 @@ class Starts:
             raise ValueError(f"starts has shape {tuple(starts.shape)}: no start at all")
         if starts.dim() == rank + 1:
             self._common = starts.to(self._device, self._dtype)
-        elif starts.shape[0] != self.n_images:
-            raise ValueError(
-                f"starts has shape {tuple(starts.shape)} for {starts.shape[0]} images; images has {self.n_images}"
-            )
         else:
             self._given = starts
         if not bool(torch.isfinite(starts).all()):
             raise ValueError("starts holds NaN or Inf")
+
+    def check_images(self, n_images: int) -> None:
+        """ValueError where a user gave starts of each image, and of another number of images than a run has."""
+        if self._given is not None and len(self._given) != n_images:
+            raise ValueError(
+                f"starts has shape {tuple(self._given.shape)} for {len(self._given)} images; images has {n_images}"
+            )
 
     @property
     def common(self) -> torch.Tensor | None:
         """The starts that all images share, (S, *latent), or None where each image has its own."""
         return self._common
 
-    def of_all(self, dtype: torch.dtype) -> torch.Tensor:
-        """Every start of every image as the run has it, rounded to its dtype: (N, S, *latent) in another one."""
-        return self.of_images(list(range(self.n_images))).to(dtype)
+    def of_first(self, n_images: int, dtype: torch.dtype) -> torch.Tensor:
+        """Every start of images [0, n) as the run has it, rounded to its dtype: (n, S, *latent) in another one."""
+        return self.of_images(list(range(n_images))).to(dtype)
 
     def of_images(self, images: list[int], start: int = 0, stop: int | None = None) -> torch.Tensor:
         """Starts [start, stop) of the images with these indices: (n, stop − start, *latent) on the run's device."""

@@ -58,6 +58,19 @@ def working_copy(
         raise ValueError(f"device {str(device)!r} cannot be used: {error}") from error
 
 
+def portable(module: nn.Module) -> nn.Module:
+    """A working copy as it can be pickled and loaded anywhere: on the CPU (there in the same memory), free to be moved.
+
+    `working_copy` of it is a working copy again.
+    """
+    made = copied(module, share=True)
+    for owner in (made, *_beside(made)):
+        for layer in owner.modules():
+            vars(layer).pop("_apply", None)
+        owner.cpu()
+    return made
+
+
 class _Stay:
     """In the place of nn.Module._apply, for a forward that calls self.to(device) or .float(): it is there already.
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import adgan_fast
-from adgan_fast import admission, api
+from adgan_fast import admission, scorer
 from adgan_fast.admission import kept, machine, trial
 from adgan_fast.admission.kept import Settings
 from adgan_fast.core.job import Job
@@ -38,7 +38,7 @@ class Gpu:
         monkeypatch.setenv("TRITON_INTERPRET", "0")
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-        monkeypatch.setattr(api.verify, "verdict", lambda *_: None)
+        monkeypatch.setattr(scorer.verify, "verdict", lambda *_: None)
         monkeypatch.setattr(named("eager"), "refuses", lambda job: None)  # which it tries on the device
         monkeypatch.setattr(machine, "of", lambda device: self.machine)
         monkeypatch.setattr(trial, "wrong_and_note", self.trial)
@@ -54,7 +54,7 @@ class Gpu:
         return make_job(CASE, self.program, "cuda", engine=engine, **settings)
 
     def chosen(self, engine: str = "auto", **settings) -> str:
-        return choose(self.job(engine, **settings), api._distrust).name
+        return choose(self.job(engine, **settings), scorer.distrust).name
 
     def another_process(self) -> None:
         admission._verdicts.clear()

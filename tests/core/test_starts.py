@@ -154,9 +154,9 @@ def test_no_start_is_drawn_from_the_global_random_state(seed, n):
 # -- as a run hands them out -------------------------------------------------------------------------------------
 
 
-def make(starts, n_images=3, n_seed=2, latent_shape=(4,), dtype=torch.float64) -> Starts:
+def make(starts, n_seed=2, latent_shape=(4,), dtype=torch.float64) -> Starts:
     config = SearchConfig(starts=starts, seed=9, n_seed=n_seed)
-    return Starts(config, latent_shape, n_images=n_images, device=torch.device("cpu"), dtype=dtype)
+    return Starts(config, latent_shape, device=torch.device("cpu"), dtype=dtype)
 
 
 def test_shared_starts_are_the_same_for_every_image():
@@ -196,7 +196,7 @@ def test_starts_of_a_wrong_shape_are_refused_with_both_shapes(shape, latent_shap
 @pytest.mark.parametrize("n", [0, 2, 4])
 def test_starts_for_another_number_of_images_are_refused_with_both_numbers(n):
     with pytest.raises(ValueError, match=rf"starts.*\b{n}\b.*\b3\b"):
-        make(torch.zeros(n, 2, 4))
+        make(torch.zeros(n, 2, 4)).check_images(3)
 
 
 def test_no_start_at_all_is_refused():

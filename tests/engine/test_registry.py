@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import adgan_fast
-from adgan_fast import api
+from adgan_fast import scorer
 from adgan_fast.cli import main
 from adgan_fast.core import registry
 from adgan_fast.core.job import Job
@@ -165,7 +165,7 @@ def test_a_job_has_a_program_where_the_engine_asks_for_one(monkeypatch):
     adgan_fast.score(CASE.module, CASE.images(1), engine="mine", **SMALL)
     assert mine.asked[0].program is not None
     mine.needs_program = False
-    monkeypatch.setattr(api, "lower", lambda *given: pytest.fail("the generator was lowered for nobody"))
+    monkeypatch.setattr(scorer, "lower", lambda *given: pytest.fail("the generator was lowered for nobody"))
     adgan_fast.score(CASE.module, CASE.images(1), engine="mine", **SMALL)
     assert mine.asked[-1].program is None
 

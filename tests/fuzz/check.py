@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 
 import adgan_fast
-from adgan_fast import SearchResult, api, testing
+from adgan_fast import SearchResult, scorer, testing
 from tests.fuzz.cases import Case, case_of, reason_of, search
 from tests.support.captured import Once
 
@@ -143,7 +143,7 @@ def _excused(found: SearchResult, case: Case, oracle: Oracle) -> bool:
 
 def check(seed: int, report: Report, engines: tuple[str, ...] = ENGINES, verbose: bool = False) -> None:
     """Try one case, and add to the report what was seen."""
-    with unittest.mock.patch.object(api, "lower", Once()):
+    with unittest.mock.patch.object(scorer, "lower", Once()):
         _check(seed, report, engines, verbose)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from adgan_fast import api, testing
+from adgan_fast import scorer, testing
 from adgan_fast.generator.program import Program, Unlowered
 from adgan_fast.generator.rules import lower
 
@@ -51,5 +51,5 @@ def program_of(module: nn.Module, latent_shape: tuple[int, ...]) -> Program:
 @contextlib.contextmanager
 def captured_once(module: nn.Module) -> Iterator[None]:
     """Searches meanwhile are of `module` or of copies of it, and take the program of an earlier search of it."""
-    with unittest.mock.patch.object(api, "lower", _OF.setdefault(module, Once())):
+    with unittest.mock.patch.object(scorer, "lower", _OF.setdefault(module, Once())):
         yield

@@ -15,7 +15,7 @@ from tests.support.generators import Case
 def make_job(case: Case, program: Program | None = None, device: str = "cpu", n_seed: int = 4, **settings) -> Job:
     """Of one image; nothing is on `device` yet."""
     config = SearchConfig(n_seed=n_seed, **settings)
-    starts = Starts(config, case.latent_shape, n_images=1, device=torch.device("cpu"), dtype=torch.float32)
+    starts = Starts(config, case.latent_shape, device=torch.device("cpu"), dtype=torch.float32)
     return Job(
         case.module, program, "", config, Loss(config.loss), starts, torch.zeros(2, *case.latent_shape),
         case.latent_shape, case.image_shape, torch.device(device), torch.float32,

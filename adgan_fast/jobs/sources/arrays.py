@@ -15,6 +15,7 @@ from ... import validate
 from ...data.arrays import open_arrays
 from ...data.digits import load_digits
 from ...data.mnist import read_idx
+from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import as_text
@@ -85,7 +86,9 @@ class ArraySource:
         if self._held is not None:
             return self._held
         if getattr(self, "_stamp", None) not in (None, self._stamp_now()):
-            raise ValueError(f"{as_text(self.name)}: has changed since the job began to read it")
+            raise InputsChanged(
+                f"{as_text(self.name)}: has changed since the job began to read it: run it again when it stays as it is"
+            )
         found = self._load(self.shaping.expected)
         if not isinstance(found[0], np.memmap):
             self._held = found

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.folders import IMAGE_SUFFIXES
+from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .names import Names, as_text
 from .shaping import Shaping
@@ -34,7 +35,8 @@ class Files:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: a folder that may not be read; or, while it is read, other files than there were before.
+        ValueError: a folder that may not be read.
+        InputsChanged: while it is read, other files than there were before.
     """
 
     def __init__(self, name: str | os.PathLike[str], shaping: Shaping | None = None, *, labels: bool = False) -> None:
@@ -79,7 +81,9 @@ class Files:
         if self._names is None:
             names = Names([self._single] if self._single else self._matched() if self._pattern else below(self.root))
             if self._digest and names.digest != self._digest:
-                raise ValueError(f"{as_text(self.name)}: files have come or gone since the job began to read it")
+                raise InputsChanged(
+                    f"{as_text(self.name)}: files have come or gone since the job began to read it: run it again when it stays as it is"
+                )
             self._names, self._digest = names, names.digest
         return self._names
 

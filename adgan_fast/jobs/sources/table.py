@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import as_text
@@ -143,7 +144,9 @@ class Table:
         """A file, which has to be the one that it was in the beginning."""
         name = self._files[file]
         if stamp(os.path.join(self.root, name)) != self._stamps[file]:
-            raise ValueError(f"{as_text(name)}: has changed since the job began to read it")
+            raise InputsChanged(
+                f"{as_text(name)}: has changed since the job began to read it: run it again when it stays as it is"
+            )
         return Opened(os.path.join(self.root, name))
 
     def _one_of(self, known: tuple[str, ...], schema: Any, what: str) -> str:

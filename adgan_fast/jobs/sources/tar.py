@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.folders import IMAGE_SUFFIXES
+from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import Names, as_text
@@ -70,7 +71,9 @@ class Tar:
     def _listed(self) -> _Members:
         if self._members is None:
             if stamp(self.name) != self._stamp:
-                raise ValueError(f"{as_text(self.name)}: has changed since the job began to read it")
+                raise InputsChanged(
+                    f"{as_text(self.name)}: has changed since the job began to read it: run it again when it stays as it is"
+                )
             self._members = _Members(self.name, self.labels)
         return self._members
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from adgan_fast.data import load_digits
+from adgan_fast.jobs.errors import InputsChanged
 from adgan_fast.jobs.sources import ArraySource, Shaping
 from tests.support.pictures import random_bytes
 from tests.support.sources import ids, labels, read_all
@@ -110,5 +111,5 @@ def test_a_file_that_changes_is_noticed(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", GREY)
     source = ArraySource(tmp_path / "a.npy")
     np.save(tmp_path / "a.npy", GREY[:3])
-    with pytest.raises(ValueError, match="has changed"):
+    with pytest.raises(InputsChanged, match="has changed"):
         ids(source)

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from adgan_fast.data import load_folder
+from adgan_fast.jobs.errors import InputsChanged
 from adgan_fast.jobs.source import Unreadable
 from adgan_fast.jobs.sources import Files, Shaping
 from tests.support.pictures import random_bytes, write_picture
@@ -210,7 +211,7 @@ def test_files_that_come_while_a_job_runs_are_noticed_by_its_workers(tmp_path: P
     worker = pickle.loads(pickle.dumps(source))
     write_picture(tmp_path / "a.png", GREY)
     assert ids(source) == ["b.png"]
-    with pytest.raises(ValueError, match="files have come or gone"):
+    with pytest.raises(InputsChanged, match="files have come or gone"):
         list(worker.read(0, 1))
 
 

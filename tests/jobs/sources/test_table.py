@@ -12,6 +12,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
+from adgan_fast.jobs.errors import InputsChanged
 from adgan_fast.jobs.sources import Shaping, Table, table
 from adgan_fast.jobs.sources.table import Opened
 from tests.support.pictures import random_bytes, write_picture
@@ -120,5 +121,5 @@ def test_nothing_there_and_what_changes(tmp_path: Path) -> None:
             Table(name)
     source = Table(write(tmp_path / "a.parquet", {"image": DATA}))
     write(tmp_path / "a.parquet", {"image": DATA[:3]})
-    with pytest.raises(ValueError, match="has changed"):
+    with pytest.raises(InputsChanged, match="has changed"):
         list(source.read(0, 1))

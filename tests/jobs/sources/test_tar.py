@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adgan_fast.jobs.errors import InputsChanged
 from adgan_fast.jobs.sources import Tar
 from tests.support.pictures import random_bytes
 from tests.support.sources import encoded, ids, labels, read_all, write_tar
@@ -97,7 +98,7 @@ def test_what_is_no_tar_and_what_changes(tmp_path: Path) -> None:
     write_tar(path, {"a.png": encoded(IMAGES[0])})
     source = Tar(path)
     write_tar(path, {"a.png": encoded(IMAGES[0]), "b.png": encoded(IMAGES[0])})
-    with pytest.raises(ValueError, match="has changed"):
+    with pytest.raises(InputsChanged, match="has changed"):
         ids(source)
     write_tar(path, {"a.png": encoded(IMAGES[0]), "a.cls": b"1" * 2000})
     with pytest.raises(ValueError, match=r"a\.cls is no label, but 2000 bytes"):

@@ -1,0 +1,105 @@
+"""One batch: a dict of arrays to a dict of arrays. What every runner of jobs calls, here or on another machine."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from .. import validate
+from ..outcome import Status
+from ..scorer import Scorer
+
+UNREADABLE = "unreadable"
+STATUSES = (*(status.name for status in Status), UNREADABLE)
+"""What may become of an image in a job."""
+
+NOT_FINITE = "the image holds NaN or Inf"
+DIVERGED = (
+    "the score is NaN or Inf, though the image is finite: try lower lr_z and lr_weights, or fewer steps "
+    "(adgan_fast.search says where it begins)"
+)
+
+KEEPABLE = ("reconstructions",)
+NUMBERS = ("score", "score_std", "score_min", "initial_loss")
+Arrays = dict[str, npt.NDArray]
+
+
+class ScoreBatch:
+    """Scores images of a run; without a state of its own but the scorer, which may be pickled.
+
+    Args:
+        scorer: whose generator the images are held against.
+        image_shape: (C, H, W) of the images; None where none can be read.
+        total: images of the whole run.
+        keep: of KEEPABLE, what to hand out beside the numbers.
+    """
+
+    def __init__(
+        self, scorer: Scorer, image_shape: tuple[int, ...] | None, total: int, keep: tuple[str, ...] = ()
+    ) -> None:
+        self.scorer, self.image_shape, self.total, self.keep = scorer, image_shape, total, keep
+
+    def prepare(self) -> None:
+        """Make the scorer ready, as the first batch does otherwise."""
+        if self.image_shape is not None:
+            self.scorer.prepare(self.image_shape)
+
+    def on(self, device: str) -> ScoreBatch:
+        """The same on another device."""
+        return ScoreBatch(self.scorer.to(device), self.image_shape, self.total, self.keep)
+
+    def __call__(self, batch: Arrays) -> Arrays:
+        """The rows of some images, in their order.
+
+        Args:
+            batch: "image", (n, C, H, W) uint8 or float32 in [-1, 1]; "index", (n,) int64: the place of the first one in
+                the run, and of those that follow it there.
+
+        Returns:
+            Of each image: "score", "score_std", "score_min", the mean, the standard deviation (that of the starts
+            themselves: the sum of squares over S) and the least of its starts' final losses; "initial_loss", the mean
+            of their losses before the first step; "status" and "error", str. Numbers are NaN where the status is not
+            "ok". With keep, "reconstructions" (n, C, H, W) of the best start.
+
+        Raises:
+            ValueError: for what is wrong with the generator, the shape of the images or the settings.
+        """
+        images, index = batch["image"], batch["index"]
+        if len(index) and (np.diff(index) != 1).any():
+            raise ValueError("index must be consecutive: a batch is a part of a run")
+        outside = _outside(images)
+        if any(outside.values()):
+            images = images.copy()
+            images[list(outside)] = 0
+        first = int(index[0]) if len(index) else 0
+        part = self.scorer.part(images, ["scores", "losses", "initial_losses", *self.keep], first, self.total)
+        losses = part.tensors["losses"]
+        status = np.array([Status(number).name for number in part.status.tolist()], dtype=object)
+        error = np.array(
+            [{"not_finite": NOT_FINITE, "diverged": DIVERGED}.get(name, "") for name in status], dtype=object
+        )
+        for row, fault in outside.items():
+            status[row], error[row] = UNREADABLE, fault
+        found = {
+            "score": part.tensors["scores"],
+            "score_std": losses.double().std(1, correction=0).to(losses.dtype),
+            "score_min": losses.amin(1),
+            "initial_loss": part.tensors["initial_losses"].mean(1),
+            **{name: part.tensors[name] for name in self.keep},
+        }
+        bad = torch.from_numpy(status != "ok")
+        for tensor in found.values():
+            tensor[bad] = float("nan")
+        return {name: tensor.numpy() for name, tensor in found.items()} | {"status": status, "error": error}
+
+
+def _outside(images: npt.NDArray) -> dict[int, str]:
+    """Of float images the finite ones that leave [-1, 1], with the fault in words."""
+    if images.dtype == np.uint8 or not images.size:
+        return {}
+    flat = images.reshape(len(images), -1)
+    low, high = flat.min(1), flat.max(1)
+    leaves = (low < -1 - validate.RANGE_SLACK) | (high > 1 + validate.RANGE_SLACK)
+    rows = np.flatnonzero(leaves & np.isfinite(low) & np.isfinite(high))
+    return {int(row): validate.out_of_range(float(low[row]), float(high[row])) for row in rows}

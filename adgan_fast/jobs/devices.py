@@ -1,0 +1,118 @@
+"""Several devices of one machine: a process each, that takes shard after shard."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import threading
+from collections.abc import Generator, Iterator
+from multiprocessing.connection import wait
+from typing import Any
+
+import torch
+
+from .batch import ScoreBatch
+from .decoding import AHEAD
+from .errors import WorkerDied
+from .manifest import Shard
+from .source import Source
+from .work import Outcome, worked
+
+IN_HAND = AHEAD + 1
+"""Shards that a process has at once: as many as it may begin to read before it has searched one."""
+LOOK_SECONDS = 0.5  # between two looks at whether all processes live
+
+
+def worked_on(
+    score: ScoreBatch, source: Source, shards: Iterator[Shard], devices: list[str]
+) -> Generator[Outcome, None, None]:
+    """`work.worked`, with shards in the order in which they are done.
+
+    Raises what a process raised; WorkerDied where one ended before its work was done. The processes end with it.
+    """
+    context = multiprocessing.get_context("spawn")
+    done, tasks = context.Queue(), [context.Queue() for _ in devices]
+    threads = max(1, torch.get_num_threads() // len(devices))
+    workers = []
+    for number, device in enumerate(devices):
+        made, read = pickle.dumps(score.on(device)), pickle.dumps(source)
+        given = (number, made, read, threads, tasks[number], done)
+        workers.append(context.Process(target=_work, args=given, name=f"adgan_fast {device}", daemon=True))
+    try:
+        for worker in workers:
+            worker.start()
+        in_hand = 0
+        for _ in range(IN_HAND):
+            for mine in tasks:
+                in_hand += _hand_out(shards, mine)
+        while in_hand:
+            number, outcome, error = _took(done, workers)
+            if error is not None:
+                raise error
+            in_hand += _hand_out(shards, tasks[number]) - 1
+            yield outcome
+        for worker in workers:
+            worker.join()
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+        for each in (done, *tasks):
+            each.cancel_join_thread()
+
+
+def _hand_out(shards: Iterator[Shard], tasks: Any) -> int:
+    """Give a process its next shard, or word that there is none; how many it was given."""
+    shard = next(shards, None)
+    tasks.put(shard)
+    return int(shard is not None)
+
+
+def _took(done: Any, workers: list[Any]) -> tuple[int, Any, BaseException | None]:
+    """What the next process to say something says: its number, and an outcome or an error."""
+    while True:
+        try:
+            found: tuple[int, Any, BaseException | None] = done.get(timeout=LOOK_SECONDS)
+            return found
+        except queue.Empty:
+            for worker in workers:
+                if worker.exitcode:
+                    raise WorkerDied(
+                        f"the process of {worker.name.split()[-1]} ended with exit code {worker.exitcode} (-9: killed, "
+                        "as for want of memory). Finished parts are kept: run again to go on"
+                    ) from None
+
+
+def _work(number: int, score: bytes, source: bytes, threads: int, tasks: Any, done: Any) -> None:
+    """The process of a device."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's goes to all; the parent ends this one
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    try:
+        made: ScoreBatch = pickle.loads(score)
+        read: Source = pickle.loads(source)
+        for outcome in worked(made, read, iter(tasks.get, None)):
+            done.put((number, outcome, None))
+    except BaseException as error:  # of any kind: it is raised again by the parent
+        done.put((number, None, _portable(error)))
+    done.close()
+    done.join_thread()
+
+
+def _portable(error: BaseException) -> BaseException:
+    with contextlib.suppress(Exception):
+        pickle.loads(pickle.dumps(error))
+        return error
+    return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)

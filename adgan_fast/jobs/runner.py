@@ -1,0 +1,289 @@
+"""run: a job from its manifest to its last part, begun or gone on with."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import signal
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import SearchConfig
+from ..generator.working_copy import Generator
+from ..given import one_of, whole
+from ..progress import bar
+from ..scorer import Scorer
+from . import description as descriptions
+from . import devices as processes
+from . import lock, parts
+from .batch import KEEPABLE, STATUSES, ScoreBatch
+from .description import Description
+from .errors import JobInterrupted, OtherJob
+from .manifest import Digest, Shard, changed, manifest_of, shards, shards_with_items
+from .source import Item, Source, Unreadable
+from .work import worked
+
+log = logging.getLogger("adgan_fast")
+
+MOST_IMAGES, LEAST_IMAGES = 4096, 16
+"""Of a shard, where its size is not given."""
+PART_SECONDS = 60.0
+"""That a part is to take about, where its size is not given: what an end without warning costs, at most."""
+
+Progress = Callable[[int, int], object]
+
+
+@dataclasses.dataclass(frozen=True)
+class JobResult:
+    """What became of a job.
+
+    Attributes:
+        out: its folder.
+        counts: rows by status, of every part; only those that there are.
+        parts: how many there are.
+        resumed: how many of these were finished before.
+        images: those that this run has gone through.
+        seconds: of this run: "manifest", "prepare" (the generator checked, captured, verified: once for each run),
+            "search", "wait" (for images, none of them read in time), "write"; with several devices "search" and "wait"
+            are the sums over them. "total" is the run's own clock.
+        engine: that searched; None where no image could be read.
+    """
+
+    out: Path
+    counts: dict[str, int]
+    parts: int
+    resumed: int
+    images: int
+    seconds: dict[str, float]
+    engine: str | None
+
+    @property
+    def images_per_second(self) -> float:
+        """Of this run, after its start: manifest and preparation are not counted."""
+        rest = self.seconds["total"] - self.seconds["manifest"] - self.seconds["prepare"]
+        return self.images / rest if rest > 0 else 0.0
+
+
+def run(
+    gen: Scorer | Generator,
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    config: SearchConfig | None = None,
+    overwrite: bool = False,
+    keep: Sequence[str] = (),
+    shard: int | None = None,
+    devices: Sequence[str] | None = None,
+    progress: bool | Progress = False,
+) -> JobResult:
+    """Score every image of a source into parquet files in a folder; where that was begun before, go on with it.
+
+    A row depends on the generator, its image and the config alone (for starts="independent" and starts of each image
+    also on its place in the manifest): its numbers are those of `adgan_fast.score`, whatever the shard, the device and
+    what was finished before. A part is on disk, whole, or not there: a job may be killed at any moment.
+
+    Args:
+        gen: a generator as for `adgan_fast.score`, or a Scorer, whose config holds.
+        source: where the images come from (adgan_fast.jobs.Source).
+        out: the folder, made where it is not there.
+        config: as for `adgan_fast.score`, with a generator.
+        overwrite: begin anew, whatever job the folder holds.
+        keep: ("reconstructions",) keeps the best one of each image in the parts.
+        shard: images of a part; None: that of the job that is gone on with, else as many as take about a minute, up to
+            4,096.
+        devices: torch devices to share the shards, a process each; None: that of the scorer, in this process.
+        progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of how many images are done, and of how many.
+
+    Raises:
+        JobLocked: another run works on the folder.
+        OtherJob: the folder holds another job; the difference is named.
+        JobDamaged: job.json is not what a job writes.
+        InputsChanged: the inputs changed while the job ran.
+        FolderUnusable: the folder cannot be written.
+        JobInterrupted: SIGINT or SIGTERM came (a KeyboardInterrupt).
+        WorkerDied: the process of a device was killed.
+        ValueError, TypeError, MemoryError: as `adgan_fast.score`, for a generator or a setting.
+    """
+    if isinstance(gen, Scorer) and config is not None:
+        raise TypeError("a Scorer has its config: give config with a generator, or make the Scorer with it")
+    for name in keep:
+        one_of("keep", name, KEEPABLE)
+    size = None if shard is None else whole("shard", shard, 1)
+    folder = Path(out)
+    with _terminable() as caught, lock.locked(folder):
+        try:
+            return _run(gen, source, folder, config, overwrite, tuple(keep), size, devices, progress)
+        except KeyboardInterrupt as error:
+            number = caught.get("signal", signal.SIGINT)
+            raise JobInterrupted(
+                f"{signal.Signals(number).name} ended the job. Its finished parts are in {folder} "
+                f"({len(list(folder.glob(parts.PATTERN)))} of them): run it again to go on",
+                number,
+            ) from error
+
+
+def _run(
+    gen: Scorer | Generator,
+    source: Source,
+    folder: Path,
+    config: SearchConfig | None,
+    overwrite: bool,
+    keep: tuple[str, ...],
+    size: int | None,
+    devices: Sequence[str] | None,
+    progress: bool | Progress,
+) -> JobResult:
+    began = time.perf_counter()
+    seconds: dict[str, float] = defaultdict(float)
+    parts.clear(folder, overwrite)
+    before = descriptions.read(folder) or parts.description_in(folder)
+    with _timed(seconds, "manifest"):
+        manifest = manifest_of(source)
+    with _timed(seconds, "prepare"):
+        scorer = gen if isinstance(gen, Scorer) else Scorer(gen, config=config)
+        if devices and scorer.job is None:
+            scorer = scorer.to(devices[0])
+        image = _first_image(source, manifest.items)
+        score = ScoreBatch(scorer, None if image is None else image.shape, manifest.items, keep)
+        score.prepare()
+        size = size or (before["shard"] if before else None) or _shard_size(score, image)
+    description = descriptions.describe(source, manifest, size, keep, scorer.job, scorer.engine)
+    of = shards(manifest.items, size)
+    counts, finished = _finished(folder, of, description)
+    if finished:
+        log.info("%s: %d of %d parts are finished, the job goes on", folder, len(finished), len(of))
+    digest, held = Digest(), dict[int, list[Item]]()
+
+    def to_do() -> Iterator[Shard]:
+        for shard, items in shards_with_items(source, of, digest):
+            if shard.number not in finished:
+                held[shard.number] = items
+                yield shard
+
+    outcomes = processes.worked_on(score, source, to_do(), list(devices)) if devices else worked(score, source, to_do())
+    images = 0
+    with contextlib.closing(outcomes), _shown(progress, manifest.items, finished, of) as advance:
+        for shard, found, spent in outcomes:
+            for what, took in spent.items():
+                seconds[what] += took
+            with _timed(seconds, "write"):
+                counts.update(parts.write(folder, shard, held.pop(shard.number), found, description))
+            images += shard.stop - shard.first
+            advance(shard.stop - shard.first)
+    if digest.manifest() != manifest:
+        raise changed(source)
+    seconds["total"] = time.perf_counter() - began
+    spent_on = {name: seconds[name] for name in ("manifest", "prepare", "wait", "search", "write", "total")}
+    ordered = {name: counts[name] for name in STATUSES if counts[name]}
+    return JobResult(folder, ordered, len(of), len(finished), images, spent_on, scorer.engine)
+
+
+def _first_image(source: Source, items: int) -> npt.NDArray | None:
+    """The first that can be read: its shape is that of all."""
+    return (
+        next((image for image in source.read(0, items) if not isinstance(image, Unreadable)), None) if items else None
+    )
+
+
+def _shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
+    """So many that a part takes about PART_SECONDS: a power of two, by the time of one image."""
+    if image is None or score.total <= LEAST_IMAGES:
+        return MOST_IMAGES
+    batch = {"image": image[None], "index": np.zeros(1, int)}
+    took = []
+    for _ in range(2):  # the first one also loads and compiles
+        began = time.perf_counter()
+        score(batch)
+        took.append(time.perf_counter() - began)
+        if took[0] > PART_SECONDS / LEAST_IMAGES:
+            break
+    images = PART_SECONDS / max(min(took), 1e-6)
+    return min(MOST_IMAGES, max(LEAST_IMAGES, 1 << int(np.log2(max(1, images)))))
+
+
+def _finished(folder: Path, of: list[Shard], description: Description) -> tuple[Counter[str], set[int]]:
+    """Rows by status of the finished parts, and their numbers; afterwards job.json is there.
+
+    A damaged part is told, and done again. OtherJob where the folder holds anything of another job.
+    """
+    before = descriptions.read(folder)
+    if before is not None and (wrong := descriptions.differences(description, before)):
+        raise OtherJob(parts.other(folder / descriptions.NAME, wrong))
+    counts: Counter[str] = Counter()
+    finished = set()
+    for shard in of:
+        path = parts.path_of(folder, shard.number)
+        if not path.exists():
+            continue
+        try:
+            counts.update(parts.counts_of(path, shard, description))
+            finished.add(shard.number)
+        except parts.Unfinished as error:
+            log.warning("%s is damaged and is computed anew: %s", path, error)
+    if surplus := sorted({*folder.glob(parts.PATTERN)} - {parts.path_of(folder, shard.number) for shard in of}):
+        raise OtherJob(parts.other(surplus[0], [f"this one has {len(of)} parts"]))
+    if before is None:
+        try:
+            descriptions.write(folder, description)
+        except OSError as error:
+            raise lock.unusable(folder, error) from error
+    return counts, finished
+
+
+@contextlib.contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    seconds[what] += time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _shown(
+    progress: bool | Progress, items: int, finished: set[int], of: list[Shard]
+) -> Iterator[Callable[[int], None]]:
+    """Something to call with the number of images that have been done."""
+    done = sum(shard.stop - shard.first for shard in of if shard.number in finished)
+    with bar(items, "image", done=done, shown=progress is True) as shown:
+
+        def advance(images: int) -> None:
+            nonlocal done
+            done += images
+            shown.update(images)
+            if callable(progress):
+                progress(done, items)
+
+        advance(0)
+        yield advance
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[dict[str, int]]:
+    """Within, SIGTERM is a KeyboardInterrupt, too; what came is noted.
+
+    Not outside of the main thread, where Python lets nobody set that, nor where the program has a handler of its own.
+    """
+    caught: dict[str, int] = {}
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield caught
+        return
+
+    def end(number: int, frame: FrameType | None) -> Any:
+        caught["signal"] = number
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield caught
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,77 @@
+"""The rows of shards, computed: read ahead, searched, put together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator
+
+import numpy as np
+
+from .batch import NUMBERS, UNREADABLE, Arrays, ScoreBatch
+from .decoding import Batch, batch_size, decoded
+from .manifest import Shard
+from .source import Source, Unreadable
+
+Seconds = dict[str, float]
+"""Seconds by what they were spent on."""
+
+Outcome = tuple[Shard, Arrays, Seconds]
+
+
+def worked(score: ScoreBatch, source: Source, shards: Iterator[Shard]) -> Generator[Outcome, None, None]:
+    """Each shard with its rows, in order, while the images of the next ones are read.
+
+    Its seconds: "wait" for images, "search" for the rest.
+    """
+    parts: list[Arrays] = []
+    seconds: Seconds = {"wait": 0.0, "search": 0.0}
+    score.prepare()
+    began = time.perf_counter()
+    for batch in decoded(source, shards, batch_size(score.image_shape)):
+        ready = time.perf_counter()
+        parts.append(rows_of(score, batch))
+        seconds["wait"] += ready - began
+        seconds["search"] += time.perf_counter() - ready
+        if batch.first + len(batch.images) == batch.shard.stop:
+            yield batch.shard, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, seconds
+            parts, seconds = [], {"wait": 0.0, "search": 0.0}
+        began = time.perf_counter()
+
+
+def rows_of(score: ScoreBatch, batch: Batch) -> Arrays:
+    """The rows of a batch; one that cannot be read, or is of another shape, has its reason.
+
+    Others are searched with a black image in its place, so that a batch stays a part of the run.
+    """
+    shape = score.image_shape
+    faults = {row: fault for row, image in enumerate(batch.images) if (fault := _fault(image, shape))}
+    index = np.arange(batch.first, batch.first + len(batch.images))
+    found = _nothing(len(batch.images), score)
+    for dtype in {image.dtype for row, image in enumerate(batch.images) if row not in faults}:  # type: ignore[union-attr]
+        images = np.zeros((len(batch.images), *(shape or ())), dtype)
+        mine = [row for row, image in enumerate(batch.images) if row not in faults and image.dtype == dtype]  # type: ignore[union-attr]
+        for row in mine:
+            images[row] = batch.images[row]
+        for name, values in score({"image": images, "index": index}).items():
+            found[name][mine] = values[mine]
+    for row, fault in faults.items():
+        found["error"][row] = fault
+    return found
+
+
+def _fault(image: object, shape: tuple[int, ...] | None) -> str:
+    """Why an image cannot be searched, or ""."""
+    if isinstance(image, Unreadable):
+        return str(image) or "unreadable"
+    assert isinstance(image, np.ndarray)
+    if image.dtype not in (np.uint8, np.float32):
+        return f"its numbers are {image.dtype}, not uint8 or float32"
+    return "" if image.shape == shape else f"its shape is {image.shape}, the generator makes {shape}"
+
+
+def _nothing(n: int, score: ScoreBatch) -> Arrays:
+    """Rows of which nothing is known."""
+    dtype = str(job.dtype).removeprefix("torch.") if (job := score.scorer.job) else "float32"
+    found: Arrays = {name: np.full(n, np.nan, dtype) for name in NUMBERS}
+    found |= {name: np.full((n, *(score.image_shape or (1, 1, 1))), np.nan, dtype) for name in score.keep}
+    return found | {"status": np.full(n, UNREADABLE, object), "error": np.full(n, "", object)}

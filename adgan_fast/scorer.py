@@ -1,0 +1,261 @@
+"""Scorer: a generator made ready for the search once, and then used many times."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from . import admission, outcome, validate, verify
+from .config import SearchConfig
+from .core import ambient, plan, random_state, workers
+from .core.block import Block
+from .core.engine import Engine
+from .core.job import Job, Plan, result_shapes
+from .core.losses import Loss
+from .core.precision import arithmetic, permitted
+from .core.starts import Starts, draw
+from .engine import choose, needs_program
+from .generator import checks
+from .generator.latent_shape import latent_shape
+from .generator.program import Unlowered
+from .generator.rules import lower
+from .generator.working_copy import Generator, home_of, portable, working_copy
+from .result import SearchResult
+
+Images = TypeVar("Images", torch.Tensor, np.ndarray)
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """What was found for some images of a run, each tensor on their device.
+
+    Attributes:
+        tensors: those of a SearchResult that were wanted; NaN for an image that is not finite.
+        finite: (n,) bool, whether the image is.
+        status: (n,) int8, by the numbers of `Status`.
+        lost: (n, 2), see `outcome.first_lost`.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    finite: torch.Tensor
+    status: torch.Tensor
+    lost: torch.Tensor
+
+
+class Scorer:
+    """Scores images against one generator; what depends on the generator alone is done once.
+
+    The scorer holds a copy of the generator from the moment it is made: what is done to the caller's module afterwards
+    changes no score. With its first images, or by `prepare`, it checks and captures the generator, draws the starts,
+    and chooses the engine, which is compared with the generator's own module. Later images, all of the shape of the
+    first ones, are searched at once. Scores have the bits of `adgan_fast.score`.
+
+    Several may live side by side; searches take turns. It can be pickled, as its generator, its config and the name of
+    the engine that was chosen, and makes itself ready anew where it is loaded. A pickle can run code: load only your
+    own.
+
+    Args:
+        gen, config, overrides: as for `adgan_fast.score`.
+
+    Raises:
+        ValueError, TypeError: as `adgan_fast.score`, for what is wrong with `gen` or a setting; what the generator
+            makes of latents is looked at with the first images.
+    """
+
+    def __init__(self, gen: Generator, *, config: SearchConfig | None = None, **overrides: Any) -> None:
+        self.config = _merged(config, overrides)
+        with workers.search_here(), ambient.recording():
+            self._module = working_copy(gen, self.config.device)
+        self._given: Generator | None = gen  # until it has been seen that the copy does not run with its tensors
+        self._job: Job | None = None
+        self._engine: Engine | None = None
+        self._engine_name = self.config.engine
+        self._range_seen = False
+
+    def __call__(self, images: Images) -> Images:
+        """Scores (N,) of images (N, C, H, W): see `adgan_fast.score`."""
+        return as_given(self._run(images, ["scores"])["scores"], images)
+
+    def search(self, images: torch.Tensor | np.ndarray) -> SearchResult:
+        """The whole outcome for images (N, C, H, W): see `adgan_fast.search`."""
+        return self._result(self._run(images, None))
+
+    def prepare(self, image_shape: tuple[int, ...]) -> Scorer:
+        """Make ready for images (C, H, W), as the first call does otherwise; returns itself.
+
+        Raises ValueError as `adgan_fast.score`; or where it is ready for images of another shape.
+        """
+        with workers.search_here(), ambient.recording():
+            device, _ = home_of(self._module)
+            with random_state.kept(device), ambient.recording(device):
+                self._ready(tuple(image_shape))
+        return self
+
+    def to(self, device: str | torch.device) -> Scorer:
+        """A scorer of the same generator, config and engine on another device."""
+        made = Scorer.__new__(Scorer)
+        made.__setstate__(self.__getstate__() | {"device": str(device), "config": self.config.replace(device=device)})
+        return made
+
+    @property
+    def job(self) -> Job | None:
+        """What the engine is asked for: the generator's copy, its program, the starts; None until it is ready."""
+        return self._job
+
+    @property
+    def engine(self) -> str | None:
+        """Name of the engine that searches; None until it is chosen."""
+        return self._engine.name if self._engine else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        device, _ = home_of(self._module)
+        return {
+            "generator": portable(self._module), "device": str(device), "config": self.config,
+            "engine": self._engine_name, "range_seen": self._range_seen,
+        }  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.config, self._engine_name, self._range_seen = state["config"], state["engine"], state["range_seen"]
+        with workers.search_here(), ambient.recording():
+            self._module = working_copy(state["generator"], state["device"])
+        self._given = self._job = self._engine = None
+
+    # -- one call --------------------------------------------------------------------------------------------------
+
+    def _run(self, images: Any, wanted: list[str] | None) -> dict[str, torch.Tensor]:
+        """Of all images of a run the tensors of a SearchResult by name, all or those wanted; with its warnings."""
+        part = self.part(images, wanted)
+        assert self._job is not None
+        validate.warn_of_not_finite(part.finite)
+        outcome.warn_of_diverged(part.status, part.lost, self._job)
+        return part.tensors | {"status": part.status}
+
+    def _result(self, found: dict[str, torch.Tensor]) -> SearchResult:
+        assert self._engine is not None
+        return SearchResult(**found, engine=self._engine.name, config=self.config)
+
+    def part(self, images: Any, wanted: list[str] | None, first: int = 0, total: int | None = None) -> Part:
+        """Search images [first, first + n) of a run of `total` (those alone, when None); without warnings of them.
+
+        `wanted`: names of tensors of a SearchResult, all when None. Errors as for `adgan_fast.score`.
+        """
+        given = validate.as_images(images)
+        total = len(given) if total is None else total
+        with workers.search_here(), ambient.recording():
+            finite = validate.scan(given, self.config.strict)
+            device, dtype = home_of(self._module)
+            with random_state.kept(device), ambient.recording(device):
+                engine, job = self._ready(tuple(given.shape[1:]))
+                job.starts.check_images(total)
+                if given.dtype == torch.uint8 and not self._range_seen:
+                    self._range_seen = True
+                    checks.warn_of_range(job.module, _probes(job.config, job.latent_shape, device, dtype), given)
+                found = {
+                    name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
+                    for name, shape in result_shapes(job).items()
+                    if wanted is None or name in wanted
+                }
+                lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
+                if len(given):
+                    planned = plan.planned(engine, job, len(given))
+                    _search(engine, job, planned, given, first, total, found, lost)
+        status = outcome.statuses(finite, found["scores"])
+        if not bool(finite.all()):
+            for tensor in found.values():
+                tensor[~finite] = float("nan")
+        return Part(found, finite, status, lost)
+
+    # -- what is done once -----------------------------------------------------------------------------------------
+
+    def _ready(self, image_shape: tuple[int, ...]) -> tuple[Engine, Job]:
+        """The engine and the job, made when they are first asked for."""
+        if self._job is None:
+            device, dtype = home_of(self._module)
+            config = permitted(self.config.replace(engine=self._engine_name))
+            job = self._captured(config, image_shape, device, dtype)
+            self._engine = choose(job, distrust)
+            self._job, self._given, self._engine_name = job, None, self._engine.name
+        elif image_shape != self._job.image_shape:
+            wanted = f"(N, {', '.join(map(str, self._job.image_shape))})"
+            raise ValueError(
+                f"images have shape (N, {', '.join(map(str, image_shape))}), but this scorer's generator makes "
+                f"{wanted}: its first images were of that shape"
+            )
+        assert self._engine is not None
+        return self._engine, self._job
+
+    def _captured(
+        self, config: SearchConfig, image_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
+    ) -> Job:
+        """Check the generator against the images' shape, draw the starts, capture the program."""
+        module = self._module
+        shape = config.latent_shape or latent_shape(module, image_shape, device, dtype)
+        starts = Starts(config, shape, device=device, dtype=dtype)
+        learn = config.weights != "frozen"
+        probes = _probes(config, shape, device, dtype)
+        seen, loss = checks.check_generator(module, probes, image_shape, learn, self._given), Loss(config.loss)
+        checks.check_loss(loss, seen.image)
+        program, unlowered = None, ""
+        if needs_program(config):
+            try:
+                program = lower(module, shape)
+            except Unlowered as error:
+                unlowered = str(error)
+        return Job(
+            module, program, unlowered, config, loss, starts, probes[:2], shape, image_shape, device, dtype, seen=seen
+        )  # fmt: skip
+
+
+def as_given(scores: torch.Tensor, images: Images) -> Images:
+    """Scores as an ndarray where the images are one."""
+    return scores.numpy() if isinstance(images, np.ndarray) else scores
+
+
+def distrust(engine: Engine, job: Job) -> str | None:
+    """Why an engine that can run a job is not to be trusted: on this machine, or else with this generator."""
+    return admission.verdict(engine, job) or verify.verdict(engine, job)
+
+
+def _merged(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchConfig:
+    config = SearchConfig() if config is None else config
+    if not isinstance(config, SearchConfig):
+        remedy = "; write SearchConfig(**config)" if isinstance(config, dict) else ""
+        raise TypeError(f"config must be a SearchConfig, got {type(config).__name__}{remedy}")
+    return config.replace(**overrides)
+
+
+def _probes(config: SearchConfig, shape: tuple[int, ...], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Latents of the prior that the generator is looked at with: (LOOKS, *latent)."""
+    return draw(0, None, checks.LOOKS, shape, config.prior).to(device, dtype)
+
+
+def _search(
+    engine: Engine,
+    job: Job,
+    planned: Plan,
+    images: torch.Tensor,
+    before: int,
+    total: int,
+    found: dict[str, torch.Tensor],
+    lost: torch.Tensor,
+) -> None:
+    """Fill `found`, and `lost` (n, 2), see outcome.first_lost, for images that lie `before` others of a run of `total`.
+
+    Block after block, so that working memory does not grow with the number of images.
+    """
+    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
+    with bar, arithmetic(job.config.precision):
+        for first in range(0, len(images), plan.BLOCK_IMAGES):
+            rows = slice(first, first + plan.BLOCK_IMAGES)
+            shown = validate.to_range(images[rows].to(job.device), job.dtype)
+            index = before + first
+            block = Block(job, shown, index, list(found), bar.update, total - index - len(shown))
+            planned = plan.run(engine, job, planned, block)
+            results = block.results
+            for name, tensor in found.items():
+                tensor[rows] = results[name]
+            lost[rows] = outcome.first_lost(results["initial_losses"], results["losses"])

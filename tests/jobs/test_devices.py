@@ -1,0 +1,56 @@
+"""Several devices share the shards, a process each: the same rows."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from adgan_fast import SearchConfig, jobs
+from tests.support.runs import Listed, listed
+from tests.support.small import CASE, FAST
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+CONFIG = SearchConfig(**FAST)
+
+
+def test_two_processes_give_the_rows_of_one(tmp_path):
+    source = listed(CASE, 23)
+    jobs.run(CASE.module, source, tmp_path / "one", config=CONFIG, shard=2)
+    result = jobs.run(CASE.module, source, tmp_path / "two", config=CONFIG, shard=2, devices=["cpu", "cpu"])
+    assert (result.counts, result.images) == ({"ok": 23}, 23)
+    assert jobs.read(tmp_path / "two").equals(jobs.read(tmp_path / "one"))
+
+
+class Deadly(Listed):
+    """Reading it ends the process, but that of its maker."""
+
+    maker: int
+
+    def read(self, first, stop):
+        if os.getpid() != self.maker and first >= 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(first, stop)
+
+
+class Wrong(Listed):
+    def read(self, first, stop):
+        if first >= 4:
+            raise OSError("the disk is gone")
+        return super().read(first, stop)
+
+
+def test_a_process_that_is_killed_ends_the_job_and_finished_parts_are_kept(tmp_path):
+    source = Deadly(listed(CASE, 20).images)
+    source.maker = os.getpid()
+    with pytest.raises(jobs.WorkerDied, match=r"cpu ended with exit code -9.*run again to go on"):
+        jobs.run(CASE.module, source, tmp_path, config=CONFIG, shard=2, devices=["cpu"])
+    result = jobs.run(CASE.module, source, tmp_path, config=CONFIG, shard=2)
+    assert result.counts == {"ok": 20} and result.resumed >= 1
+
+
+def test_an_error_in_a_process_is_raised_here(tmp_path):
+    with pytest.raises(OSError, match="the disk is gone"):
+        jobs.run(CASE.module, Wrong(listed(CASE, 9).images), tmp_path, config=CONFIG, shard=2, devices=["cpu"])
