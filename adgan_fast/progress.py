@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -29,12 +30,12 @@ def bar(total: int, unit: str, *, done: int = 0, about: str = "", shown: bool = 
 
 
 class Lines:
-    """A line each minute, and one in the end: for logs, which a bar would fill with thousands."""
+    """A line with the first unit, each minute and in the end: for logs, which a bar would fill with thousands."""
 
     def __init__(self, total: int, unit: str, done: int, about: str, out: TextIO) -> None:
         self._total, self._unit, self._about, self._out = total, unit, f"{about}: " if about else "", out
         self._done, self._before, self._note = done, done, ""
-        self._began = self._said = time.monotonic()
+        self._began, self._said = time.monotonic(), -math.inf
 
     def __enter__(self) -> Lines:
         return self

@@ -9,8 +9,10 @@ Exit status of every command: 0 done; 1 what was asked failed, the reason on std
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
@@ -50,10 +52,11 @@ def _begin(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status, see above."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # else: a stand-in, as under tests
-            stream.reconfigure(errors="replace")  # a stdout of ASCII alone takes a name that is not
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with _any_text():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         status = int(app(arguments, prog_name="adgan-fast", standalone_mode=False) or 0)
         return status if status != INTERRUPTED else _failed("interrupted", status)
@@ -61,8 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error.format_message(), error.exit_code)
     except MemoryError as error:
         return _failed(str(error) or "out of memory", 1)
+    except ImportError as error:
+        if type(error) is not ImportError:  # a ModuleNotFoundError, of the user's own code perhaps, keeps its traceback
+            raise
+        return _failed(str(error), 1)  # raised by this package: with the remedy
     except (KeyboardInterrupt, typer.Abort):  # outside of a command; typer makes the status of one inside
         return _failed("interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _any_text() -> Iterator[None]:
+    """Within, a stdout of ASCII alone takes a name that is not: what it cannot show is a question mark."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
 
 
 def _failed(message: str, status: int) -> int:

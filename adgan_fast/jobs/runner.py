@@ -102,7 +102,8 @@ def run(
         shard: images of a part; None: that of the job that is gone on with, else as many as take about a minute, up to
             4,096.
         devices: torch devices to share the shards, a process each; None: that of the scorer, in this process.
-        progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of how many images are done, and of how many.
+        progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of
+            how many images are done, and of how many.
 
     Raises:
         JobLocked: another run works on the folder.

@@ -86,9 +86,7 @@ class ArraySource:
         if self._held is not None:
             return self._held
         if getattr(self, "_stamp", None) not in (None, self._stamp_now()):
-            raise InputsChanged(
-                f"{as_text(self.name)}: has changed since the job began to read it: run it again when it stays as it is"
-            )
+            raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
         found = self._load(self.shaping.expected)
         if not isinstance(found[0], np.memmap):
             self._held = found

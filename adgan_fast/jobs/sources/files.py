@@ -81,9 +81,7 @@ class Files:
         if self._names is None:
             names = Names([self._single] if self._single else self._matched() if self._pattern else below(self.root))
             if self._digest and names.digest != self._digest:
-                raise InputsChanged(
-                    f"{as_text(self.name)}: files have come or gone since the job began to read it: run it again when it stays as it is"
-                )
+                raise InputsChanged(f"{as_text(self.name)}: files have come or gone since the job began to read it")
             self._names, self._digest = names, names.digest
         return self._names
 

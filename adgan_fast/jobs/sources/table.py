@@ -144,9 +144,7 @@ class Table:
         """A file, which has to be the one that it was in the beginning."""
         name = self._files[file]
         if stamp(os.path.join(self.root, name)) != self._stamps[file]:
-            raise InputsChanged(
-                f"{as_text(name)}: has changed since the job began to read it: run it again when it stays as it is"
-            )
+            raise InputsChanged(f"{as_text(name)}: has changed since the job began to read it")
         return Opened(os.path.join(self.root, name))
 
     def _one_of(self, known: tuple[str, ...], schema: Any, what: str) -> str:

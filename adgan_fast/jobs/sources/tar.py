@@ -71,9 +71,7 @@ class Tar:
     def _listed(self) -> _Members:
         if self._members is None:
             if stamp(self.name) != self._stamp:
-                raise InputsChanged(
-                    f"{as_text(self.name)}: has changed since the job began to read it: run it again when it stays as it is"
-                )
+                raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
             self._members = _Members(self.name, self.labels)
         return self._members
 
