@@ -156,6 +156,10 @@ def shape(text: str | None) -> tuple[int, ...] | None:
 def module(text: str, device: Any = None) -> nn.Module:
     """A copy of the generator as a module of its own, on `device` (its own when None)."""
     try:
+        torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise Mistake(f"--device {device} is not a torch device: {error}") from error
+    try:
         return working_copy(generator(text), device)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
