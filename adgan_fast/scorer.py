@@ -75,6 +75,7 @@ class Scorer:
         self._engine: Engine | None = None
         self._engine_name = self.config.engine
         self._range_seen = False
+        self._plans: dict[int, Plan] = {}  # on a GPU, by the number of images
 
     def __call__(self, images: Images) -> Images:
         """Scores (N,) of images (N, C, H, W): see `adgan_fast.score`."""
@@ -123,6 +124,7 @@ class Scorer:
         with workers.search_here(), ambient.recording():
             self._module = working_copy(state["generator"], state["device"])
         self._given = self._job = self._engine = None
+        self._plans = {}
 
     # -- one call --------------------------------------------------------------------------------------------------
 
@@ -161,8 +163,10 @@ class Scorer:
                 }
                 lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
                 if len(given):
-                    planned = plan.planned(engine, job, len(given))
-                    _search(engine, job, planned, given, first, total, found, lost)
+                    planned = self._plans.get(len(given)) or plan.planned(engine, job, len(given))
+                    planned = _search(engine, job, planned, given, first, total, found, lost)
+                    if device.type != "cpu":  # its buffers stay there, and would not count as free
+                        self._plans[len(given)] = planned
         status = outcome.statuses(finite, found["scores"])
         if not bool(finite.all()):
             for tensor in found.values():
@@ -242,12 +246,13 @@ def _search(
     total: int,
     found: dict[str, torch.Tensor],
     lost: torch.Tensor,
-) -> None:
+) -> Plan:
     """Fill `found`, and `lost` (n, 2), see outcome.first_lost, for images that lie `before` others of a run of `total`.
 
-    Block after block, so that working memory does not grow with the number of images.
+    Block after block, so that working memory does not grow with the number of images. Returns the plan as it worked.
     """
-    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not job.config.progress)
+    whole = len(images) == total  # a part of a run is shown by who has the whole
+    bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not (job.config.progress and whole))
     with bar, arithmetic(job.config.precision):
         for first in range(0, len(images), plan.BLOCK_IMAGES):
             rows = slice(first, first + plan.BLOCK_IMAGES)
@@ -259,3 +264,4 @@ def _search(
             for name, tensor in found.items():
                 tensor[rows] = results[name]
             lost[rows] = outcome.first_lost(results["initial_losses"], results["losses"])
+    return planned

@@ -93,8 +93,10 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
 
 
 def differences(here: Description, there: Description) -> list[str]:
-    """Where two descriptions differ, in words; [] if nowhere."""
+    """Where two descriptions differ, in words; [] if nowhere. What the source was called is no difference."""
     mine, theirs = _flat(here), _flat(there)
+    for flat in (mine, theirs):
+        flat.pop("source.name", None)
     return [
         f"{name} is {theirs.get(name, 'not there')!r} there and {mine.get(name, 'not there')!r} here"
         for name in mine | theirs

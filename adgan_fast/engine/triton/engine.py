@@ -109,9 +109,12 @@ class Triton:
         return batched.gradients(job, image, z)
 
     def run(self, job: Job, plan: Plan, block: Block) -> None:
-        """See Engine.run. Buffers and graphs stay for the next block of the same job and plan, and go with the job."""
+        """See Engine.run. Buffers and graphs stay for the next block of the same job and plan, and go with the job.
+
+        A block of more images than they were made for gets new ones.
+        """
         load_kernels(job.device)
-        if self._kept is None or self._kept.job() is not job or self._kept.plan != plan:
+        if self._kept is None or not self._kept.serves(job, plan, len(block)):
             self._kept = None  # its memory first
             runner = Runner(job, plan.chunk, len(block), self.graphs)
             self._kept = _Kept(weakref.ref(job, self._forget), plan, runner)
@@ -129,6 +132,10 @@ class Triton:
 class _Kept:
     def __init__(self, job: weakref.ref[Job], plan: Plan, runner: Runner):
         self.job, self.plan, self.runner = job, plan, runner
+
+    def serves(self, job: Job, plan: Plan, n: int) -> bool:
+        """Whether its buffers are of this job and plan, and large enough for n images."""
+        return self.job() is job and self.plan == plan and n <= self.runner.images
 
 
 def interpreting() -> bool:
@@ -176,6 +183,7 @@ class Runner:
         """chunk: see Plan; n: images of the first block, which is the largest."""
         from .search import TileSearch
 
+        self.images = n
         self._chunk = even_chunk(job, chunk, n)
         largest = tiles_by_starts(job, n, self._chunk)[0][0]
         self._stream = _stream(job.device) if job.device.type == "cuda" else None
