@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Annotated, Any
@@ -102,7 +101,7 @@ def _json(tables: Iterator[Any], text: IO[str]) -> int:
 
 
 def _columns(table: Any) -> tuple[list[str], list[list[Any]]]:
-    """Names and values of the columns of numbers and text; None where there is none, or no number."""
+    """Names and values of the columns of numbers and text; None where there is none."""
     from pyarrow import types
 
     plain = [field for field in table.schema if not types.is_nested(field.type) and not _is_tensor(field.type)]
@@ -123,4 +122,4 @@ def _values(column: Any, kind: Any) -> list[Any]:
         return values
     # Nine digits give a float32 back exactly, seventeen a float64.
     digits = 17 if types.is_float64(kind) else 9
-    return [None if x is None or not math.isfinite(x) else float(f"{x:.{digits}g}") for x in values]
+    return [None if x is None else float(f"{x:.{digits}g}") for x in values]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -161,8 +162,6 @@ def test_one_picture_of_another_shape_among_many_is_unreadable(here: Path, told)
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], words: str, here: Path, told) -> None:
-    import pickle
-
     whole = (here / "g.safetensors").read_bytes()
     (here / "cut.safetensors").write_bytes(whole[: len(whole) // 2])
     (here / "pickle.safetensors").write_bytes(pickle.dumps({"a": 1}))

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import pickle
+import random
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +121,9 @@ def test_a_decompression_bomb_is_refused_with_the_limit(tmp_path: Path, monkeypa
         assert str(limit) in reason or str(2 * limit) in reason
 
 
-def frames() -> bytes:
-    out = [Image.fromarray(GREY), Image.fromarray(GREY[::-1].copy())]
-    import io
-
+def animated() -> bytes:
     data = io.BytesIO()
-    out[0].save(data, "GIF", save_all=True, append_images=out[1:])
+    Image.fromarray(GREY).save(data, "GIF", save_all=True, append_images=[Image.fromarray(GREY[::-1].copy())])
     return data.getvalue()
 
 
@@ -134,7 +135,7 @@ def test_pictures_of_every_kind_are_read_right(tmp_path: Path) -> None:
     palette.save(tmp_path / "palette.png")
     cmyk.save(tmp_path / "cmyk.tiff")
     write_picture(tmp_path / "turned.png", GREY, exif=turned)
-    (tmp_path / "animated.gif").write_bytes(frames())
+    (tmp_path / "animated.gif").write_bytes(animated())
     write_picture(tmp_path / "alpha.png", random_bytes(6, 5, 4))
     Image.fromarray(GREY > 99).save(tmp_path / "bits.png")
     found = dict(zip(ids(source := Files(tmp_path)), read_all(source), strict=True))
@@ -231,8 +232,13 @@ def test_nothing_there(tmp_path: Path) -> None:
 
 
 def test_threads_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import warnings
+    right = Image.open
 
+    def slow(*arguments: Any, **options: Any) -> Any:
+        time.sleep(random.random() / 200)  # so that others come between
+        return right(*arguments, **options)
+
+    monkeypatch.setattr(Image, "open", slow)
     for index in range(20):
         write_picture(tmp_path / f"{index:02d}.png", random_bytes(5, 5, seed=index))
     source, found, before = Files(tmp_path), {}, list(warnings.filters)
@@ -251,8 +257,6 @@ def test_threads_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_fingerprint_is_json_and_knows_what_decides_the_pixels(tmp_path: Path) -> None:
-    import json
-
     about = Files(tmp_path, Shaping(size=(4, 5), channels=3, resize="pad"), labels=True).fingerprint()
     assert json.loads(json.dumps(about)) == about
     assert about == {
