@@ -41,10 +41,10 @@ def shaping(size: str | None, gray: bool | None, resize: str | None, shape: tupl
             raise Mistake(f"{option} makes images of {channels} channels, the generator makes {expected[0]}")
         if resize is not None:
             sides = expected[1:]
-    if resize is not None and sides is None:
+    if resize and sides is None:
         raise Mistake(f"--resize {resize} needs --size, the size to bring images to")
     try:
-        return Shaping(sides, channels, resize or "fit", expected)  # type: ignore[arg-type]
+        return Shaping(sides, channels, "fit" if resize is None else resize, expected)  # type: ignore[arg-type]
     except ValueError as error:
         raise Mistake(f"--{error}") from error
 

@@ -235,18 +235,18 @@ def test_threads_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     right = Image.open
 
     def slow(*arguments: Any, **options: Any) -> Any:
-        time.sleep(random.random() / 200)  # so that others come between
+        time.sleep(random.random() / 50)  # so that others come between
         return right(*arguments, **options)
 
     monkeypatch.setattr(Image, "open", slow)
-    for index in range(20):
+    for index in range(40):
         write_picture(tmp_path / f"{index:02d}.png", random_bytes(5, 5, seed=index))
     source, found, before = Files(tmp_path), {}, list(warnings.filters)
 
     def read(first: int) -> None:
         found[first] = list(source.read(first, first + 5))
 
-    workers = [threading.Thread(target=read, args=(first,)) for first in (0, 5, 10, 15)]
+    workers = [threading.Thread(target=read, args=(first,)) for first in range(0, 40, 5)]
     for worker in workers:
         worker.start()
     for worker in workers:
