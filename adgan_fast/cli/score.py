@@ -128,7 +128,8 @@ def _run(module: nn.Module, source: Source, out: Path, config: SearchConfig, **o
     except (jobs.JobError, OSError, MemoryError) as error:
         raise Failure(str(error) or type(error).__name__) from error
     except (TypeError, ValueError) as error:
-        raise Mistake(str(error)) from error
+        began = any(out.glob("part-*.parquet"))  # then it was not the arguments, but a damaged input
+        raise (Failure if began else Mistake)(str(error)) from error
 
 
 def _tell_unreadable(out: Path) -> None:

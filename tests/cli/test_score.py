@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from pyarrow import parquet
@@ -23,6 +24,7 @@ from adgan_fast import jobs
 from adgan_fast.jobs.errors import JobInterrupted
 from adgan_fast.training import load_generator
 from tests.support.pictures import random_bytes, write_picture
+from tests.support.sources import encoded
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -177,6 +179,19 @@ def test_a_folder_that_cannot_be_written_is_a_failure(here: Path, told) -> None:
     (here / "s").write_text("a file")
     status, out, err = told("score", "g.safetensors", "images", "--out", "s", *QUICK)
     assert status == 1 and out == "" and "s cannot be written" in err
+
+
+def test_an_input_that_turns_out_damaged_is_a_failure_and_finished_parts_are_kept(here: Path, told) -> None:
+    data = [encoded(image) for image in random_bytes(400, 8, 8)]
+    parquet.write_table(pa.table({"image": data}), "a.parquet", row_group_size=100, compression="none")
+    whole = bytearray((here / "a.parquet").read_bytes())
+    last = parquet.ParquetFile("a.parquet").metadata.row_group(3).column(0)
+    start = last.dictionary_page_offset or last.data_page_offset
+    whole[start : start + 40] = bytes(40)
+    (here / "a.parquet").write_bytes(whole)
+    status, out, err = told("score", "g.safetensors", "a.parquet", "--out", "s", *QUICK, "--shard", "8")
+    assert status == 1 and out == "" and "a.parquet: damaged" in err and "Traceback" not in err
+    assert list(here.glob("s/part-*.parquet"))
 
 
 def test_an_interrupt_says_how_to_go_on(here: Path, told, monkeypatch: pytest.MonkeyPatch) -> None:
