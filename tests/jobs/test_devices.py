@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
+import psutil
 import pytest
 
 from adgan_fast import SearchConfig, jobs
+from tests.support.forked import ended, forked, until_there
 from tests.support.runs import Listed, listed
 from tests.support.small import CASE, FAST
 
@@ -54,3 +57,27 @@ def test_a_process_that_is_killed_ends_the_job_and_finished_parts_are_kept(tmp_p
 def test_an_error_in_a_process_is_raised_here(tmp_path):
     with pytest.raises(OSError, match="the disk is gone"):
         jobs.run(CASE.module, Wrong(listed(CASE, 9).images), tmp_path, config=CONFIG, shard=2, devices=["cpu"])
+
+
+class Slow(Listed):
+    def read(self, first, stop):
+        time.sleep(0.2)
+        return super().read(first, stop)
+
+
+@pytest.mark.alone
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_processes_end_where_the_job_is_killed(tmp_path):
+    source = Slow(listed(CASE, 60).images)
+
+    def work() -> None:
+        jobs.run(CASE.module, source, tmp_path, config=CONFIG, shard=1, devices=["cpu"])
+
+    child = forked(work)
+    until_there(tmp_path / "part-00001.parquet")
+    workers = psutil.Process(child).children(recursive=True)
+    os.kill(child, signal.SIGKILL)
+    assert ended(child) == -signal.SIGKILL and workers
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]

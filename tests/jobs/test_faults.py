@@ -275,10 +275,10 @@ def test_a_flipped_bit_in_a_part_is_found_when_it_is_read(tmp_path, monkeypatch)
     plain = {"compression": "none", "use_dictionary": False}  # where nothing but the checksum tells
     monkeypatch.setattr(parts.pq, "write_table", lambda table, file, **given: write(table, file, **{**given, **plain}))
     run(tmp_path)
-    path, score = tmp_path / "part-00001.parquet", jobs.read(tmp_path)["score"].to_numpy()[2:3].tobytes()
+    path, scores = tmp_path / "part-00001.parquet", jobs.read(tmp_path)["score"].to_numpy()[2:4].tobytes()
     data = path.read_bytes()
-    assert data.count(score) >= 1
-    path.write_bytes(data.replace(score, bytes([score[0] ^ 1, *score[1:]]), 1))
+    assert data.count(scores) == 1
+    path.write_bytes(data.replace(scores, bytes([scores[0] ^ 1, *scores[1:]])))
     with pytest.raises(jobs.JobDamaged, match=r"part-00001\.parquet is damaged"):
         jobs.read(tmp_path)
 
