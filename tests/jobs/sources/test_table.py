@@ -92,14 +92,14 @@ def test_threads_that_read_small_parts_in_turns_read_each_group_once(
 ) -> None:
     opened = []
     monkeypatch.setattr(Opened, "__enter__", lambda self, right=Opened.__enter__: opened.append(1) or right(self))
-    monkeypatch.setattr(table, "KEPT", 4)
-    path = write(tmp_path / "a.parquet", {"image": [DATA[n % 30] for n in range(1000)]})
+    monkeypatch.setattr(table, "KEPT", 20)  # 1280 rows: so far a thread may stay behind
+    path = write(tmp_path / "a.parquet", {"image": [DATA[n % 30] for n in range(2000)]})
     source = pickle.loads(pickle.dumps(Table(path)))
     opened.clear()
     with ThreadPoolExecutor(8) as pool:
-        parts = list(pool.map(lambda first: list(source.read(first, first + 7)), range(0, 1000, 7)))
+        parts = list(pool.map(lambda first: list(source.read(first, first + 7)), range(0, 2000, 7)))
     found = [image[0].tolist() for part in parts for image in part]
-    assert found == [IMAGES[n % 30].tolist() for n in range(1000)] and opened == [1]
+    assert found == [IMAGES[n % 30].tolist() for n in range(2000)] and opened == [1]
     assert next(source.read(3, 4))[0].tolist() == IMAGES[3].tolist() and opened == [1, 1]
 
 
