@@ -8,15 +8,17 @@ from collections.abc import Iterable
 
 
 class Names:
-    """A list of file names as one run of bytes: some 40 bytes a name, where a list of str takes 150."""
+    """A list of file names as one run of bytes: eight bytes more than a name's own, where a list of str takes 60."""
 
     def __init__(self, names: Iterable[str]) -> None:
         data, ends = bytearray(), array("q", [0])
         for name in names:
             data += name.encode("utf-8", "surrogateescape")
             ends.append(len(data))
-        self._data, self._ends = bytes(data), ends
-        self.digest = hashlib.sha256(self._data + ends.tobytes()).hexdigest()
+        self._data, self._ends = data, ends
+        digest = hashlib.sha256(data)
+        digest.update(ends)
+        self.digest = digest.hexdigest()
 
     def __len__(self) -> int:
         return len(self._ends) - 1
