@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import typer
 from torch import nn
@@ -103,22 +105,24 @@ def _require_no_arguments(text: str, name: str, make: Any) -> None:
         raise Mistake(f"{text}: {name} is called without arguments, but: {error}") from error
 
 
-def images(path: Path, count: int) -> Any:
-    """The first `count` images of a file or folder that `adgan_fast.data` reads."""
-    from .. import data
+def images(name: str, count: int) -> torch.Tensor:
+    """The first `count` images of what IMAGES may be, see images.py: (n, C, H, W)."""
+    from ..jobs.source import Unreadable
+    from ..jobs.sources import open_source
 
+    found: list[npt.NDArray[Any]] = []
     try:
-        if path.is_dir():
-            found = data.load_folder(path).images
-        elif path.suffix in (".npy", ".npz"):
-            found = data.load_arrays(path).images
-        else:
-            found = data.read_idx(path, dimensions=3)
+        for image in open_source(name).read(0, count):
+            if isinstance(image, Unreadable):
+                raise Mistake(f"--images: {name}, image {len(found)}: {image}")
+            if found and image.shape != found[0].shape:
+                raise Mistake(f"--images: {name}: images of several shapes, {found[0].shape} and {image.shape}")
+            found.append(image)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(f"--images: {error}") from error
-    if not len(found):
-        raise Mistake(f"--images: {path} holds no image")
-    return found[:count]
+    if not found:
+        raise Mistake(f"--images: {name} holds no image")
+    return torch.from_numpy(np.stack(found))
 
 
 def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count: int) -> torch.Tensor:
