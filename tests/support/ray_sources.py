@@ -17,13 +17,14 @@ PATIENCE = 60.0
 
 @dataclasses.dataclass
 class Deadly(Listed):
-    """Two processes read all but the first images; one of them is killed on image 8, `times` times.
+    """As many processes as `readers` read it, all but the first images; one is killed on image 8, `times` times.
 
     What they did is in `folder`: "pid-N" of each that has read, "killed-N" of each that was killed.
     """
 
     folder: str = ""
     times: int = 1
+    readers: int = 2
 
     def read(self, first: int, stop: int) -> Iterator[Given]:
         if first >= 2:  # image 0 is also read to prepare
@@ -37,12 +38,12 @@ class Deadly(Listed):
     def killed(self) -> list[Path]:
         return list(Path(self.folder).glob("killed-*"))
 
-    def readers(self) -> list[Path]:
+    def read_by(self) -> list[Path]:
         return list(Path(self.folder).glob("pid-*"))
 
     def _together(self) -> None:
         until = time.monotonic() + PATIENCE
-        while len(self.readers()) < 2:
+        while len(self.read_by()) < self.readers:
             if time.monotonic() > until:
                 raise TimeoutError("no second actor has come")
             time.sleep(0.05)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -17,10 +18,10 @@ from ..manifest import Manifest, Shard
 from ..source import Source
 from ..work import Outcome
 from .cluster import Share, imported
-from .worker import ROW, SECONDS, SHARD, Probe, Work, Worker, prepare
+from .worker import ROW, SECONDS, SHARD, Attempts, Place, Probe, Work, Worker, prepare
 
-RETRIES = 3
-"""Of a shard whose actor has died: one that ends every actor, as for want of memory, ends the job at last."""
+ATTEMPTS = 4
+"""At a shard whose actor dies: what ends every actor ends the job at last."""
 IN_HAND = 2
 """Shards that an actor has at once: one to search, one that waits, so that the actor never does."""
 
@@ -42,8 +43,7 @@ class Cluster:
         ray, share = imported(), self._share
         with _raised_here():
             task = ray.remote(prepare).options(num_cpus=share.threads, num_gpus=share.gpus)
-            given = (self._scorer, source, manifest, keep, shard, share.device, share.threads, __version__)
-            self._found = ray.get(task.remote(*given))
+            self._found = ray.get(task.remote(self._scorer, source, manifest, keep, shard, self._place()))
         assert self._found is not None
         return self._found[0]
 
@@ -53,13 +53,16 @@ class Cluster:
             return
         assert self._found is not None
         description, probe = self._found
-        share = self._share
+        ray, share = imported(), self._share
         work = Work(
-            self._scorer, source, description["manifest"]["items"], tuple(description["keep"]), share.device,
-            share.threads, description.get("engine"), probe, __version__,
+            self._scorer, source, description["manifest"]["items"], tuple(description["keep"]), self._place(),
+            description.get("engine"), probe, ray.remote(Attempts).options(num_cpus=0).remote(), ATTEMPTS,
         )  # fmt: skip
         with _raised_here(), contextlib.closing(_blocks(work, share, shards)) as blocks:
             yield from gathered(blocks, shards)
+
+    def _place(self) -> Place:
+        return Place(self._share.device, self._share.threads, __version__, os.getcwd())
 
 
 def _blocks(work: Work, share: Share, shards: Sequence[Shard]) -> Generator[Arrays, None, None]:
@@ -73,7 +76,7 @@ def _blocks(work: Work, share: Share, shards: Sequence[Shard]) -> Generator[Arra
             compute=ray.data.ActorPoolStrategy(
                 size=min(share.workers, len(shards)), max_tasks_in_flight_per_actor=IN_HAND
             ),
-            num_cpus=share.threads, num_gpus=share.gpus, max_restarts=-1, max_task_retries=RETRIES,
+            num_cpus=share.threads, num_gpus=share.gpus,
         )  # fmt: skip
     yield from found.iter_batches(batch_size=None, batch_format="numpy")
 
@@ -106,6 +109,7 @@ def _plain_errors(ray: Any) -> Iterator[None]:
     context = ray.data.DataContext.get_current()
     wanted = {
         "raise_original_map_exception": True, "enable_progress_bars": False, "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,  # a shard may take longer, and machines may be still to come
     }  # fmt: skip
     before = {name: getattr(context, name) for name in wanted}
     try:
@@ -134,7 +138,4 @@ def _raised_here() -> Iterator[None]:
 
 def _died(error: BaseException) -> WorkerDied:
     said = " ".join(str(error).split())
-    return WorkerDied(
-        f"a worker of the cluster has ended before its work was done, {RETRIES} more tries included ({said[:500]}). "
-        "Finished parts are kept: see to its memory (fewer workers, a smaller shard) and run again to go on"
-    )
+    return WorkerDied(f"the cluster has failed: {said[:500]}. Finished parts are kept: run again to go on")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import socket
+from collections import Counter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,11 +16,12 @@ from ... import __version__
 from ...scorer import Scorer
 from ..batch import Arrays, ScoreBatch
 from ..description import Description
-from ..errors import JobError
+from ..errors import JobError, WorkerDied
 from ..manifest import Manifest, Shard
 from ..prepare import prepared
 from ..source import Source, Unreadable
 from ..work import worked
+from .cluster import imported
 
 SHARD, ROW = "shard", "row"
 """Columns that say whose the other columns of an actor's rows are."""
@@ -34,6 +37,25 @@ class Probe(NamedTuple):
     digest: str
 
 
+class Place(NamedTuple):
+    """Where work is done, and what has to be alike there: folder is that from which relative paths count."""
+
+    device: str
+    threads: int
+    version: str
+    folder: str
+
+    def enter(self) -> None:
+        if self.version != __version__:
+            raise JobError(
+                f"{socket.gethostname()} has adgan_fast {__version__}, the process that began the job {self.version}: "
+                "install one version on all machines"
+            )
+        if os.path.isdir(self.folder):
+            os.chdir(self.folder)
+        torch.set_num_threads(self.threads)
+
+
 class Work(NamedTuple):
     """All that an actor needs."""
 
@@ -41,11 +63,23 @@ class Work(NamedTuple):
     source: Source
     total: int
     keep: tuple[str, ...]
-    device: str
-    threads: int
+    place: Place
     engine: str | None
     probe: Probe | None
-    version: str
+    attempts: Any
+    most_attempts: int
+
+
+class Attempts:
+    """An actor that counts how often each shard was begun: Ray does one again that has ended its actor, for ever."""
+
+    def __init__(self) -> None:
+        self._of: Counter[int] = Counter()
+
+    def begun(self, number: int) -> int:
+        """One more, and how many that makes."""
+        self._of[number] += 1
+        return self._of[number]
 
 
 def prepare(
@@ -54,14 +88,11 @@ def prepare(
     manifest: Manifest,
     keep: tuple[str, ...],
     shard: int | None,
-    device: str,
-    threads: int,
-    version: str,
+    place: Place,
 ) -> tuple[Description, Probe | None]:
     """`prepare.prepared`, on a machine of the cluster: its kind of device and its engines decide."""
-    _same_version(version)
-    torch.set_num_threads(threads)
-    _, first, description = prepared(scorer.to(device), source, manifest, keep, shard)
+    place.enter()
+    _, first, description = prepared(scorer.to(place.device), source, manifest, keep, shard)
     return description, first and Probe(first.row, first.image.shape, digest(first.image))
 
 
@@ -74,8 +105,10 @@ class Worker:
 
     def __call__(self, batch: dict[str, npt.NDArray]) -> dict[str, Any]:
         """Rows of the shards (number, first, stop): the columns of ScoreBatch, and SHARD, ROW and SECONDS."""
-        score = self._ready()
         of = [Shard(*map(int, shard)) for shard in zip(batch["number"], batch["first"], batch["stop"], strict=True)]
+        for shard in of:
+            self._count(shard)
+        score = self._ready()
         found: list[Arrays] = []
         for shard, rows, seconds in worked(score, self._work.source, iter(of)):
             n = shard.stop - shard.first
@@ -83,27 +116,27 @@ class Worker:
             found.append(rows | about | {SECONDS + name: np.full(n, took) for name, took in seconds.items()})
         return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
 
+    def _count(self, shard: Shard) -> None:
+        most = self._work.most_attempts
+        if imported().get(self._work.attempts.begun.remote(shard.number)) > most:
+            raise WorkerDied(
+                f"images {shard.first} to {shard.stop - 1} have ended their worker {most} times (killed, as for want "
+                "of memory, or the machine went). Finished parts are kept: see to it (fewer workers on a machine, a "
+                "smaller shard), and run again to go on"
+            )
+
     def _ready(self) -> ScoreBatch:
         if self._score is None:
             work = self._work
-            _same_version(work.version)
-            torch.set_num_threads(work.threads)
+            work.place.enter()
             _same_inputs(work.source, work.probe)
-            scorer = work.scorer.to(work.device, work.engine)
+            scorer = work.scorer.to(work.place.device, work.engine)
             self._score = ScoreBatch(scorer, work.probe and work.probe.shape, work.total, work.keep)
         return self._score
 
 
 def digest(image: npt.NDArray) -> str:
     return hashlib.sha256(f"{image.dtype} {image.shape}".encode() + np.ascontiguousarray(image).tobytes()).hexdigest()
-
-
-def _same_version(wanted: str) -> None:
-    if wanted != __version__:
-        raise JobError(
-            f"{socket.gethostname()} has adgan_fast {__version__}, the process that began the job {wanted}: "
-            "install one version on all machines"
-        )
 
 
 def _same_inputs(source: Source, probe: Probe | None) -> None:
