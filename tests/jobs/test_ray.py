@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from adgan_fast import SearchConfig, jobs
-from adgan_fast.jobs.manifest import Shard
-from adgan_fast.jobs.ray import DatasetSource, cluster, crew, worker
+from adgan_fast.jobs.manifest import Shard, manifest_of
+from adgan_fast.jobs.ray import DatasetSource, cluster, crew, dataset, worker
 from adgan_fast.jobs.ray import score_dataset as scored
 from tests.support.paths import ROOT
 from tests.support.ray_sources import Deadly, Wrong
@@ -43,6 +44,7 @@ def score_dataset(data, out, **settings):
     return scored(data, CASE.module, out, CONFIG, **settings)
 
 
+@pytest.mark.alone
 def test_with_one_of_two_workers_killed_the_files_are_those_of_the_local_runner_which_began_them(ray, tmp_path):
     source = Deadly(listed(CASE, 23).images, folder=str(tmp_path))
     source.images[5] = jobs.Unreadable("no picture at all")
@@ -76,6 +78,7 @@ def listed_as(source):
     return dataclasses.replace(listed(CASE, 0), images=source.images)
 
 
+@pytest.mark.alone
 def test_a_data_set_of_ray_is_a_source(ray, tmp_path):
     images = CASE.images(7).numpy()
     pictures = [encoded((127 * np.ones((8, 8))).astype(np.uint8))]
@@ -88,6 +91,12 @@ def test_a_data_set_of_ray_is_a_source(ray, tmp_path):
     assert found["label"].to_pylist() == [str(row["label"]) for row in rows]
     assert found["score"].equals(want["score"]) and result.counts == {"ok": 7}
 
+    again = DatasetSource(ds, labels=True)
+    described = json.loads((tmp_path / "there" / "job.json").read_text())
+    assert described["manifest"] == manifest_of(again)._asdict()
+    assert described["source"] == {"name": again.name, **again.fingerprint()}
+    assert np.array_equal(np.stack(list(again.read(1, 6))), images[1:6])
+
     source = DatasetSource(ray.data.from_items([{"id": 1, "bytes": pictures[0]}, {"id": 2, "bytes": b""}]))
     grey, none = source.read(0, 2)
     assert grey.shape == (1, 8, 8) and (grey == 127).all() and isinstance(none, jobs.Unreadable)
@@ -96,11 +105,13 @@ def test_a_data_set_of_ray_is_a_source(ray, tmp_path):
             DatasetSource(ray.data.from_items([columns]))
 
 
+@pytest.mark.alone
 def test_an_error_of_an_actor_is_raised_here(ray, tmp_path):
     with pytest.raises(OSError, match="the disk is gone"):
         score_dataset(Wrong(listed(CASE, 6).images), tmp_path, shard=2, workers=1)
 
 
+@pytest.mark.alone
 def test_a_shard_that_ends_every_actor_ends_the_job_and_finished_parts_are_kept(ray, tmp_path, monkeypatch):
     monkeypatch.setattr(crew, "ATTEMPTS", 2)
     source = Deadly(listed(CASE, 12).images, folder=str(tmp_path), times=99, readers=1)
@@ -111,6 +122,7 @@ def test_a_shard_that_ends_every_actor_ends_the_job_and_finished_parts_are_kept(
     assert result.counts == {"ok": 12} and result.resumed >= 1
 
 
+@pytest.mark.alone
 def test_no_address_where_ray_runs_already(ray, tmp_path):
     with pytest.raises(ValueError, match="leave address out"):
         score_dataset(listed(CASE, 1), tmp_path, address="auto")
@@ -142,6 +154,27 @@ def test_shards_are_put_together_from_blocks_in_any_order_cut_anywhere_and_twice
     assert all(set(rows) == {"score"} and spent == {"wait": 1.0} for _, rows, spent in found)
     with pytest.raises(jobs.WorkerDied, match="1 shards"):
         list(crew.gathered(iter(blocks[:-1]), of))
+
+
+def test_cells_of_a_data_set(tmp_path):
+    def cell(value):
+        return dataset._cell(value)
+
+    pixels = np.arange(30, dtype=np.uint8)
+    assert cell(pixels.reshape(5, 6)) == ("uint8 1 5 6", pixels.tobytes())
+    assert cell(pixels.reshape(1, 5, 6)) == cell(pixels.reshape(5, 6, 1)) == cell(pixels.reshape(5, 6))
+    colours = pixels.reshape(2, 5, 3)
+    assert cell(colours) == ("uint8 3 2 5", np.moveaxis(colours, 2, 0).tobytes())
+    assert cell(np.ones((1, 2, 2)))[0] == "float32 1 2 2"
+    assert cell({"bytes": None, "path": "a.png"}) == cell("a.png") == ("path", b"a.png")
+    assert cell(b"...") == ("picture", b"...") and cell(None) == cell("") == ("none", b"")
+    with pytest.raises(ValueError, match=r"no image \(C, H, W\)"):
+        cell(np.zeros((2, 2, 2, 2)))
+    with pytest.raises(ValueError, match="without an id"):
+        dataset._packed({"id": np.array(["a", None], object), "image": np.zeros((2, 1, 2, 2))}, "image", None)
+    (tmp_path / "a").write_bytes(b"12")
+    stamps = dataset._packed({"id": np.arange(2), "path": np.array([str(tmp_path / "a"), "b"])}, "path", None)["stamp"]
+    assert stamps[0].as_py().startswith("2:") and stamps[1].as_py() == ""
 
 
 def test_a_machine_that_sees_other_images_or_has_another_version_says_so():
