@@ -45,7 +45,7 @@ def score(
     shard: Annotated[int | None, typer.Option(min=1, help="images in a part; without it a size that suits")] = None,
     devices: Annotated[str | None, typer.Option(help="A,B: a process for each, as cuda:0,cuda:1")] = None,
     runner: Annotated[str, typer.Option(help="local; or ray: a cluster's machines")] = LOCAL,
-    address: Annotated[str | None, typer.Option(help="of the Ray cluster: auto, HOST:PORT, ray://HOST:PORT")] = None,
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster: auto, or HOST:PORT")] = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="of the Ray cluster; without it one for each GPU, or processor")
     ] = None,

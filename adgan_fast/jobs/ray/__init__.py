@@ -46,7 +46,7 @@ def score_dataset(
     Args:
         data: what `adgan_fast.jobs.sources.open_source` opens, a Source, or a ray.data.Dataset (see DatasetSource).
         gen, config, out, overwrite, keep, shard, progress: as for `run`.
-        address: of the cluster, as for ray.init: "auto", "host:port", "ray://...". None: the one that this process is
+        address: of the cluster, as for ray.init: "auto" or "host:port". None: the one that this process is
             connected to, or RAY_ADDRESS names; else one is started on this machine, for the time of the job.
         device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs.
         workers: actors; None: one for each GPU, or for each `threads` processors of a machine.
