@@ -34,7 +34,7 @@ test-long: $(INSTALLED_STRICT)
 	$(BIN)/python -m tests.fuzz 0 $(CASES)
 
 demo: $(INSTALLED)
-	$(BIN)/python -m adgan_fast.demo --output demo-output
+	$(BIN)/adgan-fast demo --out demo-output
 
 bench: $(INSTALLED_STRICT)
 	$(BIN)/python -m pytest bench/

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import os
 import re
@@ -18,7 +19,8 @@ from PIL import Image
 from pyarrow import parquet
 from sklearn.metrics import roc_auc_score
 
-from adgan_fast import demo, score
+from adgan_fast import demo, jobs, score
+from adgan_fast.cli import main
 from adgan_fast.data import load_digits
 from adgan_fast.training import load_generator
 
@@ -44,7 +46,7 @@ def fewer_images() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "new" / "folder"
-    assert demo.main([*QUICK, "--output", str(folder)]) == 0
+    assert main(["demo", *QUICK, "--output", str(folder)]) == 0
     return folder
 
 
@@ -88,7 +90,7 @@ def test_a_second_run_gives_the_same_numbers_on_top_of_the_first(
 ) -> None:
     files = sorted(FILES - {"generator.safetensors"})  # whose header lists its entries in an order of its own
     before, weights = [(output / name).read_bytes() for name in files], weights_of(output)
-    assert demo.main([*QUICK, "--output", str(output)]) == 0
+    assert main(["demo", *QUICK, "--output", str(output)]) == 0
     assert [(output / name).read_bytes() for name in files] == before
     assert all(torch.equal(value, weights[name]) for name, value in weights_of(output).items())
     said = capsys.readouterr().out
@@ -100,7 +102,7 @@ def test_a_second_run_gives_the_same_numbers_on_top_of_the_first(
 
 def test_a_seed_and_a_digit_and_an_engine_can_be_chosen(output: Path, tmp_path: Path, capsys) -> None:
     options = ["--output", str(tmp_path), "--digit", "1", "--seed", "5", "--engine", "grouped"]
-    assert demo.main([*QUICK, *options, "--held-out", "validation"]) == 0
+    assert main(["demo", *QUICK, *options, "--held-out", "validation"]) == 0
     rows = rows_of(tmp_path)
     assert [row["anomalous"] for row in rows] == [str(int(row["label"] != "1")) for row in rows]
     assert "engine 'grouped'" in capsys.readouterr().out
@@ -119,9 +121,7 @@ def test_the_parts_of_the_data_share_no_image_and_hold_every_digit_alike() -> No
 
 @pytest.mark.parametrize("options", [["--steps", "-1"], ["--n-seed", "0"], ["--digit", "10"], ["--engine", "warp"]])
 def test_a_bad_option_is_refused_at_once(options: list[str], tmp_path: Path, capsys) -> None:
-    with pytest.raises(SystemExit) as stopped:
-        demo.main([*options, "--output", str(tmp_path / "out")])
-    assert stopped.value.code == 2
+    assert main(["demo", *options, "--output", str(tmp_path / "out")]) == 2
     assert options[0].strip("-").replace("-", "_") in capsys.readouterr().err.replace("-", "_")
     assert not (tmp_path / "out").exists()
 
@@ -129,36 +129,36 @@ def test_a_bad_option_is_refused_at_once(options: list[str], tmp_path: Path, cap
 def test_an_output_that_is_a_file_is_refused_at_once(tmp_path: Path, capsys) -> None:
     file = tmp_path / "file"
     file.write_text("mine")
-    with pytest.raises(SystemExit):
-        demo.main(["--output", str(file)])
+    assert main(["demo", "--output", str(file)]) == 2
     assert str(file) in capsys.readouterr().err
     assert file.read_text() == "mine"
 
 
 def test_what_is_not_installed_is_named(tmp_path: Path, monkeypatch, capsys) -> None:
-    real = demo.importlib.util.find_spec
-    monkeypatch.setattr(demo.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
-    with pytest.raises(SystemExit):
-        demo.main(["--output", str(tmp_path)])
+    real = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else real(name))
+    assert main(["demo", "--output", str(tmp_path)]) == 2
     assert "needs matplotlib: pip install 'adgan-fast[demo]'" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("where", ["train", "search"])
-def test_an_interrupt_ends_the_demo_without_a_traceback(where: str, tmp_path: Path, monkeypatch, capsys) -> None:
+@pytest.mark.parametrize("where", [(demo, "train"), (jobs, "run")], ids=["train", "score"])
+def test_an_interrupt_ends_the_demo_without_a_traceback(
+    where: tuple[object, str], tmp_path: Path, monkeypatch, capsys
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     threads = torch.get_num_threads()
-    monkeypatch.setattr(demo, where, interrupted)
-    assert demo.main([*QUICK, "--output", str(tmp_path)]) == 130
-    assert "Interrupted" in capsys.readouterr().err
+    monkeypatch.setattr(*where, interrupted)
+    assert main(["demo", *QUICK, "--output", str(tmp_path)]) == 130
+    assert "interrupted: the demo begins anew each time" in capsys.readouterr().err
     assert torch.get_num_threads() == threads
     assert not (tmp_path / "scores.csv").exists()
 
 
 def run_demo(output: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """The demo as a program of its own, in this environment."""
-    command = [sys.executable, "-m", "adgan_fast.demo", *QUICK, "--n-seed", "1", "--output", str(output)]
+    command = [sys.executable, "-m", "adgan_fast", "demo", *QUICK, "--n-seed", "1", "--out", str(output)]
     env = os.environ | environment
     done = subprocess.run(command, env=env, capture_output=True, encoding="utf-8", errors="replace")
     assert done.returncode == 0, done.stderr
@@ -185,10 +185,10 @@ def test_the_demo_writes_to_a_folder_whose_name_is_no_text(tmp_path: Path) -> No
 def test_the_callers_streams_are_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="strict")
     monkeypatch.setattr(sys, "stdout", out)
-    assert demo.main([*QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
+    assert main(["demo", *QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
     assert out.errors == "strict"
     monkeypatch.setattr(sys, "stdout", io.StringIO())  # of a notebook, say: takes everything
-    assert demo.main([*QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
+    assert main(["demo", *QUICK, "--output", str(tmp_path / "Prüfung")]) == 0
 
 
 BACKEND = """

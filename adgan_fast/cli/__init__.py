@@ -1,17 +1,23 @@
 """The command line, ``adgan-fast`` or ``python -m adgan_fast``. Each command has a module of its own.
 
-What reads files (training, data) is imported when a command comes to need it: ``--help`` waits for the package alone.
+What takes long to load, or may be missing, is imported when a command comes to need it: ``--help`` and ``info`` wait
+for the package alone. The settings of training are not: they are options.
+
+Exit status of every command: 0 done; 1 what was asked failed, the reason on stderr; 2 a mistake in the arguments;
+3 done, but some images could not be read; 130 interrupted, and what is needed to go on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 import typer
 
-from . import check, info
+from . import check, demo, export, info, score, train
 
 __all__ = ["app", "main"]
 
@@ -22,8 +28,12 @@ app = typer.Typer(
     name="adgan-fast", add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.command()(info.info)
+app.command()(train.train)
+app.command()(score.score)
+app.command()(export.export)
 app.command()(check.check)
+app.command()(info.info)
+app.command("demo")(demo.run)
 
 
 @app.callback(invoke_without_command=True)
@@ -41,11 +51,12 @@ def _begin(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit status: 0, 1 where what was asked failed, 2 for a user's mistake."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # else: a stand-in, as under tests
-            stream.reconfigure(errors="replace")  # a stdout of ASCII alone takes a name that is not
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    """Runs a command; returns the exit status, see above."""
+    with _any_text():
+        return _main(list(sys.argv[1:] if argv is None else argv))
+
+
+def _main(arguments: list[str]) -> int:
     try:
         status = int(app(arguments, prog_name="adgan-fast", standalone_mode=False) or 0)
         return status if status != INTERRUPTED else _failed("interrupted", status)
@@ -53,8 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _failed(error.format_message(), error.exit_code)
     except MemoryError as error:
         return _failed(str(error) or "out of memory", 1)
+    except ImportError as error:
+        if type(error) is not ImportError:  # a ModuleNotFoundError, of the user's own code perhaps, keeps its traceback
+            raise
+        return _failed(str(error), 1)  # raised by this package: with the remedy
     except (KeyboardInterrupt, typer.Abort):  # outside of a command; typer makes the status of one inside
         return _failed("interrupted", INTERRUPTED)
+
+
+@contextlib.contextmanager
+def _any_text() -> Iterator[None]:
+    """Within, a stdout of ASCII alone takes a name that is not: what it cannot show is a question mark."""
+    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+    before = [stream.errors for stream in streams]
+    for stream in streams:
+        stream.reconfigure(errors="replace")
+    try:
+        yield
+    finally:
+        for stream, errors in zip(streams, before, strict=True):
+            stream.reconfigure(errors=errors)
 
 
 def _failed(message: str, status: int) -> int:

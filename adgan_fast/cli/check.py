@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -37,7 +36,7 @@ def check(
         str | None, typer.Argument(help="FILE.safetensors, FILE.pt2, or module:callable; without it the GPU is checked")
     ] = None,
     images: Annotated[
-        Path | None, typer.Option(help=".npy, .npz, idx file or folder of pictures; noise without it")
+        str | None, typer.Option(help="IMAGES as for score: a folder, a pattern, arrays, ...; noise without it")
     ] = None,
     device: Annotated[str | None, typer.Option(help="torch device; without it the generator's own")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="an engine, may be repeated; without it all")] = None,

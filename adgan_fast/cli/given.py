@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import typer
 from torch import nn
@@ -16,7 +18,7 @@ from torch import nn
 from ..core.starts import draw
 from ..generator.latent_shape import said
 from ..generator.look import described
-from ..generator.working_copy import Generator, home_of
+from ..generator.working_copy import Generator, home_of, working_copy
 from ..models import DCGANGenerator
 
 KEY = 0x1A6E5
@@ -27,6 +29,18 @@ class Mistake(typer.TyperException):
     """A user's mistake: the message names what was given, what was expected, and the remedy."""
 
     exit_code = 2
+
+
+class Failure(typer.TyperException):
+    """What was asked could not be done: the message says why."""
+
+    exit_code = 1
+
+
+class Interrupted(typer.TyperException):
+    """The user has ended it: the message says what is needed to go on."""
+
+    exit_code = 130
 
 
 def generator(text: str) -> Generator:
@@ -50,18 +64,8 @@ def generator(text: str) -> Generator:
 
 def _made(text: str) -> Generator:
     """What the callable of `module:callable` returns. An error in the user's own code keeps its traceback."""
-    module, _, name = text.partition(":")
-    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
-        raise Mistake(f"{text}: no such file, nor a name of the form module:callable")
-    sys.path.insert(0, os.getcwd())
-    try:
-        make: Any = importlib.import_module(module)
-    except ModuleNotFoundError as error:
-        raise Mistake(f"{text}: {error}; the current folder and the installed packages are looked through") from error
-    for part in name.split("."):
-        if not hasattr(make, part):
-            raise Mistake(f"{text}: {module} has no {name}")
-        make = getattr(make, part)
+    make = called(text)
+    name = text.partition(":")[2]
     if not callable(make):
         raise Mistake(f"{text}: {name} is a {type(make).__name__}; expected a callable that returns a torch.nn.Module")
     _require_no_arguments(text, name, make)
@@ -69,6 +73,25 @@ def _made(text: str) -> Generator:
     if not isinstance(made, nn.Module):
         raise Mistake(f"{text}: {name}() returned a {type(made).__name__}, expected a torch.nn.Module")
     return made
+
+
+def called(text: str, option: str = "") -> Any:
+    """What `module:name` stands for, its module imported: from the current folder, or an installed package."""
+    module, _, name = text.partition(":")
+    before = f"{option}: " if option else ""
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise Mistake(f"{before}{text}: no such file, nor a name of the form module:callable")
+    sys.path.insert(0, os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        looked = "the current folder and the installed packages are looked through"
+        raise Mistake(f"{before}{text}: {error}; {looked}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise Mistake(f"{before}{text}: {module} has no {name}")
+        found = getattr(found, part)
+    return found
 
 
 def _require_no_arguments(text: str, name: str, make: Any) -> None:
@@ -82,26 +105,34 @@ def _require_no_arguments(text: str, name: str, make: Any) -> None:
         raise Mistake(f"{text}: {name} is called without arguments, but: {error}") from error
 
 
-def images(path: Path, count: int) -> Any:
-    """The first `count` images of a file or folder that `adgan_fast.data` reads."""
-    from .. import data
+def images(name: str, count: int) -> torch.Tensor:
+    """The first `count` images of what IMAGES may be, see images.py: (n, C, H, W)."""
+    from ..jobs.source import Unreadable
+    from ..jobs.sources import open_source
 
+    found: list[npt.NDArray[Any]] = []
     try:
-        if path.is_dir():
-            found = data.load_folder(path).images
-        elif path.suffix in (".npy", ".npz"):
-            found = data.load_arrays(path).images
-        else:
-            found = data.read_idx(path, dimensions=3)
+        for image in open_source(name).read(0, count):
+            if isinstance(image, Unreadable):
+                raise Mistake(f"--images: {name}, image {len(found)}: {image}")
+            if found and image.shape != found[0].shape:
+                raise Mistake(f"--images: {name}: images of several shapes, {found[0].shape} and {image.shape}")
+            found.append(image)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(f"--images: {error}") from error
-    if not len(found):
-        raise Mistake(f"--images: {path} holds no image")
-    return found[:count]
+    if not found:
+        raise Mistake(f"--images: {name} holds no image")
+    return torch.from_numpy(np.stack(found))
 
 
 def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count: int) -> torch.Tensor:
     """Uniform noise in [-1, 1] of a fixed key, of the shape that the generator makes from a latent."""
+    made = image_shape(module, latent, prior)
+    return draw(KEY, None, count, made, "uniform").to(home_of(module)[1])
+
+
+def image_shape(module: nn.Module, latent: tuple[int, ...], prior: str) -> tuple[int, ...]:
+    """(C, H, W) that the generator makes from a latent of this shape."""
     device, dtype = home_of(module)
     z = draw(0, None, 1, latent, prior).to(device, dtype)
     try:
@@ -113,7 +144,7 @@ def random_images(module: nn.Module, latent: tuple[int, ...], prior: str, count:
         ) from error
     if not isinstance(made, torch.Tensor) or made.dim() != 4 or len(made) != 1:
         raise Mistake(f"{type(module).__name__} returned {described(made)} from one latent, expected (1, C, H, W)")
-    return draw(KEY, None, count, tuple(made.shape[1:]), "uniform").to(dtype)
+    return tuple(made.shape[1:])
 
 
 def shape(text: str | None) -> tuple[int, ...] | None:
@@ -126,9 +157,26 @@ def shape(text: str | None) -> tuple[int, ...] | None:
     return tuple(map(int, sizes))
 
 
+def module(text: str, device: Any = None) -> nn.Module:
+    """A copy of the generator as a module of its own, on `device` (its own when None)."""
+    try:
+        torch.device(device or "cpu")
+    except RuntimeError as error:
+        raise Mistake(f"--device {device} is not a torch device: {error}") from error
+    try:
+        return working_copy(generator(text), device)
+    except (OSError, TypeError, ValueError) as error:
+        raise Mistake(str(error)) from error
+
+
+def said_latent_shape(module: nn.Module) -> tuple[int, ...] | None:
+    """The latent's shape, where the generator says it itself."""
+    return (module.latent,) if isinstance(module, DCGANGenerator) else said(module)
+
+
 def own_latent_shape(module: nn.Module) -> tuple[int, ...]:
     """The latent's shape where a generator says it itself; without images there is nothing to try shapes by."""
-    if shape := (module.latent,) if isinstance(module, DCGANGenerator) else said(module):
+    if shape := said_latent_shape(module):
         return shape
     raise Mistake(
         f"{type(module).__name__} does not say the shape of its latent: give --latent-shape, or --images to find it by"

@@ -29,6 +29,28 @@ def load_arrays(
         labels: name of the labels in an ``.npz``, whole numbers (N,); when None, ``labels`` or ``y`` if there is one.
         layout: which axis holds the channels; ``"auto"`` takes the one of length 1 or 3.
     """
+    pixels, classes = open_arrays(path, images=images, labels=labels, layout=layout)
+    try:
+        if pixels.dtype != np.uint8:
+            pixels = to_model_range(pixels)
+        # In memory, whatever becomes of the file.
+        pixels = np.array(pixels) if isinstance(pixels, np.memmap) else np.ascontiguousarray(pixels)
+        return ImageSet(pixels, None if classes is None else classes.astype(np.int64))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def open_arrays(
+    path: PathLike,
+    *,
+    images: str | None = None,
+    labels: str | None = None,
+    layout: Literal["auto", "NCHW", "NHWC"] = "auto",
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """Images (N, C, H, W) as a file has them, those of an ``.npy`` left on disk (a memory map), and labels (N,) if any.
+
+    Arguments and errors are those of ``load_arrays``; values are not looked at.
+    """
     path = existing_file(path)
     if layout not in ("auto", "NCHW", "NHWC"):
         raise ValueError(f"layout must be 'auto', 'NCHW' or 'NHWC', got {layout!r}")
@@ -49,18 +71,15 @@ def load_arrays(
             classes = None if labels is None else file.array(labels)
     else:
         try:
-            pixels = np.load(path, allow_pickle=False)
+            pixels = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
             raise ValueError(f"{path}: not a .npy or .npz file of plain numbers: {error}") from error
     if classes is not None and (classes.ndim != 1 or classes.dtype.kind not in "iu"):
         found = f"{classes.dtype} {classes.shape}"
         raise ValueError(f"{path}: {labels} is {found}, expected whole numbers ({len(pixels)},)")
     try:
-        pixels = _channels_first(pixels, layout)
-        if pixels.dtype != np.uint8:
-            pixels = to_model_range(pixels)
-        return ImageSet(pixels, None if classes is None else classes.astype(np.int64))
-    except (TypeError, ValueError) as error:
+        return _channels_first(pixels, layout), classes
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
@@ -75,7 +94,7 @@ def _channels_first(images: npt.NDArray[Any], layout: str) -> npt.NDArray[Any]:
             which = "does not tell which axis holds the channels: give layout='NCHW' or 'NHWC'"
             raise ValueError(f"shape {images.shape} {which}")
         layout = "NCHW" if first else "NHWC"
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if layout == "NHWC" else images
+    return images.transpose(0, 3, 1, 2) if layout == "NHWC" else images
 
 
 class Npz:

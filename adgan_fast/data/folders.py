@@ -14,7 +14,7 @@ from . import pictures
 from .image_set import ImageSet
 from .paths import PathLike, existing_folder
 
-_IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 def load_folder(path: PathLike, *, size: int | tuple[int, int] | None = None, channels: int | None = None) -> ImageSet:
@@ -89,7 +89,7 @@ def _pictures(folder: Path) -> tuple[list[Path], npt.NDArray[np.int64] | None, t
         labels = np.repeat(np.arange(len(by_class)), [len(found) for found in by_class.values()])
         return [file for found in by_class.values() for file in found], labels, tuple(by_class)
     if not files:
-        raise ValueError(f"{folder}: no pictures; looked for {', '.join(sorted(_IMAGE_SUFFIXES))}")
+        raise ValueError(f"{folder}: no pictures; looked for {', '.join(sorted(IMAGE_SUFFIXES))}")
     return files, None, None
 
 
@@ -115,4 +115,4 @@ def _entries(place: Path) -> list[Path]:
 
 
 def _is_picture(path: Path) -> bool:
-    return path.suffix.lower() in _IMAGE_SUFFIXES and path.is_file()
+    return path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()

@@ -17,11 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from ..config import SearchConfig
 from ..generator.working_copy import Generator
 from ..given import one_of, whole
+from ..progress import bar
 from ..scorer import Scorer
 from . import description as descriptions
 from . import devices as processes
@@ -102,7 +102,8 @@ def run(
         shard: images of a part; None: that of the job that is gone on with, else as many as take about a minute, up to
             4,096.
         devices: torch devices to share the shards, a process each; None: that of the scorer, in this process.
-        progress: a bar on stderr, or a function of how many images are done, and of how many.
+        progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of
+            how many images are done, and of how many.
 
     Raises:
         JobLocked: another run works on the folder.
@@ -253,12 +254,12 @@ def _shown(
 ) -> Iterator[Callable[[int], None]]:
     """Something to call with the number of images that have been done."""
     done = sum(shard.stop - shard.first for shard in of if shard.number in finished)
-    with tqdm(total=items, initial=done, unit="image", disable=progress is not True) as bar:
+    with bar(items, "image", done=done, shown=progress is True) as shown:
 
         def advance(images: int) -> None:
             nonlocal done
             done += images
-            bar.update(images)
+            shown.update(images)
             if callable(progress):
                 progress(done, items)
 

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from ..core.ambient import neutral
 from ..core.precision import arithmetic
+from ..progress import bar
 from .checkpoint import has_checkpoint, require_finite, save_generator
 from .config import TrainConfig
 from .interrupt import Interrupt, held_back
@@ -93,7 +93,7 @@ def train(
             is one (``generator.safetensors``, read by ``load_generator``); nothing is written when None.
         resume: go on from the checkpoint in ``out``, if there is one. Images and settings must be the same; the
             number of steps may grow, and device and the spacing of checkpoints and samples may change.
-        progress: show a progress bar on stderr.
+        progress: show on stderr how far it is: a bar, or a line each minute where that is no terminal.
 
     Raises:
         TypeError, ValueError: images or settings that cannot be trained on, naming what is wrong.
@@ -146,15 +146,15 @@ def _loop(trainer: Trainer, folder: Path | None, progress: bool, interrupt: Inte
         good, trainer.saved = folder, trainer.step
 
     keep()  # also shows now, not hours later, that the folder can be written to
-    with tqdm(total=config.steps, initial=trainer.step, disable=not progress, desc="train", unit="step") as bar:
+    with bar(config.steps, "step", done=trainer.step, about="train", shown=progress) as shown:
         while trainer.step < config.steps and not interrupt.asked:
             losses = trainer.advance()
             for name, value in losses.items():
                 if not math.isfinite(value):
                     raise TrainingDiverged(trainer.step, f"{name} is {value}", good)
-            bar.update()
+            shown.update()
             if progress and trainer.step % 10 == 0:
-                bar.set_postfix_str(f"{label} {losses[watched]:.3g}", refresh=False)
+                shown.set_postfix_str(f"{label} {losses[watched]:.3g}", refresh=False)
             if folder is not None and config.sample_every and trainer.step % config.sample_every == 0:
                 trainer.picture(folder)
             if config.checkpoint_every and trainer.step % config.checkpoint_every == 0:

@@ -1,0 +1,163 @@
+"""``adgan-fast score``: images against a generator, as a job that can be interrupted and resumed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from torch import nn
+
+from .. import SearchConfig
+from ..generator.latent_shape import latent_shape
+from ..generator.working_copy import home_of
+from . import given, images, say
+from .given import Failure, Interrupted, Mistake
+from .settings import chosen, takes
+
+if TYPE_CHECKING:
+    from ..jobs import JobResult, Source
+
+UNREADABLE = "unreadable"  # a status of jobs.STATUSES
+
+
+@takes({"score": SearchConfig})
+def score(
+    generator: Annotated[
+        str,
+        typer.Argument(metavar="GENERATOR", help="FILE.safetensors, a training's folder, FILE.pt2 or module:callable"),
+    ],
+    images_: Annotated[str, typer.Argument(metavar="IMAGES", help="see above")],
+    out: Annotated[Path, typer.Option(help="folder of the job: its parts, and what it needs to go on")],
+    size: images.Size = None,
+    gray: images.Gray = None,
+    resize: images.Resize = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="keep labels: subfolders' names, or those of the file")
+    ] = False,
+    column: images.Column = None,
+    keep: Annotated[
+        list[str] | None, typer.Option(help="reconstructions: of each image's best start, in the parts")
+    ] = None,
+    shard: Annotated[int | None, typer.Option(min=1, help="images in a part; without it a size that suits")] = None,
+    devices: Annotated[str | None, typer.Option(help="A,B: a process for each, as cuda:0,cuda:1")] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="remove the job that is in --out, and begin anew")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and of the log warnings alone.")] = False,
+    **settings: Any,
+) -> None:
+    """Score images: higher is more anomalous.
+
+    \b
+    adgan-fast score run/generator.safetensors new/ --out scores --resize fit --gray
+    adgan-fast score run/generator.safetensors new/ --out scores --labels --n-seed 16
+    adgan-fast score generator.pt2 'shots/**/*.png' --out scores --keep reconstructions
+    adgan-fast score my_models:make_generator shards.tar --out scores --latent-shape 128
+    adgan-fast export scores scores.csv
+
+    GENERATOR is a file of adgan-fast train (.safetensors) or the folder of the training, a saved torch.export program
+    (.pt2), or module:callable: the module is imported, from the current folder or an installed package, and the
+    callable run, to return the torch.nn.Module. That runs the code in it; so does --loss module:callable.
+
+    IMAGES is a folder of pictures (with its subfolders), a pattern in quotes, one picture, a parquet file or a folder
+    of them, an uncompressed tar file (webdataset), a .npy, .npz or idx file, or sklearn:digits. Nothing that is read as
+    data runs code. Images have to have the shape that the generator makes; --resize, --gray and --color bring them to
+    it.
+
+    The job is cut into parts, which are whole or not there: after an interrupt, or a crash, the same command goes on.
+
+    Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
+    be read; 130 interrupted: the same command goes on.
+    """
+    progress = not quiet if settings.get("progress") is None else settings["progress"]
+    with say.aloud(quiet):
+        module = given.module(generator, settings.get("device"))
+        config = _config(settings)  # after it: the user's module may register an engine
+        source, config = _shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
+        result = _run(
+            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard,
+            devices=devices.split(",") if devices else None, progress=progress,
+        )  # fmt: skip
+        if unreadable := result.counts.get(UNREADABLE, 0):
+            _tell_unreadable(out)
+    typer.echo(json.dumps(_described(result)) if as_json else _said(result))
+    if unreadable:
+        raise typer.Exit(3)
+
+
+def _config(settings: dict[str, Any]) -> SearchConfig:
+    values = chosen(SearchConfig, settings, "score")
+    values["progress"] = False  # of the whole job it is shown, not of each piece
+    try:
+        return SearchConfig(**values)
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+
+
+def _shaped(
+    module: nn.Module, name: str, config: SearchConfig, labels: bool, column: str | None, **options: Any
+) -> tuple[Source, SearchConfig]:
+    """The source of images of the generator's shape; and the config with the shape of the latent, which tells it.
+
+    Where neither generator nor config says it, the first image has the shape that is looked for.
+    """
+    latent = config.latent_shape or given.said_latent_shape(module)
+    shape = given.image_shape(module, latent, config.prior) if latent else None
+    source = images.opened(name, images.shaping(shape=shape, **options), labels=labels, column=column)
+    first = images.first_shape(source)
+    if latent is None:
+        try:
+            latent = latent_shape(module, first, *home_of(module))
+        except ValueError as error:
+            raise Mistake(f"{error}. (--size, --gray and --color change what images are)") from error
+        source = images.opened(name, images.shaping(shape=first, **options), labels=labels, column=column)
+    return source, config.replace(latent_shape=latent)
+
+
+def _run(module: nn.Module, source: Source, out: Path, config: SearchConfig, **options: Any) -> JobResult:
+    from .. import jobs
+
+    try:
+        return jobs.run(module, source, out, config=config, **options)
+    except jobs.JobInterrupted as error:
+        raise Interrupted(str(error)) from error
+    except (jobs.JobError, OSError, MemoryError) as error:
+        raise Failure(str(error) or type(error).__name__) from error
+    except (TypeError, ValueError) as error:
+        began = any(out.glob("part-*.parquet"))  # then it was not the arguments, but a damaged input
+        raise (Failure if began else Mistake)(str(error)) from error
+
+
+def _tell_unreadable(out: Path) -> None:
+    """The first of the images that could not be read, and how many they are."""
+    from .. import jobs
+
+    bad = say.Bad()
+    for table in jobs.tables(out):
+        chosen = table.select(["id", "status", "error"]).to_pylist()
+        for row in chosen:
+            if row["status"] == UNREADABLE:
+                bad.add(row["id"], row["error"])
+    bad.tell(f": status and error in the parts of {out} say which and why")
+
+
+def _described(result: JobResult) -> dict[str, Any]:
+    return {
+        "out": str(result.out), "counts": result.counts, "parts": result.parts, "resumed_parts": result.resumed,
+        "images": result.images, "images_per_second": result.images_per_second, "seconds": result.seconds,
+        "engine": result.engine,
+    }  # fmt: skip
+
+
+def _said(result: JobResult) -> str:
+    counted = ", ".join(f"{count} {status}" for status, count in result.counts.items())
+    lines = [f"{sum(result.counts.values())} images in {result.out}: {counted}"]
+    if result.images:
+        lines.append(f"{result.images_per_second:.3g} images/s, engine {result.engine!r}")
+    else:
+        lines.append("nothing was left to do")
+    return "\n".join([*lines, f"to one file: adgan-fast export {shlex.quote(str(result.out))} scores.csv"])

@@ -1,0 +1,151 @@
+"""``adgan-fast train``: a generator, or another network, from images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from .. import training
+from ..training import TrainConfig
+from . import given, images, say
+from .given import Failure, Interrupted, Mistake
+from .settings import chosen, takes
+
+if TYPE_CHECKING:
+    from ..jobs.source import Source
+
+OBJECTIVES: dict[str, tuple[type[TrainConfig], Mapping[str, Any]]] = {
+    "wgan": (training.WGANConfig, {"objective": "clip"}),
+    "wgan-gp": (training.WGANConfig, {"objective": "gp"}),
+    "gan": (training.GANConfig, {"objective": "non_saturating"}),
+    "gan-saturating": (training.GANConfig, {"objective": "saturating"}),
+    "lsgan": (training.GANConfig, {"objective": "least_squares"}),
+    "bigan": (training.BiGANConfig, {}),
+    "gmmn": (training.GMMNConfig, {}),
+    "vae": (training.VAEConfig, {}),
+    "dcae": (training.DCAEConfig, {}),
+    "svdd": (training.SVDDConfig, {}),
+    "inverse": (training.InverseConfig, {}),
+}
+"""By name: the class of settings, and those that the name decides."""
+
+
+@takes({name: kind for name, (kind, _) in OBJECTIVES.items()}, but=["objective"])
+def train(
+    images_: Annotated[str, typer.Argument(metavar="IMAGES", help="see above; with inverse a GENERATOR")],
+    out: Annotated[Path, typer.Option(help="folder of checkpoints, samples, and in the end generator.safetensors")],
+    objective: Annotated[str, typer.Option(help=", ".join(OBJECTIVES))] = "wgan",
+    size: images.Size = None,
+    gray: images.Gray = None,
+    resize: images.Resize = None,
+    column: images.Column = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="go on from the checkpoint in --out, if there is one")
+    ] = False,
+    threads: Annotated[int | None, typer.Option(min=1, help="torch's threads; without it torch's own choice")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, and of the log warnings alone.")] = False,
+    **settings: Any,
+) -> None:
+    """Train a generator on images that are normal.
+
+    \b
+    adgan-fast train normal/ --out run --size 32 --gray
+    adgan-fast train normal/ --out run --size 32 --gray --resume
+    adgan-fast train 'shots/**/*.png' --out run --objective wgan-gp --steps 4000 --width 32
+
+    IMAGES is a folder of pictures (with its subfolders), a pattern in quotes, one picture, a parquet file or a folder
+    of them, an uncompressed tar file (webdataset), a .npy, .npz or idx file, or sklearn:digits. Nothing that is read as
+    data runs code. Images are square, of 8, 16, 28, 32 or 64 pixels: --size brings pictures to that.
+
+    The objective is wgan (the paper's: weight clipping), wgan-gp (gradient penalty), gan, gan-saturating, lsgan, bigan
+    or gmmn, which make a generator; vae, whose decoder is one; dcae or svdd, for the detectors of the package; or
+    inverse, an encoder for a GENERATOR, given in place of IMAGES.
+
+    Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
+    be read; 130 interrupted: the same command with --resume goes on.
+    """
+    if objective not in OBJECTIVES:
+        raise Mistake(f"--objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    kind, decided = OBJECTIVES[objective]
+    try:
+        config = kind(**chosen(kind, settings, objective), **decided)
+    except ValueError as error:
+        raise Mistake(str(error)) from error
+    bad = say.Bad()
+    with say.aloud(quiet):
+        if threads is not None:
+            torch.set_num_threads(threads)
+        if objective == "inverse":
+            shown: Any = given.module(images_)
+        else:
+            shown = _whole(images.opened(images_, images.shaping(size, gray, resize), column=column), bad)
+        step = _trained(shown, config, out, resume, not quiet)
+        bad.tell()
+    told = {"step": step, "out": str(out), "objective": objective, "unreadable": bad.count}
+    if objective != "inverse":
+        told["images"] = len(shown)
+    typer.echo(json.dumps(told) if as_json else _said(told, out))
+    if bad.count:
+        raise typer.Exit(3)
+
+
+def _trained(shown: Any, config: TrainConfig, out: Path, resume: bool, progress: bool) -> int:
+    try:
+        return training.train(shown, config, out=out, resume=resume, progress=progress).step
+    except FileExistsError as error:
+        raise Mistake(f"{out} holds a checkpoint: --resume goes on from it; else give another --out") from error
+    except training.CheckpointError as error:
+        raise Failure(f"{error}. Another --out begins anew") from error
+    except (training.TrainingDiverged, OSError) as error:
+        raise Failure(str(error)) from error
+    except (TypeError, ValueError) as error:
+        raise Mistake(f"{error}{_sized(error)}") from error
+    except KeyboardInterrupt as error:
+        raise Interrupted(
+            f"interrupted: the same command with --resume goes on from the checkpoint in {out}"
+        ) from error
+
+
+def _sized(error: Exception) -> str:
+    return ": --size brings pictures to it" if "H one of" in str(error) else ""
+
+
+def _whole(source: Source, bad: say.Bad) -> np.ndarray:
+    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
+    from ..jobs.source import Unreadable
+
+    images.first_shape(source)
+    try:
+        names = [item.id for item in source.items()]
+        found: np.ndarray | None = None
+        count = 0
+        for name, image in zip(names, source.read(0, len(names)), strict=True):
+            if isinstance(image, Unreadable):
+                bad.add(name, str(image))
+                continue
+            if found is None:
+                found, first = np.empty((len(names), *image.shape), image.dtype), name
+            if image.shape != found.shape[1:]:
+                raise Mistake(
+                    f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
+                    "--size, and --gray or --color, bring them to one"
+                )
+            found[count] = image
+            count += 1
+    except ValueError as error:
+        raise Failure(str(error)) from error
+    assert found is not None  # there was a first one
+    return found[:count]
+
+
+def _said(told: Mapping[str, Any], out: Path) -> str:
+    if (out / "generator.safetensors").is_file():
+        return f"{told['step']} steps; {out / 'generator.safetensors'}"
+    return f"{told['step']} steps; the networks are in {out}"
