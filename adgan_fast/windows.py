@@ -9,7 +9,7 @@ larger one, which has more windows, would look the more anomalous.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ import torch
 
 from . import validate
 from .given import is_number, whole
-from .scorer import Scorer
 
 Image = npt.NDArray[Any]
 """(C, H, W): uint8, or floats in [-1, 1]."""
@@ -146,13 +145,13 @@ class WindowScorer:
     """Scores the windows of images of any size.
 
     Attributes:
-        scorer: of the generator of windows.
+        scorer: scores (n,) of windows (n, C, size, size): a `Scorer`, or what else gives such numbers.
         size: side of a window: the generator's.
         stride: between windows; size when None.
         standardize: whether each window loses its mean and scale first (`standardized`), as in training.
     """
 
-    scorer: Scorer
+    scorer: Callable[[npt.NDArray[Any]], npt.ArrayLike]
     size: int
     stride: int | None = None
     standardize: bool = False
