@@ -101,10 +101,11 @@ class Scorer:
                 self._ready(tuple(image_shape))
         return self
 
-    def to(self, device: str | torch.device) -> Scorer:
-        """A scorer of the same generator, config and engine on another device."""
+    def to(self, device: str | torch.device, engine: str | None = None) -> Scorer:
+        """A scorer of the same generator and config on another device; engine: by name, when None this one's."""
+        state = self.__getstate__() | {"device": str(device), "config": self.config.replace(device=device)}
         made = Scorer.__new__(Scorer)
-        made.__setstate__(self.__getstate__() | {"device": str(device), "config": self.config.replace(device=device)})
+        made.__setstate__(state | ({"engine": engine} if engine else {}))
         return made
 
     @property

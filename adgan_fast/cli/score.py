@@ -20,6 +20,7 @@ from .settings import chosen, takes
 if TYPE_CHECKING:
     from ..jobs import JobResult, Source
 
+LOCAL, RAY = "local", "ray"  # runners
 UNREADABLE = "unreadable"  # a status of jobs.STATUSES
 
 
@@ -43,6 +44,11 @@ def score(
     ] = None,
     shard: Annotated[int | None, typer.Option(min=1, help="images in a part; without it a size that suits")] = None,
     devices: Annotated[str | None, typer.Option(help="A,B: a process for each, as cuda:0,cuda:1")] = None,
+    runner: Annotated[str, typer.Option(help="local; or ray: a cluster's machines")] = LOCAL,
+    address: Annotated[str | None, typer.Option(help="of the Ray cluster: auto, or HOST:PORT")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="of the Ray cluster; without it one for each GPU, or processor")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="remove the job that is in --out, and begin anew")
     ] = False,
@@ -57,6 +63,7 @@ def score(
     adgan-fast score run/generator.safetensors new/ --out scores --labels --n-seed 16
     adgan-fast score generator.pt2 'shots/**/*.png' --out scores --keep reconstructions
     adgan-fast score my_models:make_generator shards.tar --out scores --latent-shape 128
+    adgan-fast score run/generator.safetensors /shared/new/ --out scores --runner ray --address auto
     adgan-fast export scores scores.csv
 
     GENERATOR is a file of adgan-fast train (.safetensors) or the folder of the training, a saved torch.export program
@@ -73,14 +80,21 @@ def score(
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
     be read; 130 interrupted: the same command goes on.
     """
+    if runner not in (LOCAL, RAY):
+        raise Mistake(f"--runner must be {LOCAL} or {RAY}, got {runner!r}")
+    on_ray = {name: value for name, value in (("address", address), ("workers", workers)) if value is not None}
+    if on_ray and runner != RAY:
+        raise Mistake(f"--{' and --'.join(on_ray)} go with --runner {RAY}")
+    if devices and runner == RAY:
+        raise Mistake(f"--devices are of this machine: with --runner {RAY} give --workers, and --device cpu or cuda")
     progress = not quiet if settings.get("progress") is None else settings["progress"]
     with say.aloud(quiet):
         module = given.module(generator, settings.get("device"))
         config = _config(settings)  # after it: the user's module may register an engine
         source, config = _shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
         result = _run(
-            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard,
-            devices=devices.split(",") if devices else None, progress=progress,
+            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, progress=progress,
+            **({"runner": RAY, **on_ray} if runner == RAY else {"devices": devices.split(",") if devices else None}),
         )  # fmt: skip
         if unreadable := result.counts.get(UNREADABLE, 0):
             _tell_unreadable(out)
@@ -118,10 +132,16 @@ def _shaped(
     return source, config.replace(latent_shape=latent)
 
 
-def _run(module: nn.Module, source: Source, out: Path, config: SearchConfig, **options: Any) -> JobResult:
+def _run(
+    module: nn.Module, source: Source, out: Path, config: SearchConfig, runner: str = LOCAL, **options: Any
+) -> JobResult:
     from .. import jobs
 
     try:
+        if runner == RAY:
+            from ..jobs.ray import score_dataset
+
+            return score_dataset(source, module, out, config, **options)
         return jobs.run(module, source, out, config=config, **options)
     except jobs.JobInterrupted as error:
         raise Interrupted(str(error)) from error

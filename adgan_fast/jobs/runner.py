@@ -15,30 +15,21 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from ..config import SearchConfig
 from ..generator.working_copy import Generator
 from ..given import one_of, whole
 from ..progress import bar
 from ..scorer import Scorer
 from . import description as descriptions
-from . import devices as processes
 from . import lock, parts
-from .batch import KEEPABLE, STATUSES, ScoreBatch
+from .batch import KEEPABLE, STATUSES
+from .crew import Crew, Local
 from .description import Description
 from .errors import JobInterrupted, OtherJob
 from .manifest import Digest, Shard, changed, manifest_of, shards, shards_with_items
-from .source import Item, Source, Unreadable
-from .work import worked
+from .source import Item, Source
 
 log = logging.getLogger("adgan_fast")
-
-MOST_IMAGES, LEAST_IMAGES = 4096, 16
-"""Of a shard, where its size is not given."""
-PART_SECONDS = 60.0
-"""That a part is to take about, where its size is not given: what an end without warning costs, at most."""
 
 Progress = Callable[[int, int], object]
 
@@ -117,13 +108,29 @@ def run(
     """
     if isinstance(gen, Scorer) and config is not None:
         raise TypeError("a Scorer has its config: give config with a generator, or make the Scorer with it")
+    return carried_out(
+        Local(gen, config, devices), source, out, overwrite=overwrite, keep=keep, shard=shard, progress=progress
+    )
+
+
+def carried_out(
+    crew: Crew,
+    source: Source,
+    out: str | os.PathLike[str],
+    *,
+    overwrite: bool = False,
+    keep: Sequence[str] = (),
+    shard: int | None = None,
+    progress: bool | Progress = False,
+) -> JobResult:
+    """`run`, by any crew: this process alone holds the folder and writes into it."""
     for name in keep:
         one_of("keep", name, KEEPABLE)
     size = None if shard is None else whole("shard", shard, 1)
     folder = Path(out)
     with _terminable() as caught, lock.locked(folder):
         try:
-            return _run(gen, source, folder, config, overwrite, tuple(keep), size, devices, progress)
+            return _carried_out(crew, source, folder, overwrite, tuple(keep), size, progress)
         except KeyboardInterrupt as error:
             number = caught.get("signal", signal.SIGINT)
             raise JobInterrupted(
@@ -133,15 +140,13 @@ def run(
             ) from error
 
 
-def _run(
-    gen: Scorer | Generator,
+def _carried_out(
+    crew: Crew,
     source: Source,
     folder: Path,
-    config: SearchConfig | None,
     overwrite: bool,
     keep: tuple[str, ...],
     size: int | None,
-    devices: Sequence[str] | None,
     progress: bool | Progress,
 ) -> JobResult:
     began = time.perf_counter()
@@ -151,65 +156,51 @@ def _run(
     with _timed(seconds, "manifest"):
         manifest = manifest_of(source)
     with _timed(seconds, "prepare"):
-        scorer = gen if isinstance(gen, Scorer) else Scorer(gen, config=config)
-        if devices and scorer.job is None:
-            scorer = scorer.to(devices[0])
-        image = _first_image(source, manifest.items)
-        score = ScoreBatch(scorer, None if image is None else image.shape, manifest.items, keep)
-        score.prepare()
-        size = size or (before["shard"] if before else None) or _shard_size(score, image)
-    description = descriptions.describe(source, manifest, size, keep, scorer.job, scorer.engine)
-    of = shards(manifest.items, size)
+        description = crew.prepare(source, manifest, keep, size or (before["shard"] if before else None))
+    of = shards(manifest.items, description["shard"])
     counts, finished = _finished(folder, of, description)
     if finished:
         log.info("%s: %d of %d parts are finished, the job goes on", folder, len(finished), len(of))
-    digest, held = Digest(), dict[int, list[Item]]()
-
-    def to_do() -> Iterator[Shard]:
-        for shard, items in shards_with_items(source, of, digest):
-            if shard.number not in finished:
-                held[shard.number] = items
-                yield shard
-
-    outcomes = processes.worked_on(score, source, to_do(), list(devices)) if devices else worked(score, source, to_do())
+    left = [shard for shard in of if shard.number not in finished]
+    digest = Digest()
+    items = _Items(shards_with_items(source, of, digest), {shard.number for shard in left})
     images = 0
+    outcomes = crew.outcomes(source, left)
     with contextlib.closing(outcomes), _shown(progress, manifest.items, finished, of) as advance:
         for shard, found, spent in outcomes:
             for what, took in spent.items():
                 seconds[what] += took
             with _timed(seconds, "write"):
-                counts.update(parts.write(folder, shard, held.pop(shard.number), found, description))
+                counts.update(parts.write(folder, shard, items.of(shard), found, description))
             images += shard.stop - shard.first
             advance(shard.stop - shard.first)
+    items.pass_over_rest()
     if digest.manifest() != manifest:
         raise changed(source)
     seconds["total"] = time.perf_counter() - began
     spent_on = {name: seconds[name] for name in ("manifest", "prepare", "wait", "search", "write", "total")}
     ordered = {name: counts[name] for name in STATUSES if counts[name]}
-    return JobResult(folder, ordered, len(of), len(finished), images, spent_on, scorer.engine)
+    return JobResult(folder, ordered, len(of), len(finished), images, spent_on, description.get("engine"))
 
 
-def _first_image(source: Source, items: int) -> npt.NDArray | None:
-    """The first that can be read: its shape is that of all."""
-    return (
-        next((image for image in source.read(0, items) if not isinstance(image, Unreadable)), None) if items else None
-    )
+class _Items:
+    """The items of shards that are done in nearly the order of the manifest; held are those of shards overtaken."""
 
+    def __init__(self, coming: Iterator[tuple[Shard, list[Item]]], wanted: set[int]) -> None:
+        self._coming, self._wanted = coming, wanted
+        self._held: dict[int, list[Item]] = {}
 
-def _shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
-    """So many that a part takes about PART_SECONDS: a power of two, by the time of one image."""
-    if image is None or score.total <= LEAST_IMAGES:
-        return MOST_IMAGES
-    batch = {"image": image[None], "index": np.zeros(1, int)}
-    took = []
-    for _ in range(2):  # the first one also loads and compiles
-        began = time.perf_counter()
-        score(batch)
-        took.append(time.perf_counter() - began)
-        if took[0] > PART_SECONDS / LEAST_IMAGES:
-            break
-    images = PART_SECONDS / max(min(took), 1e-6)
-    return min(MOST_IMAGES, max(LEAST_IMAGES, 1 << int(np.log2(max(1, images)))))
+    def of(self, shard: Shard) -> list[Item]:
+        """Of each shard once."""
+        while shard.number not in self._held:
+            passed, items = next(self._coming)
+            if passed.number in self._wanted:
+                self._held[passed.number] = items
+        return self._held.pop(shard.number)
+
+    def pass_over_rest(self) -> None:
+        for _ in self._coming:
+            pass
 
 
 def _finished(folder: Path, of: list[Shard], description: Description) -> tuple[Counter[str], set[int]]:

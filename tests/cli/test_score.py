@@ -283,3 +283,23 @@ def test_what_cannot_be_exported_is_said_and_nothing_is_written(
     found, out, err = told("export", *arguments)
     assert found == status and out == "" and words in err and err.count("\n") == 1
     assert (here / "s.csv").read_text() == "older" and not list(here.glob(".*.tmp"))
+
+
+def test_the_runner_of_a_cluster(here: Path, told, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = []
+
+    def here_instead(source, gen, out, config, *, address=None, workers=None, **settings):
+        given.append((address, workers))
+        return jobs.run(gen, source, out, config=config, **settings)
+
+    monkeypatch.setattr("adgan_fast.jobs.ray.score_dataset", here_instead)
+    command = ["score", "g.safetensors", "images", "--out", "s", *QUICK, "--runner", "ray"]
+    assert told(*command, "--address", "auto", "--workers", "3")[0] == told(*command)[0] == 0
+    assert given == [("auto", 3), (None, None)] and len(scores_of(here / "s")) == 7
+    for wrong, said in (
+        (["--runner", "dask"], "local or ray"),
+        (["--workers", "2"], "go with --runner ray"),
+        (["--runner", "ray", "--devices", "cpu,cpu"], "--workers"),
+    ):
+        status, _, err = told("score", "g.safetensors", "images", "--out", "t", *QUICK, *wrong)
+        assert status == 2 and said in err

@@ -16,7 +16,7 @@ import torch
 
 import adgan_fast
 from adgan_fast import Scorer, SearchConfig, jobs
-from adgan_fast.jobs import ScoreBatch, Unreadable, decoding, runner
+from adgan_fast.jobs import ScoreBatch, Unreadable, decoding, prepare
 from tests.support.runs import Listed, column, columns_by_search, listed
 from tests.support.small import CASE, FAST, small
 
@@ -256,7 +256,7 @@ def test_images_are_read_while_others_are_searched(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ScoreBatch, "__call__", slow)
     source = Waiting(listed(CASE, 8).images)
-    monkeypatch.setattr(runner, "_first_image", lambda source, items: source.images[0])
+    monkeypatch.setattr(prepare, "first_image", lambda source, items: prepare.First(0, source.images[0]))
     assert run(source, tmp_path, shard=2).counts == {"ok": 8}
 
 
@@ -276,7 +276,7 @@ def test_no_more_is_read_ahead_than_a_few_batches(tmp_path, monkeypatch):
         ScoreBatch, "__call__",
         lambda self, batch: (furthest.append((int(batch["index"][0]), Told.last)), search(self, batch))[1],
     )  # fmt: skip
-    monkeypatch.setattr(runner, "_first_image", lambda source, items: source.images[0])
+    monkeypatch.setattr(prepare, "first_image", lambda source, items: prepare.First(0, source.images[0]))
     run(Told(listed(CASE, 40).images), tmp_path, shard=8)
     assert len(furthest) == 20 and all(ahead - at <= 2 * (decoding.AHEAD + 1) for at, ahead in furthest)
 
@@ -289,10 +289,10 @@ def test_the_size_of_a_shard_goes_by_the_time_of_an_image(tmp_path, monkeypatch)
             clock[0] += self.seconds
 
     clock = [0.0]
-    monkeypatch.setattr(runner.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(prepare.time, "perf_counter", lambda: clock[0])
     sizes = []
     for Slow.seconds in (1e-3, 0.1, 1.0, 100.0):
-        sizes.append(runner._shard_size(Slow(), np.zeros((1, 8, 8))))
+        sizes.append(prepare.shard_size(Slow(), np.zeros((1, 8, 8))))
     assert sizes == [4096, 512, 32, 16]
 
 

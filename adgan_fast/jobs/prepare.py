@@ -1,0 +1,72 @@
+"""What is found out before the first shard: images' shape, engine, size of shards, and so the description."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ..scorer import Scorer
+from . import description as descriptions
+from .batch import ScoreBatch
+from .description import Description
+from .manifest import Manifest
+from .source import Source, Unreadable
+
+MOST_IMAGES, LEAST_IMAGES = 4096, 16
+"""Of a shard, where its size is not given."""
+PART_SECONDS = 60.0
+"""That a part is to take about, where its size is not given: what an end without warning costs, at most."""
+
+
+class First(NamedTuple):
+    """The first image that can be read, and its place in the manifest: its shape is that of all."""
+
+    row: int
+    image: npt.NDArray
+
+
+class Prepared(NamedTuple):
+    """score: ready; first: None where no image can be read; description: of the job."""
+
+    score: ScoreBatch
+    first: First | None
+    description: Description
+
+
+def prepared(scorer: Scorer, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Prepared:
+    """Make the search ready, and describe the job; `shard`: images of a part, None for as many as suit.
+
+    Raises ValueError, TypeError and MemoryError as `adgan_fast.score`.
+    """
+    first = first_image(source, manifest.items)
+    score = ScoreBatch(scorer, first.image.shape if first else None, manifest.items, keep)
+    score.prepare()
+    shard = shard or shard_size(score, first.image if first else None)
+    return Prepared(score, first, descriptions.describe(source, manifest, shard, keep, scorer.job, scorer.engine))
+
+
+def first_image(source: Source, items: int) -> First | None:
+    """The first image that can be read."""
+    if not items:
+        return None
+    read = enumerate(source.read(0, items))
+    return next((First(row, image) for row, image in read if not isinstance(image, Unreadable)), None)
+
+
+def shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
+    """So many that a part takes about PART_SECONDS: a power of two, by the time of one image."""
+    if image is None or score.total <= LEAST_IMAGES:
+        return MOST_IMAGES
+    batch = {"image": image[None], "index": np.zeros(1, int)}
+    took = []
+    for _ in range(2):  # the first one also loads and compiles
+        began = time.perf_counter()
+        score(batch)
+        took.append(time.perf_counter() - began)
+        if took[0] > PART_SECONDS / LEAST_IMAGES:
+            break
+    images = PART_SECONDS / max(min(took), 1e-6)
+    return min(MOST_IMAGES, max(LEAST_IMAGES, 1 << int(np.log2(max(1, images)))))

@@ -1,0 +1,141 @@
+"""Cluster: the crew of a job on Ray."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ... import __version__
+from ...scorer import Scorer
+from ..batch import Arrays
+from ..description import Description
+from ..errors import WorkerDied
+from ..manifest import Manifest, Shard
+from ..source import Source
+from ..work import Outcome
+from .cluster import Share, imported
+from .worker import ROW, SECONDS, SHARD, Attempts, Place, Probe, Work, Worker, prepare
+
+ATTEMPTS = 4
+"""At a shard whose actor dies: what ends every actor ends the job at last."""
+IN_HAND = 2
+"""Shards that an actor has at once: one to search, one that waits, so that the actor never does."""
+
+
+class Cluster:
+    """Prepares on one of the cluster's machines, and searches by `share.workers` actors of Ray Data.
+
+    Args:
+        scorer: not ready, on the CPU: the actors take it to their device.
+        share: of each actor.
+    """
+
+    def __init__(self, scorer: Scorer, share: Share) -> None:
+        self._scorer, self._share = scorer, share
+        self._found: tuple[Description, Probe | None] | None = None
+
+    def prepare(self, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Description:
+        """See Crew."""
+        ray, share = imported(), self._share
+        with _raised_here():
+            task = ray.remote(prepare).options(num_cpus=share.threads, num_gpus=share.gpus)
+            self._found = ray.get(task.remote(self._scorer, source, manifest, keep, shard, self._place()))
+        assert self._found is not None
+        return self._found[0]
+
+    def outcomes(self, source: Source, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+        """See Crew. Raises what an actor raised; WorkerDied where a shard has ended actor after actor."""
+        if not shards:
+            return
+        assert self._found is not None
+        description, probe = self._found
+        ray, share = imported(), self._share
+        work = Work(
+            self._scorer, source, description["manifest"]["items"], tuple(description["keep"]), self._place(),
+            description.get("engine"), probe, ray.remote(Attempts).options(num_cpus=0).remote(), ATTEMPTS,
+        )  # fmt: skip
+        with _raised_here(), contextlib.closing(_blocks(work, share, shards)) as blocks:
+            yield from gathered(blocks, shards)
+
+    def _place(self) -> Place:
+        return Place(self._share.device, self._share.threads, __version__, os.getcwd())
+
+
+def _blocks(work: Work, share: Share, shards: Sequence[Shard]) -> Generator[Arrays, None, None]:
+    """What the actors give back, as it comes."""
+    ray = imported()
+    with _plain_errors(ray):
+        # A block of its own for each shard: blocks are what Ray hands out, and does again.
+        rows = ray.data.from_items([shard._asdict() for shard in shards], override_num_blocks=len(shards))
+        found = rows.map_batches(
+            Worker, fn_constructor_args=(work,), batch_size=None, batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(
+                size=min(share.workers, len(shards)), max_tasks_in_flight_per_actor=IN_HAND
+            ),
+            num_cpus=share.threads, num_gpus=share.gpus,
+        )  # fmt: skip
+    yield from found.iter_batches(batch_size=None, batch_format="numpy")
+
+
+def gathered(blocks: Iterator[Arrays], shards: Sequence[Shard]) -> Iterator[Outcome]:
+    """Shards that are whole, of blocks of rows that come in any order, cut anywhere, and perhaps twice."""
+    open_ = {shard.number: shard for shard in shards}
+    held: dict[int, list[Arrays]] = {}
+    for block in blocks:
+        for number in np.unique(block[SHARD]).tolist():
+            if number not in open_:
+                continue  # it was whole before
+            mine = block[SHARD] == number
+            held.setdefault(number, []).append({name: values[mine] for name, values in block.items()})
+            shard = open_[number]
+            whole = {name: np.concatenate([piece[name] for piece in held[number]]) for name in block}
+            at, first_seen = np.unique(whole[ROW], return_index=True)
+            if len(at) == shard.stop - shard.first:
+                del open_[number], held[number]
+                spent = {name: float(values[0]) for name, values in whole.items() if name.startswith(SECONDS)}
+                rows = {name: values[first_seen] for name, values in whole.items() if name not in {SHARD, ROW, *spent}}
+                yield shard, rows, {name.removeprefix(SECONDS): took for name, took in spent.items()}
+    if open_:
+        raise WorkerDied(f"Ray gave no rows of {len(open_)} shards. Finished parts are kept: run again to go on")
+
+
+@contextlib.contextmanager
+def _plain_errors(ray: Any) -> Iterator[None]:
+    """Data sets made within raise what was raised in them, and draw no bars: the job has its own."""
+    context = ray.data.DataContext.get_current()
+    wanted = {
+        "raise_original_map_exception": True, "enable_progress_bars": False, "print_on_execution_start": False,
+        "execution_no_progress_timeout_s": -1,  # a shard may take longer, and machines may be still to come
+    }  # fmt: skip
+    before = {name: getattr(context, name) for name in wanted}
+    try:
+        for name, value in wanted.items():
+            setattr(context, name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(context, name, value)
+
+
+@contextlib.contextmanager
+def _raised_here() -> Iterator[None]:
+    """Errors of Ray within become those of the job."""
+    from ray.exceptions import RayError, RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, RayError) or not isinstance(error.cause, BaseException):
+            raise _died(error) from error
+        raise error.cause from error
+    except RayError as error:
+        raise _died(error) from error
+
+
+def _died(error: BaseException) -> WorkerDied:
+    said = " ".join(str(error).split())
+    return WorkerDied(f"the cluster has failed: {said[:500]}. Finished parts are kept: run again to go on")
