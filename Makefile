@@ -4,6 +4,7 @@
 #   make test-long  the tests that take minutes each, and thousands of fuzzed cases; CASES=... says how many
 #   make demo    trains, scores and plots on the digits that come with scikit-learn; results in demo-output/
 #   make bench   the benchmarks
+#   make docs    the pages as a site, in docs/_build/docs/index.html; a warning is an error
 #   make lint    ruff, mypy and clang-format alone
 #   make sanitize  the op tests over a build with the address and undefined-behaviour sanitizers
 #   make clean   removes what the others made
@@ -18,7 +19,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -q -c co
 INSTALLED := $(VENV)/.installed
 INSTALLED_STRICT := $(VENV)/.installed-strict
 
-.PHONY: test test-long demo bench lint sanitize clean
+.PHONY: test test-long demo docs bench lint sanitize clean
 .NOTPARALLEL:
 
 # Over all cores; then what wants the machine for itself: it measures, forks, or races threads.
@@ -35,6 +36,10 @@ test-long: $(INSTALLED_STRICT)
 
 demo: $(INSTALLED)
 	$(BIN)/adgan-fast demo --out demo-output
+
+docs: $(INSTALLED_STRICT)
+	$(BIN)/python -m sphinx -q -W --keep-going -b html -c docs . docs/_build
+	@echo docs/_build/docs/index.html
 
 bench: $(INSTALLED_STRICT)
 	$(BIN)/python -m pytest bench/

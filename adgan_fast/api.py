@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .config import SearchConfig
+from .core.residuals import Weighting
 from .generator.working_copy import Generator
 from .result import SearchResult
 from .scorer import Images, Scorer, as_given
@@ -34,10 +35,23 @@ def score(gen: Generator, images: Images, *, config: SearchConfig | None = None,
     return as_given(Scorer(gen, config=config, **overrides)._run(images, ["scores"])["scores"], images)
 
 
-def search(gen: Generator, images: Images, *, config: SearchConfig | None = None, **overrides: Any) -> SearchResult:
+def search(
+    gen: Generator,
+    images: Images,
+    *,
+    maps: bool | Weighting = False,
+    config: SearchConfig | None = None,
+    **overrides: Any,
+) -> SearchResult:
     """The whole outcome of the search: losses, latents and reconstructions beside the scores.
 
     Arguments and errors as for `score`. Latents take N · S · latent numbers of memory.
+
+    Args:
+        maps: whether to keep where images and reconstructions differ: (N, H, W), squared differences (for loss ``"l1"``
+            absolute ones) summed over channels. ``"mean"``, as True: over all starts alike, so that with the losses l2
+            and l1 a map adds up to the score; ``"weighted"``: by the reciprocal of each start's final loss. The search
+            takes up to 64 MiB more for it (S · H · W numbers an image where that is more). `adgan_fast.maps` smooths
+            and measures them.
     """
-    scorer = Scorer(gen, config=config, **overrides)
-    return scorer._result(scorer._run(images, None))
+    return Scorer(gen, config=config, **overrides).search(images, maps=maps)

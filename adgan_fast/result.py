@@ -22,6 +22,7 @@ class SearchResult:
         status: (N,) int8, by the numbers of `Status`: ok, not_finite (the image), diverged.
         engine: name of the engine that ran.
         config: the settings it ran with.
+        maps: (N, H, W) where images and reconstructions differ, over all starts; None unless it was asked for maps.
     """
 
     scores: torch.Tensor
@@ -32,3 +33,4 @@ class SearchResult:
     status: torch.Tensor
     engine: str
     config: SearchConfig
+    maps: torch.Tensor | None = None

@@ -17,6 +17,7 @@ from .core.engine import Engine
 from .core.job import Job, Plan, result_shapes
 from .core.losses import Loss
 from .core.precision import arithmetic, permitted
+from .core.residuals import WEIGHTINGS, Weighting
 from .core.starts import Starts, draw
 from .engine import choose, needs_program
 from .generator import checks
@@ -26,6 +27,8 @@ from .generator.rules import lower
 from .generator.working_copy import Generator, home_of, portable, working_copy
 from .result import SearchResult
 
+MAPS_BYTES = 64 << 20
+"""Memory that a search with maps takes more, at most (or what one image takes): the residuals of every start."""
 Images = TypeVar("Images", torch.Tensor, np.ndarray)
 
 
@@ -81,9 +84,11 @@ class Scorer:
         """Scores (N,) of images (N, C, H, W): see `adgan_fast.score`."""
         return as_given(self._run(images, ["scores"])["scores"], images)
 
-    def search(self, images: torch.Tensor | np.ndarray) -> SearchResult:
+    def search(self, images: torch.Tensor | np.ndarray, *, maps: bool | Weighting = False) -> SearchResult:
         """The whole outcome for images (N, C, H, W): see `adgan_fast.search`."""
-        return self._result(self._run(images, None))
+        if maps is not False and maps is not True and maps not in WEIGHTINGS:
+            raise ValueError(f"maps must be True, False, {' or '.join(map(repr, WEIGHTINGS))}, got {maps!r}")
+        return self._result(self._run(images, None, ("mean" if maps is True else maps) or None))
 
     def prepare(self, image_shape: tuple[int, ...]) -> Scorer:
         """Make ready for images (C, H, W), as the first call does otherwise; returns itself.
@@ -129,9 +134,9 @@ class Scorer:
 
     # -- one call --------------------------------------------------------------------------------------------------
 
-    def _run(self, images: Any, wanted: list[str] | None) -> dict[str, torch.Tensor]:
+    def _run(self, images: Any, wanted: list[str] | None, maps: Weighting | None = None) -> dict[str, torch.Tensor]:
         """Of all images of a run the tensors of a SearchResult by name, all or those wanted; with its warnings."""
-        part = self.part(images, wanted)
+        part = self.part(images, wanted, maps=maps)
         assert self._job is not None
         validate.warn_of_not_finite(part.finite)
         outcome.warn_of_diverged(part.status, part.lost, self._job)
@@ -141,10 +146,18 @@ class Scorer:
         assert self._engine is not None
         return SearchResult(**found, engine=self._engine.name, config=self.config)
 
-    def part(self, images: Any, wanted: list[str] | None, first: int = 0, total: int | None = None) -> Part:
+    def part(
+        self,
+        images: Any,
+        wanted: list[str] | None,
+        first: int = 0,
+        total: int | None = None,
+        maps: Weighting | None = None,
+    ) -> Part:
         """Search images [first, first + n) of a run of `total` (those alone, when None); without warnings of them.
 
-        `wanted`: names of tensors of a SearchResult, all when None. Errors as for `adgan_fast.score`.
+        `wanted`: names of tensors of a SearchResult, all when None; maps are among them where `maps` says how to weight
+        starts. Errors as for `adgan_fast.score`.
         """
         given = validate.as_images(images)
         total = len(given) if total is None else total
@@ -160,12 +173,12 @@ class Scorer:
                 found = {
                     name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                     for name, shape in result_shapes(job).items()
-                    if wanted is None or name in wanted
+                    if (maps if name == "maps" else wanted is None or name in wanted)
                 }
                 lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
                 if len(given):
                     planned = self._plans.get(len(given)) or plan.planned(engine, job, len(given))
-                    planned = _search(engine, job, planned, given, first, total, found, lost)
+                    planned = _search(engine, job, planned, given, first, total, found, lost, maps)
                     if device.type != "cpu":  # its buffers stay there, and would not count as free
                         self._plans[len(given)] = planned
         status = outcome.statuses(finite, found["scores"])
@@ -247,6 +260,7 @@ def _search(
     total: int,
     found: dict[str, torch.Tensor],
     lost: torch.Tensor,
+    maps: Weighting | None,
 ) -> Plan:
     """Fill `found`, and `lost` (n, 2), see outcome.first_lost, for images that lie `before` others of a run of `total`.
 
@@ -255,14 +269,21 @@ def _search(
     whole = len(images) == total  # a part of a run is shown by who has the whole
     bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not (job.config.progress and whole))
     with bar, arithmetic(job.config.precision):
-        for first in range(0, len(images), plan.BLOCK_IMAGES):
-            rows = slice(first, first + plan.BLOCK_IMAGES)
+        size = plan.BLOCK_IMAGES if maps is None else _images_of_maps(job)
+        for first in range(0, len(images), size):
+            rows = slice(first, first + size)
             shown = validate.to_range(images[rows].to(job.device), job.dtype)
             index = before + first
-            block = Block(job, shown, index, list(found), bar.update, total - index - len(shown))
+            block = Block(job, shown, index, list(found), bar.update, total - index - len(shown), maps)
             planned = plan.run(engine, job, planned, block)
             results = block.results
             for name, tensor in found.items():
                 tensor[rows] = results[name]
             lost[rows] = outcome.first_lost(results["initial_losses"], results["losses"])
     return planned
+
+
+def _images_of_maps(job: Job) -> int:
+    """Images in a block whose residuals, of every start, take MAPS_BYTES at most."""
+    of_image = job.n_seed * job.image_shape[-2] * job.image_shape[-1] * job.dtype.itemsize
+    return max(1, min(plan.BLOCK_IMAGES, MAPS_BYTES // of_image))

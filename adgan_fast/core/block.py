@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 
 from .job import Job
+from .residuals import Weighting, mean_over_starts, residual
 from .tiles import Tile, layout
 
 
@@ -27,6 +28,7 @@ class Block:
         wanted: names of the tensors of a SearchResult to keep.
         advance: called with the number of pairs that were put.
         later: images of the run after these.
+        maps: how maps weight the starts, where they are wanted; they take n · S · H · W numbers meanwhile.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Block:
         wanted: list[str],
         advance: Callable[[int], object],
         later: int = 0,
+        maps: Weighting | None = None,
     ):
         n, n_seed = len(images), job.n_seed
         self.later = later
@@ -44,6 +47,9 @@ class Block:
         self._initial, self._final = images.new_empty((n, n_seed)), images.new_empty((n, n_seed))
         self._latents = images.new_empty((n, n_seed, *job.latent_shape)) if "latents" in wanted else None
         self._reconstructions = torch.full_like(images, float("nan")) if "reconstructions" in wanted else None
+        # Of every start, so that their mean has one order of summation, in whatever order tiles come.
+        self._residuals = images.new_empty((n, n_seed, *images.shape[2:])) if maps else None
+        self._maps, self._loss = maps, job.config.loss
         self._advance, self._lock = advance, threading.Lock()
         self._cancelled, self._done = False, 0
         self.restart()
@@ -108,6 +114,8 @@ class Block:
             found["latents"] = self._latents
         if self._reconstructions is not None:
             found["reconstructions"] = self._reconstructions
+        if self._residuals is not None and self._maps is not None:
+            found["maps"] = mean_over_starts(self._residuals, self._final, self._maps)
         return found
 
     def put(
@@ -131,8 +139,11 @@ class Block:
             self._final[rows, columns] = final
             if self._latents is not None:
                 self._latents[rows, columns] = latents.reshape(*shape, *self._latents.shape[2:])
+            of_pairs = reconstructions.reshape(*shape, *self._images.shape[1:])
+            if self._residuals is not None:
+                self._residuals[rows, columns] = residual(of_pairs, self._images[rows, None], self._loss)
             if self._reconstructions is not None:
-                self._keep_best(rows, tile.start, final, reconstructions.reshape(*shape, *self._images.shape[1:]))
+                self._keep_best(rows, tile.start, final, of_pairs)
             self._done += shape[0] * shape[1]
             self._advance(shape[0] * shape[1])
 

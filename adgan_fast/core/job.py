@@ -83,4 +83,5 @@ def result_shapes(job: Job) -> dict[str, tuple[int, ...]]:
         "initial_losses": (job.n_seed,),
         "latents": (job.n_seed, *job.latent_shape),
         "reconstructions": job.image_shape,
+        "maps": job.image_shape[1:],
     }

@@ -1,4 +1,4 @@
-"""Loaders of image sets: MNIST, CIFAR-10, LSUN, folders, arrays, scikit-learn's digits.
+"""Loaders of image sets: MNIST, CIFAR-10, LSUN, MVTec's layout, folders, arrays, scikit-learn's digits.
 
 They run no code from what they read.
 
@@ -13,11 +13,13 @@ from .folders import load_folder
 from .image_set import ImageSet, to_model_range
 from .lsun import load_lsun
 from .mnist import load_mnist, read_idx
+from .mvtec import MaskedSet, load_mvtec
 from .paths import PathLike, Split
 
 __all__ = [
     "CIFAR10_CLASSES",
     "ImageSet",
+    "MaskedSet",
     "PathLike",
     "Split",
     "load_arrays",
@@ -26,6 +28,7 @@ __all__ = [
     "load_folder",
     "load_lsun",
     "load_mnist",
+    "load_mvtec",
     "read_idx",
     "to_model_range",
 ]

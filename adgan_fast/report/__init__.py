@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .figures import save_gallery, save_roc
+from .overlays import overlays
 
-__all__ = ["save_gallery", "save_roc"]
+__all__ = ["overlays", "save_gallery", "save_roc"]

@@ -1,0 +1,40 @@
+"""The documentation as a site: ``make docs``. Its pages are the Markdown files of the repository, as they stand."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from typing import Any
+
+from pygments.lexers.special import TextLexer
+from sphinx.application import Sphinx
+
+project = "adgan_fast"
+author = "the adgan_fast authors"
+release = importlib.metadata.version("adgan_fast")
+root_doc = "docs/index"
+include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "docs/**.md"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+myst_heading_anchors = 4  # as GitHub makes them
+myst_enable_extensions = ["colon_fence"]
+html_theme = "furo"
+html_title = f"adgan_fast {release}"
+html_copy_source = False
+default_role = "code"  # what docstrings have in `backquotes`
+autodoc_typehints = "description"
+autodoc_typehints_description_target = "documented"
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # attributes of a class are in its own entry, not an entry each
+
+
+def as_text(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Docstrings are text with `names` in backquotes: in all else * and | mean themselves."""
+    for number, line in enumerate(lines):
+        parts = re.split(r"(``.*?``|`.*?`)", line)
+        lines[number] = "".join(re.sub(r"([*|])", r"\\\1", part) if part[:1] != "`" else part for part in parts)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", as_text, priority=100)  # before napoleon takes the sections apart
+    app.add_lexer("tree", TextLexer)
