@@ -8,7 +8,7 @@ from .config import SearchConfig
 from .core.residuals import Weighting
 from .generator.working_copy import Generator
 from .result import SearchResult
-from .scorer import Images, Scorer, as_given
+from .scorer import Images, Scorer, as_given, weighting
 
 
 def score(gen: Generator, images: Images, *, config: SearchConfig | None = None, **overrides: Any) -> Images:
@@ -54,4 +54,5 @@ def search(
             takes up to 64 MiB more for it (S · H · W numbers an image where that is more). `adgan_fast.maps` smooths
             and measures them.
     """
-    return Scorer(gen, config=config, **overrides).search(images, maps=maps)
+    scorer = Scorer(gen, config=config, **overrides)
+    return scorer._result(scorer._run(images, None, weighting(maps)))

@@ -78,6 +78,7 @@ class Scorer:
         self._engine: Engine | None = None
         self._engine_name = self.config.engine
         self._range_seen = False
+        self._made = (0.0, 0.0)
         self._plans: dict[int, Plan] = {}  # on a GPU, by the number of images
 
     def __call__(self, images: Images) -> Images:
@@ -86,9 +87,7 @@ class Scorer:
 
     def search(self, images: torch.Tensor | np.ndarray, *, maps: bool | Weighting = False) -> SearchResult:
         """The whole outcome for images (N, C, H, W): see `adgan_fast.search`."""
-        if maps is not False and maps is not True and maps not in WEIGHTINGS:
-            raise ValueError(f"maps must be True, False, {' or '.join(map(repr, WEIGHTINGS))}, got {maps!r}")
-        return self._result(self._run(images, None, ("mean" if maps is True else maps) or None))
+        return self._result(self._run(images, None, weighting(maps)))
 
     def prepare(self, image_shape: tuple[int, ...]) -> Scorer:
         """Make ready for images (C, H, W), as the first call does otherwise; returns itself.
@@ -167,9 +166,9 @@ class Scorer:
             with random_state.kept(device), ambient.recording(device):
                 engine, job = self._ready(tuple(given.shape[1:]))
                 job.starts.check_images(total)
-                if given.dtype == torch.uint8 and not self._range_seen:
+                if len(given) and not self._range_seen:
                     self._range_seen = True
-                    checks.warn_of_range(job.module, _probes(job.config, job.latent_shape, device, dtype), given)
+                    checks.warn_of_range(job.module, self._made, given)
                 found = {
                     name: torch.empty((len(given), *shape), dtype=dtype, device=given.device)
                     for name, shape in result_shapes(job).items()
@@ -217,6 +216,7 @@ class Scorer:
         probes = _probes(config, shape, device, dtype)
         seen, loss = checks.check_generator(module, probes, image_shape, learn, self._given), Loss(config.loss)
         checks.check_loss(loss, seen.image)
+        self._made = checks.made_range(module, probes)
         program, unlowered = None, ""
         if needs_program(config):
             try:
@@ -231,6 +231,13 @@ class Scorer:
 def as_given(scores: torch.Tensor, images: Images) -> Images:
     """Scores as an ndarray where the images are one."""
     return scores.numpy() if isinstance(images, np.ndarray) else scores
+
+
+def weighting(maps: bool | Weighting) -> Weighting | None:
+    """How the maps that are asked for weight the starts, None for no maps; ValueError for what says neither."""
+    if maps is not False and maps is not True and maps not in WEIGHTINGS:
+        raise ValueError(f"maps must be True, False, {' or '.join(map(repr, WEIGHTINGS))}, got {maps!r}")
+    return ("mean" if maps is True else maps) or None
 
 
 def distrust(engine: Engine, job: Job) -> str | None:

@@ -182,13 +182,25 @@ def _refuse_unmoved(name: str, module: nn.Module, looks: list[Look], probes: tor
     )
 
 
-def warn_of_range(module: nn.Module, probes: torch.Tensor, images: torch.Tensor) -> None:
-    """Warn where images are uint8, scaled to [-1, 1], and all that the generator makes lies in [0, 1]."""
+@torch.no_grad()
+def made_range(module: nn.Module, probes: torch.Tensor) -> tuple[float, float]:
+    """The least and the largest pixel that the generator makes of some probes, one at a time."""
+    low, high = torch.aminmax(torch.cat([module(z[None].clone()) for z in probes[:4]]))
+    return float(low), float(high)
+
+
+def warn_of_range(module: nn.Module, made: tuple[float, float], images: torch.Tensor) -> None:
+    """Warn where images lie in [-1, 1] (uint8 is scaled to it) and a generator makes [0, 1], or the other way round."""
+    low, high = made
     if images.dtype != torch.uint8:
-        return
-    with torch.no_grad():
-        low, high = (float(x) for x in torch.aminmax(torch.cat([module(z[None].clone()) for z in probes[:4]])))
-    if low >= 0 and high <= 1:
+        if images.numel() and low < -0.5 and float(images.min()) >= 0 and 0.5 < float(images.max()) <= 1:
+            warnings.warn(
+                f"all images lie in [0, 1], but generator {type(module).__name__} makes images in [-1, 1] (seen: "
+                f"[{low:.3g}, {high:.3g}]); if these are floats scaled to [0, 1], pass x * 2 - 1",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+    elif low >= 0 and high <= 1:
         warnings.warn(
             f"generator {type(module).__name__} makes images in [0, 1] (seen: [{low:.3g}, {high:.3g}]), but uint8 "
             "images are scaled to [-1, 1]; if it was trained on [0, 1], pass images as floats in [0, 1] (images / 255)",

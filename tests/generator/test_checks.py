@@ -167,16 +167,27 @@ def test_a_generator_that_makes_no_sense_is_named_with_what_it_does(what, engine
     assert "Returns" in str(caught.value)
 
 
-@pytest.mark.parametrize("output", [nn.Sigmoid(), nn.Tanh()], ids=["sigmoid", "tanh"])
-def test_bytes_against_images_from_zero_to_one_are_a_warning_that_names_both_ranges(output):
-    gen = nn.Sequential(randomise(nn.Linear(6, 48), 0), output, nn.Unflatten(1, (3, 4, 4)))
-    images = torch.randint(0, 256, (1, 3, 4, 4), dtype=torch.uint8)
+@pytest.mark.parametrize(
+    ("output", "given", "warned"),
+    [
+        (nn.Sigmoid(), "bytes", True),
+        (nn.Sigmoid(), "floats in [0, 1]", False),
+        (nn.Tanh(), "bytes", False),
+        (nn.Tanh(), "floats in [0, 1]", True),
+        (nn.Tanh(), "floats in [-1, 1]", False),
+    ],
+)
+def test_images_and_a_generator_of_other_ranges_are_a_warning_that_names_both(output, given, warned):
+    gen = nn.Sequential(randomise(nn.Linear(6, 48), 0), nn.BatchNorm1d(48), output, nn.Unflatten(1, (3, 4, 4)))
+    gen[1].weight.data.fill_(3.0)
+    images = torch.arange(48).reshape(1, 3, 4, 4).to(torch.uint8) * 5
+    floats = images / 255
+    images = {"bytes": images, "floats in [0, 1]": floats, "floats in [-1, 1]": floats * 2 - 1}[given]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         search(gen, images=images)
-        search(gen, images=images / 255)
     seen = [str(w.message) for w in caught if "[0, 1]" in str(w.message)]
-    assert len(seen) == (1 if isinstance(output, nn.Sigmoid) else 0)
+    assert len(seen) == warned
     assert all("[-1, 1]" in line for line in seen)
 
 
