@@ -178,7 +178,7 @@ def _run(
             for what, took in spent.items():
                 seconds[what] += took
             with _timed(seconds, "write"):
-                counts.update(parts.write(folder, shard, held.pop(shard.number), found, description))
+                counts.update(parts.write(folder, shard, held.pop(shard.number), found, description, spent))
             images += shard.stop - shard.first
             advance(shard.stop - shard.first)
     if digest.manifest() != manifest:
