@@ -32,7 +32,6 @@ class Area(NamedTuple):
     high: float
 
 
-
 class Curve(NamedTuple):
     """A curve, the area under it, and a band in which it lies with the chance LEVEL, point by point.
 
@@ -77,9 +76,7 @@ def auc(scores: npt.ArrayLike, anomalous: npt.ArrayLike, *, resamples: int = RES
     return Area(area(normal, other), *_interval(drawn))
 
 
-def roc(
-    scores: npt.ArrayLike, anomalous: npt.ArrayLike, *, resamples: int = CURVE_RESAMPLES, seed: int = 0
-) -> Curve:
+def roc(scores: npt.ArrayLike, anomalous: npt.ArrayLike, *, resamples: int = CURVE_RESAMPLES, seed: int = 0) -> Curve:
     """The ROC curve: of normal images the share flagged (x), of anomalous ones (y). Args, raises: as `auc`."""
     levels, normal, other = _positions(scores, anomalous)
 
@@ -139,7 +136,10 @@ def _flagged(items: Counts, levels: int) -> Counts:
 def _resampled(normal: Counts, other: Counts, resamples: int, seed: int) -> Iterator[tuple[Counts, Counts]]:
     random = np.random.Generator(np.random.Philox(seed))
     for _ in range(resamples):
-        yield normal[random.integers(len(normal), size=len(normal))], other[random.integers(len(other), size=len(other))]
+        yield (
+            normal[random.integers(len(normal), size=len(normal))],
+            other[random.integers(len(other), size=len(other))],
+        )
 
 
 def _interval(drawn: list[float]) -> tuple[float, float]:

@@ -71,6 +71,11 @@ class Finished:
         return self.table[column].to_pylist() if column in self.table.column_names else [None] * len(self)
 
     @property
+    def loss(self) -> str:
+        """Of the search, by its name."""
+        return str(self.description.get("config", {}).get("loss", "l2"))
+
+    @property
     def keeps_reconstructions(self) -> bool:
         """Whether `reconstructions` has anything to give."""
         return "reconstructions" in self.description["keep"]

@@ -57,9 +57,7 @@ def histogram(groups: dict[str, Array], x: str, limits: tuple[float, float] | No
     edges = np.linspace(low, high, BINS + 1)
     counts = {name: np.histogram(group.clip(low, high), edges)[0] for name, group in groups.items()}
     most = max([int(count.max()) for count in counts.values()] or [0]) or 1
-    series = [
-        Series(_steps(count / most), name, f"{name} ({len(groups[name]):,})") for name, count in counts.items()
-    ]
+    series = [Series(_steps(count / most), name, f"{name} ({len(groups[name]):,})") for name, count in counts.items()]
     chart = Chart(series, _ticks(low, high), _ticks(0, most), x, "images in a bar")
     return Histogram(chart, low, high, int((values > high).sum()))
 
@@ -132,4 +130,3 @@ def _ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list
 def number(value: float | None) -> str:
     """As a person reads it: four digits."""
     return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
-

@@ -161,9 +161,10 @@ def _data(
     ]  # fmt: skip
     return {
         "kind": kind,
-        "scores": {
-            name: base64.b64encode(np.sort(values).astype(little).tobytes()).decode() for name, values in groups.items()
-        },
+        "scores": [
+            [name, base64.b64encode(np.sort(values).astype(little).tobytes()).decode()]
+            for name, values in groups.items()
+        ],
         "low": histogram.low, "high": histogram.high, "threshold": _first_threshold(found, scores, groups),
         "rows": rows, "panels": gallery.panels, "cell": gallery.cell, "cells": gallery.per_sheet,
         "columns": gallery.columns,
@@ -261,7 +262,7 @@ def _made(found: Finished) -> list[tuple[str, Any]]:
     made = [each for each in found.made if each]
     if len(made) < len(found.made) or not made:
         return [("time", "not recorded by the version that made it")]
-    machines = Counter(f"{each['processor']}, {each['threads']} threads" for each in made)
+    machines = Counter(f"{each['processor']}, threads: {each['threads']}" for each in made)
     gpus = Counter(each["gpu"] for each in made if each["gpu"])
     seconds = {what: sum(each["seconds"].get(what, 0.0) for each in made) for what in ("search", "wait")}
     total = sum(seconds.values())
@@ -278,4 +279,4 @@ def _made(found: Finished) -> list[tuple[str, Any]]:
 def _said(value: Any) -> str:
     if value is None or value == "":
         return "–"
-    return " × ".join(map(str, value)) if isinstance(value, list) and value else str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

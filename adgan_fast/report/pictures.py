@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from .. import maps
 from ..jobs.finished import Finished, SourceGone
-from .overlays import overlays
+from .overlays import overlays, residual_maps
 from .sheets import CELLS, COLUMNS, sheet, shown, thumbnails
 
 SIDE = 96
@@ -85,9 +83,7 @@ class _Panels:
             self.scale = float(residuals.max(initial=0.0))
 
     def _residuals(self, images: Array, made: Array) -> Array:
-        loss = self.found.description.get("config", {}).get("loss", "l2")
-        found = maps.residual(torch.from_numpy(made), torch.from_numpy(images), loss)
-        return maps.smoothed(found, self.sigma)
+        return residual_maps(images, made, self.found.loss, self.sigma)
 
     def _images(self, rows: list[int]) -> Array | None:
         """(n, C, H, W); None, with the reason in `gone`, where they are not there any more."""

@@ -76,7 +76,10 @@ def test_pictures_that_cannot_be_read_are_left_out_and_told(here: Path, told) ->
     [
         (["nowhere"], "nowhere: no such file or folder"),
         (["images", "--objective", "vea"], "--objective must be one of wgan, wgan-gp"),
-        (["images", "--objective", "vae", "--clip", "3"], "--clip is no setting of vae; its settings are --average, --batch-size"),
+        (
+            ["images", "--objective", "vae", "--clip", "3"],
+            "--clip is no setting of vae; its settings are --average, --batch-size",
+        ),
         (["images", "--steps", "-1"], "steps must be"),
         (["images", "--size", "9"], "H one of 8, 16, 28, 32, 64, got (7, 1, 9, 9): --size brings pictures to it"),
         (["images", "--resize", "crop"], "--resize crop needs --size"),

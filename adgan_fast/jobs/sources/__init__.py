@@ -65,8 +65,9 @@ def reopened(fingerprint: dict[str, Any], expected: tuple[int, int, int] | None 
     if not isinstance(path, str):
         raise ValueError(f"a source of the kind {kind!r} cannot be opened again: it does not say where its images lie")
     size = fingerprint.get("size")
-    shaping = Shaping(tuple(size) if size else None, fingerprint.get("channels"), fingerprint.get("resize") or "fit",
-                      expected)
+    shaping = Shaping(
+        tuple(size) if size else None, fingerprint.get("channels"), fingerprint.get("resize") or "fit", expected
+    )
     labels, column = bool(fingerprint.get("labels")), fingerprint.get("column")
     return open_source(path, shaping, labels=labels, column=column)
 

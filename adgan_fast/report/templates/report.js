@@ -20,11 +20,10 @@
 
   // -- threshold ------------------------------------------------------------------------------------------------
 
-  const scores = {};
-  for (const [name, text] of Object.entries(data.scores)) {
+  const scores = data.scores.map(([name, text]) => {
     const bytes = Uint8Array.from(atob(text), (each) => each.charCodeAt(0));
-    scores[name] = data.kind === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer);
-  }
+    return [name, data.kind === "float64" ? new Float64Array(bytes.buffer) : new Float32Array(bytes.buffer)];
+  });
   const above = (sorted, value) => {
     let low = 0, high = sorted.length;
     while (low < high) {
@@ -40,7 +39,7 @@
   const flagged = (row) => row.score !== null && row.score > threshold;
 
   const countAgain = () => {
-    const found = Object.entries(scores).map(([name, sorted]) => [name, above(sorted, threshold), sorted.length]);
+    const found = scores.map(([name, sorted]) => [name, above(sorted, threshold), sorted.length]);
     const part = found.reduce((sum, each) => sum + each[1], 0), whole = found.reduce((sum, each) => sum + each[2], 0);
     const text = `${count(part)} of ${count(whole)} scored images flagged (${share(part, whole)})`;
     element("counts").textContent = text;
@@ -82,6 +81,8 @@
   // -- pictures -------------------------------------------------------------------------------------------------
 
   const [width, height] = data.cell;
+  const step = width + Math.max(1, Math.round(width / 16)); // from panel to panel
+  const wide = step * (data.panels.length - 1) + width;
   const sheets = new Map();
   const sheet = (panel, which) => {
     const id = `sheet-${panel}-${which}`;
@@ -113,9 +114,9 @@
   const fill = (cell) => {
     if (!cell.canvas || cell.full) return;
     cell.full = true;
-    cell.canvas.width = width * data.panels.length;
+    cell.canvas.width = wide;
     cell.canvas.height = height;
-    data.panels.forEach((panel, i) => draw(cell.canvas, cell.row, panel, i * width));
+    data.panels.forEach((panel, i) => draw(cell.canvas, cell.row, panel, i * step));
   };
   const empty = (cell) => {
     if (!cell.canvas || !cell.full || made.length <= MANY) return;
@@ -136,7 +137,7 @@
       if (row.place !== null) {
         cell.canvas = make("canvas");
         cell.canvas.setAttribute("aria-hidden", "true");
-        cell.canvas.style.aspectRatio = `${width * data.panels.length} / ${height}`;
+        cell.canvas.style.aspectRatio = `${wide} / ${height}`;
         button.append(cell.canvas);
       } else {
         button.append(make("span", row.error || "no picture", "none"));
