@@ -36,7 +36,7 @@ def maps(
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments.
     """
-    needs("report", "matplotlib")
+    needs("report", "matplotlib", "scipy")
     from .. import jobs
     from ..jobs.finished import SourceGone
     from ..report.map_files import write_maps

@@ -44,7 +44,7 @@ def report(
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments.
     """
-    needs("report", "jinja2", "matplotlib")
+    needs("report", "jinja2", "matplotlib", "scipy")
     from .. import jobs
     from ..report.html import write_report
 

@@ -59,10 +59,15 @@
   };
 
   let waiting = false;
+  // Six digits are shown, and hold, unless the digits that are left out decide on an image.
+  const rounded = (value) => {
+    const short = Number(value.toPrecision(6));
+    return scores.every(([, sorted]) => above(sorted, short) === above(sorted, value)) ? short : value;
+  };
   const set = (value, from) => {
-    threshold = value;
+    threshold = from === typed ? value : rounded(value);
     if (from !== slider) slider.value = Math.round(steps * (value - low) / (high - low));
-    if (from !== typed) typed.value = Number(value.toPrecision(6));
+    if (from !== typed) typed.value = threshold;
     countAgain();
     if (!waiting) {
       waiting = true;
