@@ -70,7 +70,7 @@ def test_the_slider_moves_the_counts(job: Path, opened: Open) -> None:
         threshold = page.evaluate("Number(document.getElementById('threshold').value)")
         assert counted(page) == (scores > threshold).sum()
         seen.add(counted(page))
-    assert len(seen) >= 4 and min(seen) == 0
+    assert len(seen) >= 3 and min(seen) == 0 and max(seen) >= 22
     box = slider.bounding_box()
     page.mouse.move(box["x"] + box["width"] - 12, box["y"] + 100)  # the line stands at the end
     page.mouse.down()
@@ -116,7 +116,7 @@ def test_filters_choose_by_label_status_decision_and_name(job: Path, opened: Ope
     page.select_option("#decision", "flagged")
     assert page.inner_text("#found") == f"{counted(page)} of 25 images"
     page.fill("#threshold", "0")
-    page.wait_for_function("document.getElementById('found').textContent === '24 of 25 images'")
+    playwright.expect(page.locator("#found")).to_have_text("24 of 25 images")
     page.select_option("#decision", "")
     page.fill("#name", "GOOD/03")
     assert page.inner_text("#found") == "1 of 25 images"

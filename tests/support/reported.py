@@ -19,7 +19,12 @@ EVIL_LABEL = "</option></select><img src=x onerror='window.broken = 1'>"
 
 
 def generator(seed: int = 0, channels: int = 1) -> DCGANGenerator:
-    return DCGANGenerator(8, channels, 6, 4, generator=torch.Generator().manual_seed(seed))
+    """One that draws something: weights as they begin make nearly plain images."""
+    made = DCGANGenerator(8, channels, 6, 4, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        for weight in made.parameters():
+            weight.mul_(10 if weight.dim() > 1 else 1)
+    return made
 
 
 def pictures(folder: Path, count: int = 12, channels: int = 1) -> Path:
