@@ -18,7 +18,8 @@ from PIL import Image
 
 from adgan_fast import jobs
 from adgan_fast.jobs import parts
-from adgan_fast.report import pictures
+from adgan_fast.jobs.finished import Finished
+from adgan_fast.report import overlays, pictures
 from adgan_fast.report.charts import histogram
 from adgan_fast.report.html import write_report
 from adgan_fast.report.sheets import sheet, shown, thumbnails
@@ -102,7 +103,13 @@ def test_the_pictures_are_those_of_their_rows(job: Path, images: Path, tmp_path:
             with Image.open(images / row[1]) as image:
                 assert np.array_equal(page.picture("image", row[11]), np.asarray(image))
             assert np.array_equal(page.picture("reconstruction", row[11]), shown(made[row[0]][None])[0, 0])
-            assert page.picture("overlay", row[11]).shape == (8, 8, 3)
+    found = Finished(job)
+    rows = [row[0] for row in page.data["rows"] if row[3] == "ok"]
+    given, made = np.stack(found.images(rows)), found.reconstructions(rows)
+    residuals = np.square(given - made).sum(1)
+    for place, expected in enumerate(overlays(given, residuals, scale=float(residuals.max()))):
+        assert np.abs(page.picture("overlay", place).astype(int) - expected).max() <= 1
+    assert f"a residual of {residuals.max():.3g} is drawn at full colour" in page.text
 
 
 def test_it_needs_nothing_else_and_runs_nothing_else(job: Path, tmp_path: Path) -> None:
