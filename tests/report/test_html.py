@@ -8,6 +8,7 @@ import io
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,21 @@ def test_the_pictures_stay_below_their_budget(job: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr(pictures, "BUDGET", 5000)
     made = write_report(job, tmp_path / "report.html")
     assert 1 < made.shown < whole.shown and made.rows == 25
+
+
+@pytest.mark.parametrize("readable", [False, None])
+def test_a_job_of_nothing_and_one_of_nothing_readable_have_a_page(readable: bool | None, tmp_path: Path) -> None:
+    class Nothing(reported.Evil):
+        def items(self) -> Iterator[jobs.Item]:
+            return iter(()) if readable is None else super().items()
+
+        def read(self, first: int, stop: int) -> Iterator[Any]:
+            return (jobs.Unreadable("<b>broken") for _ in range(first, stop))
+
+    jobs.run(reported.generator(), Nothing(), tmp_path / "job", keep=("reconstructions",))
+    page = page_of(tmp_path / "job", tmp_path)
+    assert [row[10] for row in page.data["rows"]] == ([] if readable is None else ["<b>broken"] * 6)
+    assert page.scores()["all"].size == 0 and page.data["panels"] == []
 
 
 def test_pictures_of_any_number_of_channels_and_size_are_made_small_enough_to_look_at() -> None:
