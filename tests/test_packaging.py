@@ -122,7 +122,9 @@ def modules(tree):
 def data(tree):
     """Files that are not modules and are installed too."""
     tuned = {"adgan_fast/" + p.relative_to(tree).as_posix() for p in tree.glob("kernels/configs/*.json")}
-    return {"adgan_fast/py.typed"} | tuned
+    page = {p.relative_to(tree).as_posix() for p in tree.glob("adgan_fast/report/templates/*")}
+    assert len(page) == 3
+    return {"adgan_fast/py.typed"} | tuned | page
 
 
 def test_wheel_holds_the_tree_and_nothing_else(tree, tmp_path):

@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, demo, export, info, score, train
+from . import check, compare, demo, export, info, maps, report, score, train
 
 __all__ = ["app", "main"]
 
@@ -31,6 +31,9 @@ app = typer.Typer(
 app.command()(train.train)
 app.command()(score.score)
 app.command()(export.export)
+app.command()(report.report)
+app.command()(maps.maps)
+app.command()(compare.compare)
 app.command()(check.check)
 app.command()(info.info)
 app.command("demo")(demo.run)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ import typer
 from .. import SearchConfig, engines
 from ..training import TrainingDiverged
 from .given import Failure, Interrupted, Mistake
+from .needs import needs
 
 
 def run(
@@ -35,9 +35,7 @@ def run(
     The images are scikit-learn's digits, which come with it: nothing is downloaded. Writes scores.csv, scores.parquet,
     roc.png, gallery.png and generator.safetensors.
     """
-    missing = [name for name in ("matplotlib", "sklearn") if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Mistake(f"the demo needs {', '.join(missing)}: pip install 'adgan-fast[demo]'")
+    needs("demo", "matplotlib", "sklearn")
     if held_out not in ("test", "validation"):
         raise Mistake(f"--held-out must be test or validation, got {held_out!r}")
     from .. import demo, jobs

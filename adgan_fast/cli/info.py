@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-from pathlib import Path
 from typing import Annotated, Any
 
 import torch
@@ -13,6 +12,7 @@ import typer
 from .. import __version__, engines, ops
 from ..admission import ADMITTED, Verdict
 from ..core import plan
+from ..core.processor import processor
 from . import machine
 from .table import columns
 
@@ -27,7 +27,7 @@ def facts() -> dict[str, Any]:
     """What `info` prints."""
     return {
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-        "processor": _processor(),
+        "processor": processor(),
         "instruction_set": _instruction_set(),
         "threads": torch.get_num_threads(),
         "memory_free_bytes": plan.free_bytes(torch.device("cpu")),
@@ -52,15 +52,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _instruction_set() -> str | None:

@@ -94,9 +94,9 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
 
 def differences(here: Description, there: Description) -> list[str]:
     """Where two descriptions differ, in words; [] if nowhere. What the source was called is no difference."""
-    mine, theirs = _flat(here), _flat(there)
-    for flat in (mine, theirs):
-        flat.pop("source.name", None)
+    mine, theirs = flat(here), flat(there)
+    for each in (mine, theirs):
+        each.pop("source.name", None)
     return [
         f"{name} is {theirs.get(name, 'not there')!r} there and {mine.get(name, 'not there')!r} here"
         for name in mine | theirs
@@ -104,10 +104,11 @@ def differences(here: Description, there: Description) -> list[str]:
     ]
 
 
-def _flat(description: Description, above: str = "") -> dict[str, Any]:
+def flat(description: Description, above: str = "") -> dict[str, Any]:
+    """The values of a description by their places, as "config.seed"."""
     found: dict[str, Any] = {}
     for name, value in description.items():
-        found |= _flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+        found |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
     return found
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
+from ..core.processor import processor
 from ..files import replacing, temporary_names
 from . import description as descriptions
 from .batch import KEEPABLE, NUMBERS, STATUSES, Arrays
@@ -23,7 +27,8 @@ from .source import Item
 
 PATTERN = "part-*.parquet"
 KEY = b"adgan_fast"
-"""Of the footer's entry: JSON with the job's description, the shard, and how many rows have which status."""
+"""Of the footer's entry: JSON with the job's description, the shard, how many rows have which status, and what made
+them: when, where, in what time."""
 
 Counts = dict[str, int]
 
@@ -36,12 +41,22 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def write(folder: Path, shard: Shard, items: list[Item], found: Arrays, description: Description) -> Counts:
-    """Write a part, on disk when this returns; how many rows have which status. FolderUnusable where it cannot be."""
+def write(
+    folder: Path,
+    shard: Shard,
+    items: list[Item],
+    found: Arrays,
+    description: Description,
+    seconds: dict[str, float] | None = None,
+) -> Counts:
+    """Write a part, on disk when this returns; how many rows have which status. FolderUnusable where it cannot be.
+
+    `seconds` that it took, by what they were spent on, are kept in the footer, as `made` has it.
+    """
     rows = shard.stop - shard.first
     assert len(items) == rows and all(len(values) == rows for values in found.values())
     counts = {name: count for name in STATUSES if (count := Counter(found["status"].tolist())[name])}
-    meta = {"job": description, "shard": list(shard), "counts": counts}
+    meta = {"job": description, "shard": list(shard), "counts": counts, "made": made(seconds or {}, description)}
     table = _table(items, found).replace_schema_metadata({KEY: json.dumps(meta, ensure_ascii=False)})
     try:
         with replacing(path_of(folder, shard.number)) as file:
@@ -49,6 +64,19 @@ def write(folder: Path, shard: Shard, items: list[Item], found: Arrays, descript
     except OSError as error:
         raise unusable(folder, error) from error
     return counts
+
+
+def made(seconds: dict[str, float], description: Description) -> dict[str, Any]:
+    """When and where a part was made, and in what time: it decides no row, and is in no description."""
+    here = description.get("device") == "cuda" and torch.cuda.is_initialized()  # else other processes have searched
+    return {
+        "at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "seconds": {name: round(took, 6) for name, took in seconds.items()},
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "processor": processor(),
+        "gpu": torch.cuda.get_device_name() if here else None,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def _table(items: list[Item], found: Arrays) -> pa.Table:
@@ -122,14 +150,24 @@ def tables(folder: Path) -> Iterator[pa.Table]:
     if description is None:
         raise FileNotFoundError(f"{folder} holds no job: there is no {descriptions.NAME} in it")
     for shard in shards(description["manifest"]["items"], description["shard"]):
-        path = path_of(folder, shard.number)
-        if not path.exists():
-            raise JobDamaged(f"{path} is not there: the job is not finished. Run it again, and it goes on")
-        try:
-            counts_of(path, shard, description)
-            table = pq.read_table(path, page_checksum_verification=True)
-        except (Unfinished, pa.ArrowInvalid, OSError) as error:
-            raise JobDamaged(
-                f"{path} is damaged: {str(error).splitlines()[0]}. Remove it and run the job again: it is computed anew"
-            ) from error
-        yield table.replace_schema_metadata(None)
+        yield table_of(folder, shard, description)
+
+
+def table_of(folder: Path, shard: Shard, description: Description, columns: Sequence[str] | None = None) -> pa.Table:
+    """One part of a finished job, checked; of its columns these alone. Raises JobDamaged and OtherJob as `tables`."""
+    path = path_of(folder, shard.number)
+    if not path.exists():
+        raise JobDamaged(f"{path} is not there: the job is not finished. Run it again, and it goes on")
+    try:
+        counts_of(path, shard, description)
+        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+    except (Unfinished, pa.ArrowInvalid, OSError) as error:
+        raise JobDamaged(
+            f"{path} is damaged: {str(error).splitlines()[0]}. Remove it and run the job again: it is computed anew"
+        ) from error
+    return table.replace_schema_metadata(None)
+
+
+def made_in(path: Path) -> dict[str, Any]:
+    """What the footer of a part says of how it was made, see `made`; empty where it says nothing."""
+    return dict(json.loads(pq.read_metadata(path).metadata[KEY]).get("made", {}))

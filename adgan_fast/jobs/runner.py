@@ -171,7 +171,7 @@ def _carried_out(
             for what, took in spent.items():
                 seconds[what] += took
             with _timed(seconds, "write"):
-                counts.update(parts.write(folder, shard, items.of(shard), found, description))
+                counts.update(parts.write(folder, shard, items.of(shard), found, description, spent))
             images += shard.stop - shard.first
             advance(shard.stop - shard.first)
     items.pass_over_rest()

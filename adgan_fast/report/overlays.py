@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
+
+from .. import maps as of_residuals
 
 Array = npt.NDArray[np.floating]
 
 COLOURS = "inferno"
 """Of matplotlib: dark and faint where a map is low, so that the image is seen there."""
+
+
+def residual_maps(
+    images: npt.NDArray[np.float32], reconstructions: npt.NDArray[np.float32], loss: str = "l2", sigma: float = 0.0
+) -> Array:
+    """Where images differ from their reconstructions, (N, C, H, W) twice to (N, H, W): see `maps.residual`, `smoothed`.
+
+    Raises ValueError for a sigma that is negative or not finite.
+    """
+    found = of_residuals.residual(torch.from_numpy(reconstructions), torch.from_numpy(images), loss)
+    return of_residuals.smoothed(found, sigma)
 
 
 def overlays(images: npt.ArrayLike, maps: npt.ArrayLike, *, scale: float | None = None) -> npt.NDArray[np.uint8]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from typing import Any
 
 from ...data.folders import IMAGE_SUFFIXES
 from ..source import Source
@@ -14,7 +15,7 @@ from .shaping import RESIZES, Shaping
 from .table import Table, is_parquet
 from .tar import Tar
 
-__all__ = ["RESIZES", "ArraySource", "Files", "Held", "Shaping", "Table", "Tar", "open_source"]
+__all__ = ["RESIZES", "ArraySource", "Files", "Held", "Shaping", "Table", "Tar", "open_source", "reopened"]
 
 
 def open_source(
@@ -47,6 +48,28 @@ def open_source(
     if not os.path.exists(text) and not glob.has_magic(text):
         raise FileNotFoundError(f"{as_text(text)}: no such file or folder")
     return Files(text, shaping, labels=labels)
+
+
+def reopened(fingerprint: dict[str, Any], expected: tuple[int, int, int] | None = None) -> Source:
+    """The source that a job's description tells of, with its shaping; whether it holds the same is not looked at.
+
+    Args:
+        fingerprint: of one of the classes here, as job.json has it in "source".
+        expected: (C, H, W) of its images.
+
+    Raises:
+        ValueError: it says nothing of where the images lie: they were in memory, or the class is the user's own.
+        FileNotFoundError, ImportError, ValueError: as `open_source`.
+    """
+    kind, path = fingerprint.get("kind"), fingerprint.get("path")
+    if not isinstance(path, str):
+        raise ValueError(f"a source of the kind {kind!r} cannot be opened again: it does not say where its images lie")
+    size = fingerprint.get("size")
+    shaping = Shaping(
+        tuple(size) if size else None, fingerprint.get("channels"), fingerprint.get("resize") or "fit", expected
+    )
+    labels, column = bool(fingerprint.get("labels")), fingerprint.get("column")
+    return open_source(path, shaping, labels=labels, column=column)
 
 
 def _holds_tables(folder: str) -> bool:
