@@ -176,7 +176,7 @@ def require(alpha: float, n: int) -> None:
     if n < images_needed(alpha):
         raise ValueError(
             f"{n} calibration images are too few for a level of {alpha:g}, which needs {images_needed(alpha)} at "
-            f"least: with {n} no level is below {1 / (n + 1):.3g}"
+            f"least: with {n} no level is below {1 / (n + 1):.3g}. Give more, or take a higher level"
         )
 
 
