@@ -192,7 +192,8 @@ class Detector:
 
     def drift(self, images: Images) -> Drift:
         """Do these images, known to be normal, still score as those of the calibration? See `Calibration.drift`."""
-        return self.calibration_.drift(self.decision_function(images))
+        scores = self.decision_function(images)
+        return self.calibration_.drift(scores)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes the detector into a folder, made if need be: safetensors and JSON, and no code.
