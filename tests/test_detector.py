@@ -88,6 +88,7 @@ def test_the_threshold_is_that_of_images_the_training_has_not_seen():
     np.testing.assert_array_equal(detector.decision_scores_, scores)
     assert len(detector.held_out_) == 22  # a fifth of 110
     assert detector.threshold_ == np.sort(scores)[-2]  # one of 22 is above: (1 + 1) / 23 <= 0.1
+    assert detector.labels_.sum() == 1 == detector.predict(FIT[detector.held_out_]).sum()
 
 
 def test_labels_are_what_predict_says_of_the_images_held_out(fitted):
@@ -177,9 +178,7 @@ def test_an_image_without_a_score_is_neither_normal_nor_anomalous(calibrated):
         calibrated.drift(spoilt)
 
 
-class Overflows(nn.Module):
-    """Its images are beyond float32 where the latent is large."""
-
+class OneLayer(nn.Module):
     latent_shape = (2,)
 
     def __init__(self):
@@ -197,14 +196,15 @@ def huge(reconstruction, image):
 
 @pytest.mark.filterwarnings("ignore:.*scores are NaN or Inf:RuntimeWarning")
 def test_a_score_of_inf_is_no_score():
-    detector = Detector(Overflows(), config=FEW, loss=huge, engine="eager").fit(FIT[:20])
+    detector = Detector(OneLayer(), config=FEW, loss=huge, steps=0, engine="eager").fit(FIT[:20])
     dark = np.concatenate([FIT[:1], np.full((1, 1, 8, 8), -1, np.float32)])
     scores = detector.decision_function(dark)
+    assert np.isinf(adgan_fast.score(OneLayer(), dark, config=detector.config)[1])
     assert np.isfinite(scores[0]) and np.isnan(scores[1])
     with pytest.raises(ValueError, match="the first is image 1"):
         detector.predict(dark)
     with pytest.raises(ValueError, match="1 of 21 are NaN or Inf: leave those images out"):
-        Detector(Overflows(), config=FEW, loss=huge, engine="eager").fit(np.concatenate([FIT[:20], dark[1:]]))
+        Detector(OneLayer(), config=FEW, loss=huge, steps=0, engine="eager").fit(np.concatenate([FIT[:20], dark[1:]]))
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
