@@ -1,7 +1,9 @@
 """adgan_fast: fast, exact ADGAN anomaly scores (Deecke et al., ECML PKDD 2018)."""
 
 from .api import score, search
+from .calibration import Calibration
 from .config import SearchConfig
+from .detector import Detector
 from .engine import EngineInfo, engines
 from .outcome import Status
 from .result import SearchResult
@@ -9,4 +11,15 @@ from .scorer import Scorer
 
 __version__ = "0.1.0"
 
-__all__ = ["EngineInfo", "Scorer", "SearchConfig", "SearchResult", "Status", "engines", "score", "search"]
+__all__ = [
+    "Calibration",
+    "Detector",
+    "EngineInfo",
+    "Scorer",
+    "SearchConfig",
+    "SearchResult",
+    "Status",
+    "engines",
+    "score",
+    "search",
+]

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from . import admission, outcome, validate, verify
@@ -70,7 +71,7 @@ class Scorer:
     """
 
     def __init__(self, gen: Generator, *, config: SearchConfig | None = None, **overrides: Any) -> None:
-        self.config = _merged(config, overrides)
+        self.config = merged(config, overrides)
         with workers.search_here(), ambient.recording():
             self._module = working_copy(gen, self.config.device)
         self._given: Generator | None = gen  # until it has been seen that the copy does not run with its tensors
@@ -106,6 +107,11 @@ class Scorer:
         made = Scorer.__new__(Scorer)
         made.__setstate__(state | ({"engine": engine} if engine else {}))
         return made
+
+    @property
+    def generator(self) -> nn.Module:
+        """The generator that it searches, as a module on the CPU: a copy, but for its numbers where they lie there."""
+        return portable(self._module)
 
     @property
     def job(self) -> Job | None:
@@ -245,7 +251,8 @@ def distrust(engine: Engine, job: Job) -> str | None:
     return admission.verdict(engine, job) or verify.verdict(engine, job)
 
 
-def _merged(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchConfig:
+def merged(config: SearchConfig | None, overrides: dict[str, Any]) -> SearchConfig:
+    """The settings with those by name in their place; TypeError for other names, or a config of another type."""
     config = SearchConfig() if config is None else config
     if not isinstance(config, SearchConfig):
         remedy = "; write SearchConfig(**config)" if isinstance(config, dict) else ""

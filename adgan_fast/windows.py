@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 
 from . import validate
+from .calibration import Calibration
 from .given import is_number, whole
 
 Image = npt.NDArray[Any]
@@ -217,16 +218,8 @@ def image_p_values(windows: Iterable[WindowScores], calibration: npt.ArrayLike) 
 
     Raises ValueError for a calibration that is empty or not finite.
     """
-    known = np.sort(np.asarray(calibration, np.float64).ravel())
-    if not len(known) or not np.isfinite(known).all():
-        raise ValueError(f"calibration must be one or more finite scores, got {len(known)}")
-    return np.array([_simes(_ranks(each.scores, known)) for each in windows])
-
-
-def _ranks(scores: npt.NDArray[np.float64], known: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """(1 + number of known scores that are at least so high) / (n + 1)."""
-    above = len(known) - np.searchsorted(known, scores, side="left")
-    return np.where(np.isnan(scores), np.nan, (1 + above) / (len(known) + 1))
+    known = Calibration(np.asarray(calibration))
+    return np.array([_simes(known.p_values(each.scores)) for each in windows])
 
 
 def _simes(p_values: npt.NDArray[np.float64]) -> float:

@@ -11,7 +11,16 @@ from .dcgan import DCGANCritic, DCGANGenerator
 from .encoder import DCGANEncoder, JointCritic
 from .heads import Centre, GaussianLikelihood
 
-__all__ = ["Centre", "DCGANCritic", "DCGANEncoder", "DCGANGenerator", "GaussianLikelihood", "JointCritic", "build"]
+__all__ = [
+    "Centre",
+    "DCGANCritic",
+    "DCGANEncoder",
+    "DCGANGenerator",
+    "GaussianLikelihood",
+    "JointCritic",
+    "build",
+    "builds",
+]
 
 _KINDS: dict[str, type[nn.Module]] = {
     kind.__name__: kind for kind in (DCGANGenerator, DCGANCritic, DCGANEncoder, JointCritic, GaussianLikelihood, Centre)
@@ -32,3 +41,8 @@ def build(config: Mapping[str, Any]) -> nn.Module:
         return _KINDS[kind](**arguments)
     except TypeError as error:
         raise ValueError(f"{kind} cannot be built from {arguments!r}: {error}") from error
+
+
+def builds(model: nn.Module) -> bool:
+    """Whether `model` is of a kind that `build` makes again: a class of this package itself, not one below it."""
+    return type(model) in _KINDS.values()

@@ -177,6 +177,8 @@ def _built(architecture: Any, tensors: Mapping[str, torch.Tensor], source: str |
         model = models.build(architecture)
     except (ValueError, RuntimeError) as error:  # RuntimeError: sizes that no memory holds
         raise CheckpointError(f"{source}: {error}") from error
+    if any(value.dtype == torch.float64 for value in tensors.values()):
+        model.double()  # else its numbers would be rounded
     load_state(model, tensors, source)
     return model.eval()
 
