@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from adgan_fast import SearchConfig, jobs
@@ -68,8 +71,16 @@ def begin(folder, other, *names):
 
 
 def files(folder):
-    """The bytes of the parts and of job.json: as parquet is written, the same rows make the same file."""
-    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.name.startswith(("part", "job.json"))}
+    """Of each part the bytes of its rows, and its footer but for what tells when it was made; job.json as it is."""
+    found: dict[str, object] = {"job.json": (folder / "job.json").read_bytes()}
+    for path in folder.glob("part*"):
+        table = pq.read_table(path)
+        footer = json.loads(table.schema.metadata[b"adgan_fast"])
+        assert footer.pop("made")["at"]
+        rows = io.BytesIO()
+        with pa.ipc.new_stream(rows, table.schema.remove_metadata()) as stream:
+            stream.write_table(table.replace_schema_metadata(None).combine_chunks())
+        found[path.name] = (footer, rows.getvalue())
     assert len(found) > 1
     return found
 
