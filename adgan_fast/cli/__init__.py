@@ -17,7 +17,7 @@ from typing import Annotated
 
 import typer
 
-from . import check, compare, demo, export, info, maps, report, score, train
+from . import calibrate, check, compare, demo, export, info, maps, report, score, train
 
 __all__ = ["app", "main"]
 
@@ -29,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 app.command()(train.train)
+app.command()(calibrate.calibrate)
 app.command()(score.score)
 app.command()(export.export)
 app.command()(report.report)

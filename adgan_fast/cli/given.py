@@ -62,6 +62,20 @@ def generator(text: str) -> Generator:
     return _made(text)
 
 
+def detector(text: str) -> Path | None:
+    """The folder of a detector, if that is what is there."""
+    from ..training.checkpoint import has_checkpoint, load_checkpoint
+
+    folder = Path(text)
+    if not (folder.is_dir() and has_checkpoint(folder)):
+        return None
+    try:
+        _, meta = load_checkpoint(folder)
+    except (OSError, ValueError) as error:
+        raise Mistake(str(error)) from error
+    return folder if meta.get("kind") == "detector" else None
+
+
 def _made(text: str) -> Generator:
     """What the callable of `module:callable` returns. An error in the user's own code keeps its traceback."""
     make = called(text)
@@ -163,8 +177,13 @@ def module(text: str, device: Any = None) -> nn.Module:
         torch.device(device or "cpu")
     except RuntimeError as error:
         raise Mistake(f"--device {device} is not a torch device: {error}") from error
+    return copied(generator(text), device)
+
+
+def copied(made: Generator, device: Any = None) -> nn.Module:
+    """A copy of a generator as a module of its own, on `device` (its own when None)."""
     try:
-        return working_copy(generator(text), device)
+        return working_copy(made, device)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
 

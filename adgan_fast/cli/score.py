@@ -18,17 +18,22 @@ from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
 
 if TYPE_CHECKING:
+    from .. import jobs
     from ..jobs import JobResult, Source
 
 LOCAL, RAY = "local", "ray"  # runners
 UNREADABLE = "unreadable"  # a status of jobs.STATUSES
+FREE = {"engine", "device", "chunk", "progress", "strict", "verify"}
+"""Settings of a search that change no score."""
 
 
 @takes({"score": SearchConfig})
 def score(
     generator: Annotated[
         str,
-        typer.Argument(metavar="GENERATOR", help="FILE.safetensors, a training's folder, FILE.pt2 or module:callable"),
+        typer.Argument(
+            metavar="GENERATOR", help="FILE.safetensors, a training's folder, FILE.pt2, module:callable or a detector"
+        ),
     ],
     images_: Annotated[str, typer.Argument(metavar="IMAGES", help="see above")],
     out: Annotated[Path, typer.Option(help="folder of the job: its parts, and what it needs to go on")],
@@ -49,6 +54,10 @@ def score(
     workers: Annotated[
         int | None, typer.Option(min=1, help="of the Ray cluster; without it one for each GPU, or processor")
     ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="with a detector: share of normal images flagged at most; without it its contamination"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="remove the job that is in --out, and begin anew")
     ] = False,
@@ -63,12 +72,15 @@ def score(
     adgan-fast score run/generator.safetensors new/ --out scores --labels --n-seed 16
     adgan-fast score generator.pt2 'shots/**/*.png' --out scores --keep reconstructions
     adgan-fast score my_models:make_generator shards.tar --out scores --latent-shape 128
+    adgan-fast score detector new/ --out scores
     adgan-fast score run/generator.safetensors /shared/new/ --out scores --runner ray --address auto
     adgan-fast export scores scores.csv
 
     GENERATOR is a file of adgan-fast train (.safetensors) or the folder of the training, a saved torch.export program
     (.pt2), or module:callable: the module is imported, from the current folder or an installed package, and the
-    callable run, to return the torch.nn.Module. That runs the code in it; so does --loss module:callable.
+    callable run, to return the torch.nn.Module. That runs the code in it; so does --loss module:callable. Or it is the
+    folder of a detector (adgan-fast calibrate), which has its own settings: rows then have a p_value, and whether the
+    image is anomalous.
 
     IMAGES is a folder of pictures (with its subfolders), a pattern in quotes, one picture, a parquet file or a folder
     of them, an uncompressed tar file (webdataset), a .npy, .npz or idx file, or sklearn:digits. Nothing that is read as
@@ -89,11 +101,18 @@ def score(
         raise Mistake(f"--devices are of this machine: with --runner {RAY} give --workers, and --device cpu or cuda")
     progress = not quiet if settings.get("progress") is None else settings["progress"]
     with say.aloud(quiet):
-        module = given.module(generator, settings.get("device"))
-        config = _config(settings)  # after it: the user's module may register an engine
-        source, config = _shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
+        detector = given.detector(generator)
+        if detector is None:
+            if alpha is not None:
+                raise Mistake("--alpha goes with a detector: adgan-fast calibrate makes one of a generator")
+            module, decision = given.module(generator, settings.get("device")), None
+            config = configured(settings)  # after it: the user's module may register an engine
+        else:
+            module, config, decision = _of_detector(detector, settings, alpha)
+        source, config = shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
         result = _run(
-            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, progress=progress,
+            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, decision=decision,
+            progress=progress,
             **({"runner": RAY, **on_ray} if runner == RAY else {"devices": devices.split(",") if devices else None}),
         )  # fmt: skip
         if unreadable := result.counts.get(UNREADABLE, 0):
@@ -103,7 +122,7 @@ def score(
         raise typer.Exit(3)
 
 
-def _config(settings: dict[str, Any]) -> SearchConfig:
+def configured(settings: dict[str, Any]) -> SearchConfig:
     values = chosen(SearchConfig, settings, "score")
     values["progress"] = False  # of the whole job it is shown, not of each piece
     try:
@@ -112,7 +131,29 @@ def _config(settings: dict[str, Any]) -> SearchConfig:
         raise Mistake(str(error)) from error
 
 
-def _shaped(
+def _of_detector(
+    folder: Path, settings: dict[str, Any], alpha: float | None
+) -> tuple[nn.Module, SearchConfig, jobs.Decision]:
+    """Its generator and its settings, of which those alone may be given that change no score; and how it decides."""
+    from .. import jobs
+    from ..detector import Detector
+
+    values = chosen(SearchConfig, settings, "score")
+    loss = values.pop("loss", None)
+    if foreign := sorted(values.keys() - FREE):
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise Mistake(f"a detector has its own settings: leave out {options}, or calibrate anew")
+    values["progress"] = False
+    try:
+        detector = Detector.load(folder, device=values.get("device"), loss=loss)
+        level = detector.contamination if alpha is None else alpha
+        decision = jobs.Decision(detector.calibration_, level)
+        return given.copied(detector.generator_, values.get("device")), detector.config.replace(**values), decision
+    except (OSError, TypeError, ValueError) as error:
+        raise Mistake(str(error)) from error
+
+
+def shaped(
     module: nn.Module, name: str, config: SearchConfig, labels: bool, column: str | None, **options: Any
 ) -> tuple[Source, SearchConfig]:
     """The source of images of the generator's shape; and the config with the shape of the latent, which tells it.

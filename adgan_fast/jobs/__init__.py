@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from . import parts
 from .batch import KEEPABLE, STATUSES, ScoreBatch
+from .decision import Decision
 from .errors import (
     FolderUnusable,
     InputsChanged,
@@ -25,6 +26,7 @@ from .source import Item, Source, Unreadable
 __all__ = [
     "KEEPABLE",
     "STATUSES",
+    "Decision",
     "FolderUnusable",
     "InputsChanged",
     "Item",

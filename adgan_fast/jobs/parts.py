@@ -17,6 +17,7 @@ import torch
 
 from ..core.processor import processor
 from ..files import replacing, temporary_names
+from . import decision
 from . import description as descriptions
 from .batch import KEEPABLE, NUMBERS, STATUSES, Arrays
 from .description import Description
@@ -87,6 +88,7 @@ def _table(items: list[Item], found: Arrays) -> pa.Table:
     }
     columns |= {name: pa.array(found[name], mask=~well) for name in NUMBERS}
     columns |= {name: pa.array(found[name], pa.string()) for name in ("status", "error")}
+    columns |= {name: pa.array(found[name], mask=~well) for name in decision.COLUMNS if name in found}
     for name in KEEPABLE:
         if name in found:
             columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(found[name]))

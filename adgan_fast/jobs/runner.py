@@ -24,6 +24,7 @@ from . import description as descriptions
 from . import lock, parts
 from .batch import KEEPABLE, STATUSES
 from .crew import Crew, Local
+from .decision import Decision
 from .description import Description
 from .errors import JobInterrupted, OtherJob
 from .manifest import Digest, Shard, changed, manifest_of, shards, shards_with_items
@@ -75,6 +76,7 @@ def run(
     keep: Sequence[str] = (),
     shard: int | None = None,
     devices: Sequence[str] | None = None,
+    decision: Decision | None = None,
     progress: bool | Progress = False,
 ) -> JobResult:
     """Score every image of a source into parquet files in a folder; where that was begun before, go on with it.
@@ -93,6 +95,8 @@ def run(
         shard: images of a part; None: that of the job that is gone on with, else as many as take about a minute, up to
             4,096.
         devices: torch devices to share the shards, a process each; None: that of the scorer, in this process.
+        decision: by what to say of each image whether it is anomalous, in the columns p_value and anomalous; None: they
+            are left out.
         progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of
             how many images are done, and of how many.
 
@@ -109,8 +113,9 @@ def run(
     if isinstance(gen, Scorer) and config is not None:
         raise TypeError("a Scorer has its config: give config with a generator, or make the Scorer with it")
     return carried_out(
-        Local(gen, config, devices), source, out, overwrite=overwrite, keep=keep, shard=shard, progress=progress
-    )
+        Local(gen, config, devices), source, out, overwrite=overwrite, keep=keep, shard=shard, decision=decision,
+        progress=progress,
+    )  # fmt: skip
 
 
 def carried_out(
@@ -121,6 +126,7 @@ def carried_out(
     overwrite: bool = False,
     keep: Sequence[str] = (),
     shard: int | None = None,
+    decision: Decision | None = None,
     progress: bool | Progress = False,
 ) -> JobResult:
     """`run`, by any crew: this process alone holds the folder and writes into it."""
@@ -130,7 +136,7 @@ def carried_out(
     folder = Path(out)
     with _terminable() as caught, lock.locked(folder):
         try:
-            return _carried_out(crew, source, folder, overwrite, tuple(keep), size, progress)
+            return _carried_out(crew, source, folder, overwrite, tuple(keep), size, decision, progress)
         except KeyboardInterrupt as error:
             number = caught.get("signal", signal.SIGINT)
             raise JobInterrupted(
@@ -147,6 +153,7 @@ def _carried_out(
     overwrite: bool,
     keep: tuple[str, ...],
     size: int | None,
+    decision: Decision | None,
     progress: bool | Progress,
 ) -> JobResult:
     began = time.perf_counter()
@@ -157,6 +164,8 @@ def _carried_out(
         manifest = manifest_of(source)
     with _timed(seconds, "prepare"):
         description = crew.prepare(source, manifest, keep, size or (before["shard"] if before else None))
+    if decision is not None:
+        description |= decision.described()
     of = shards(manifest.items, description["shard"])
     counts, finished = _finished(folder, of, description)
     if finished:
@@ -170,6 +179,8 @@ def _carried_out(
         for shard, found, spent in outcomes:
             for what, took in spent.items():
                 seconds[what] += took
+            if decision is not None:
+                found |= decision.columns(found)
             with _timed(seconds, "write"):
                 counts.update(parts.write(folder, shard, items.of(shard), found, description, spent))
             images += shard.stop - shard.first
