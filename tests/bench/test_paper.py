@@ -258,6 +258,57 @@ def test_ablation_and_search2d(digits: Path, tmp_path: Path) -> None:
     assert (tmp_path / "search2d-small.png").stat().st_size > 0
 
 
+def test_lengths_look_at_the_holdout_as_the_training_goes_on_and_go_on_themselves(
+    digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = [argument for argument in QUICK if argument not in ("--items", "60")]
+    own = ["--classes", "3", "--every", "2", "--side", "16", "--lr", "1e-3", "--n-critic", "1", "--quiet"]
+    out = tmp_path / "out"
+    run("lengths", "--data", digits, "--out", out, *short, *own, "--gan-steps", "4")
+    rows = list(csv.DictReader((out / "lengths-small.csv").open()))
+    assert [(row["normal_class"], row["step"]) for row in rows] == [("3", "2"), ("3", "4")]
+    training = json.loads(rows[0]["config"])["training"]
+    assert (training["lr"], training["n_critic"], training["width"]) == (1e-3, 1, 4)
+    assert rows[0]["training"] == "gp 0.001 x 1, width 4, side 16"
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("lengths/*/*.json")}
+    run("lengths", "--data", digits, "--out", out, *short, *own, "--gan-steps", "6")
+    rows = list(csv.DictReader((out / "lengths-small.csv").open()))
+    assert [row["step"] for row in rows] == ["2", "4", "6"] and (out / "lengths-small.png").is_file()
+    assert all(path.stat().st_mtime_ns == then for path, then in kept.items())
+
+
+def test_images_are_padded_with_black_alike_on_all_sides(digits: Path) -> None:
+    plain, large = open_set(digits), open_set(digits, side=16)
+    assert large.test.images.shape[2:] == (16, 16)
+    assert np.array_equal(large.test.images[:, :, 4:12, 4:12], plain.test.images)
+    assert large.test.images.sum() == plain.test.images.sum()
+    for side in (6, 15):
+        with pytest.raises(ValueError, match=f"8 by 8 pixels cannot be padded alike on all sides to {side}"):
+            open_set(digits, side=side)
+
+
+def test_networks_can_be_trained_apart_from_scoring(digits: Path, tmp_path: Path) -> None:
+    command = [
+        "table1",
+        "--data",
+        digits,
+        "--out",
+        tmp_path,
+        *QUICK,
+        "--classes",
+        "3",
+        "--detectors",
+        "adgan",
+        "--quiet",
+    ]
+    run(*command, "--fit-only")
+    trained = tmp_path / "small" / "3" / "models" / "wgan-gp" / "checkpoint.json"
+    before = trained.read_bytes()
+    assert not list(tmp_path.rglob("adgan.json"))
+    run(*command)
+    assert trained.read_bytes() == before and list(tmp_path.rglob("adgan.json"))
+
+
 def test_scenes_of_lsun(tmp_path: Path) -> None:
     for name, count in (("bedroom_train", 6), ("bedroom_val", 5), ("bridge_val", 4)):
         database(tmp_path / f"{name}_lmdb", {f"{i}": encoded(picture(20, 30, i)) for i in range(count)})
