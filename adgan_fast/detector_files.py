@@ -97,6 +97,8 @@ def read(folder: Path, device: str | torch.device | None, loss: LossFunction | N
             )
             raise ValueError(f"{folder}: the loss of this detector is {what}")
         if loss is not None:
+            if not callable(loss) or not str(own).endswith(f".{_name_of(loss)}"):
+                raise ValueError(f"{folder}: this detector was calibrated with the loss {own}, not with {loss!r}")
             config["loss"] = loss
         if "starts" in tensors:
             config["starts"] = tensors["starts"]
@@ -167,6 +169,10 @@ def _as_json(config: SearchConfig) -> dict[str, Any]:
         del found["starts"]
     if callable(config.loss):
         del found["loss"]
-        name = getattr(config.loss, "__qualname__", type(config.loss).__name__)
-        found["loss_function"] = f"{config.loss.__module__}.{name}"
+        found["loss_function"] = f"{config.loss.__module__}.{_name_of(config.loss)}"
     return found
+
+
+def _name_of(loss: Any) -> str:
+    """Of a loss that is a function or another callable, without its module, which may be called otherwise elsewhere."""
+    return getattr(loss, "__qualname__", type(loss).__name__)

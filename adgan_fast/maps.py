@@ -15,8 +15,8 @@ __all__ = ["per_region_overlap", "pixel_auroc", "residual", "smoothed"]
 
 LIMIT = 0.3
 """Share of normal pixels flagged up to which the per-region overlap is integrated (Bergmann et al. 2020)."""
-_LEVELS = 500
-"""Thresholds of the per-region overlap, at equal shares of normal pixels flagged."""
+_LEVELS = 5000
+"""Thresholds of the per-region overlap, at most: values of normal pixels, evenly by rank."""
 
 
 def smoothed(maps: torch.Tensor | Array, sigma: float) -> Array:
@@ -58,7 +58,7 @@ def per_region_overlap(maps: torch.Tensor | Array, masks: npt.ArrayLike, limit: 
 
     A region is a connected part of a mask (by edges and corners); so a small one counts as much as a large one, unlike
     in `pixel_auroc`. Integrated over the share of normal pixels flagged, from 0 to `limit`, and divided by it (Bergmann
-    et al. 2020, "Uninformed Students", Sect. 4.1).
+    et al. 2020, "Uninformed Students", Sect. 4.1); between two thresholds, and through ties, the curve is a line.
 
     Args, raises: as for `pixel_auroc`; limit lies in (0, 1].
     """
@@ -67,18 +67,20 @@ def per_region_overlap(maps: torch.Tensor | Array, masks: npt.ArrayLike, limit: 
     if not is_number(limit) or not 0 < limit <= 1:
         raise ValueError(f"limit must be a number above 0 and at most 1, got {limit!r}")
     found, truth = _with_masks(maps, masks)
-    shares = np.linspace(0, limit, _LEVELS)
     normal = np.sort(found[~truth])
-    # The least thresholds at which no more than these shares of normal pixels are flagged; flagged: above it.
-    thresholds = normal[np.ceil((1 - shares) * len(normal)).astype(int).clip(1) - 1]
+    levels = np.unique(normal[np.linspace(0, len(normal) - 1, min(len(normal), _LEVELS)).astype(int)])[::-1]
+    thresholds = np.concatenate([[np.nextafter(normal[-1], np.inf)], levels])  # falling; flagged: at least so high
+    shares = 1 - np.searchsorted(normal, thresholds, side="left") / len(normal)
     overlaps = []
     for map_, mask in zip(found, truth, strict=True):
         regions, count = label(mask, structure=np.ones((3, 3)))
         for region in range(1, count + 1):
             values = np.sort(map_[regions == region])
-            overlaps.append(1 - np.searchsorted(values, thresholds, side="right") / len(values))
-    mean = np.mean(overlaps, axis=0)
-    return float(np.sum((mean[1:] + mean[:-1]) / 2 * np.diff(shares)) / limit)
+            overlaps.append(1 - np.searchsorted(values, thresholds, side="left") / len(values))
+    x, y = np.append(shares, 1.0), np.append(np.mean(overlaps, axis=0), 1.0)
+    grid = np.append(x[x < limit], limit)
+    mean = np.append(y[x < limit], np.interp(limit, x, y))
+    return float(np.sum((mean[1:] + mean[:-1]) / 2 * np.diff(grid)) / limit)
 
 
 def _maps(maps: torch.Tensor | Array) -> Array:

@@ -80,7 +80,7 @@ class Scorer:
         self._engine_name = self.config.engine
         self._range_seen = False
         self._made = (0.0, 0.0)
-        self._plans: dict[int, Plan] = {}  # on a GPU, by the number of images
+        self._plans: dict[tuple[int, Weighting | None], Plan] = {}  # on a GPU, by the number of images, and of maps
 
     def __call__(self, images: Images) -> Images:
         """Scores (N,) of images (N, C, H, W): see `adgan_fast.score`."""
@@ -182,10 +182,12 @@ class Scorer:
                 }
                 lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
                 if len(given):
-                    planned = self._plans.get(len(given)) or plan.planned(engine, job, len(given))
-                    planned = _search(engine, job, planned, given, first, total, found, lost, maps)
-                    if device.type != "cpu":  # its buffers stay there, and would not count as free
-                        self._plans[len(given)] = planned
+                    before = self._plans.get((len(given), maps)) or plan.planned(engine, job, len(given))
+                    planned = _search(engine, job, before, given, first, total, found, lost, maps)
+                    if (
+                        device.type != "cpu" and planned == before
+                    ):  # its buffers stay there, and would not count as free
+                        self._plans[len(given), maps] = planned
         status = outcome.statuses(finite, found["scores"])
         if not bool(finite.all()):
             for tensor in found.values():

@@ -214,7 +214,8 @@ def image_p_values(windows: Iterable[WindowScores], calibration: npt.ArrayLike) 
 
     Args:
         windows: of the images.
-        calibration: scores (n,) of windows of normal images that the generator was not trained on.
+        calibration: scores (n,) of windows of normal images that the generator was not trained on; of many images,
+            since windows of one are alike: from few of them more normal images are flagged than α.
 
     Raises ValueError for a calibration that is empty or not finite.
     """

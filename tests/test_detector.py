@@ -387,6 +387,9 @@ def test_a_loss_that_is_a_function_has_to_be_given_again(tmp_path):
     with pytest.raises(ValueError, match=r"the function .*squares, which no file holds: give it as loss="):
         Detector.load(folder)
     same(Detector.load(folder, loss=squares), detector)
+    for other in (huge, "l1"):
+        with pytest.raises(ValueError, match=r"was calibrated with the loss .*squares, not with"):
+            Detector.load(folder, loss=other)
     without = Detector(plain(), config=FEW).fit(FIT[:20]).save(tmp_path / "without")
     with pytest.raises(ValueError, match="no function: leave loss= out"):
         Detector.load(without, loss=squares)

@@ -101,23 +101,26 @@ def two_regions() -> tuple[np.ndarray, np.ndarray]:
 def test_the_per_region_overlap_is_the_mean_over_regions_of_what_is_flagged() -> None:
     found, masks = two_regions()
     regions = [masks & (np.arange(12) < 7), masks & (np.arange(12) >= 7)]
-    normal = np.sort(found[~masks])
-    shares = np.linspace(0, 0.3, 3001)
-    curve = []
-    for share in shares:  # every threshold by hand
-        threshold = normal[max(1, int(np.ceil((1 - share) * len(normal)))) - 1]
-        curve.append(np.mean([np.mean(found[region] > threshold) for region in regions]))
-    assert maps.per_region_overlap(found, masks) == pytest.approx(np.mean(curve), abs=2e-3)
+    points = [(0.0, float(np.mean([np.mean(found[region] > found[~masks].max()) for region in regions])))]
+    for threshold in np.sort(found[~masks])[::-1]:  # every threshold by hand
+        points.append((np.mean(found[~masks] >= threshold), np.mean([np.mean(found[r] >= threshold) for r in regions])))
+    grid = np.linspace(0, 0.3, 30001)
+    curve = np.interp(grid, *zip(*points, strict=True))
+    assert maps.per_region_overlap(found, masks) == pytest.approx(np.mean(curve), abs=1e-3)
 
 
 def test_a_map_that_knows_the_masks_has_an_overlap_of_one_and_a_blind_one_of_none() -> None:
     _, masks = two_regions()
     assert maps.per_region_overlap(masks + 0.0, masks) == pytest.approx(1.0)
     assert maps.per_region_overlap(1.0 - masks, masks) == 0.0
+    blank = np.zeros(masks.shape)  # says nothing: as good as chance, by this measure as by the other
+    assert maps.per_region_overlap(blank, masks, 1.0) == maps.pixel_auroc(blank, masks) == 0.5
+    assert maps.per_region_overlap(blank, masks, 0.3) == pytest.approx(0.15)
     small, large = masks.copy(), masks.copy()
     small[0, :8], large[0, 8:] = False, False
-    assert maps.per_region_overlap(small + 0.0, masks) == pytest.approx(0.5)  # one region of two, whatever its size
-    assert maps.per_region_overlap(large + 0.0, masks) == pytest.approx(0.5)
+    chance = 0.5 * 0.15  # of the region that the map does not tell from normal pixels
+    assert maps.per_region_overlap(small + 0.0, masks) == pytest.approx(0.5 + chance)  # whatever the size of the other
+    assert maps.per_region_overlap(large + 0.0, masks) == pytest.approx(0.5 + chance)
 
 
 def test_the_pixel_auroc_is_of_all_pixels() -> None:

@@ -66,9 +66,10 @@ def written(tables: Iterator[Any], to: Path) -> int:
 
 
 def _parquet(tables: Iterator[Any], file: IO[bytes]) -> int:
+    import pyarrow as pa
     from pyarrow import parquet
 
-    first = next(tables)
+    first = next(tables, pa.table({}))
     rows = 0
     with parquet.ParquetWriter(file, first.schema, compression="zstd") as writer:
         for table in (first, *tables):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from . import pictures
 from .folders import load_folder
@@ -76,4 +77,6 @@ def _mask(folder: Path, image: Path, kind: str, sides: tuple[int, ...]) -> npt.N
     expected, found = pictures.head(image).sides, pictures.head(file).sides
     if found != expected:
         raise ValueError(f"{file}: {found[0]}x{found[1]} pixels, its image has {expected[0]}x{expected[1]}")
-    return pictures.decode(file, 1, (sides[0], sides[1]))[0] >= 128
+    mask = Image.fromarray((pictures.decode(file, 1, found)[0] >= 128).astype(np.float32))
+    # By area: a pixel is anomalous where any part of it is, so that no thin defect is lost.
+    return np.asarray(mask.resize((sides[1], sides[0]), Image.Resampling.BOX)) > 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -63,13 +64,28 @@ def generator_hash(job: Job) -> str:
         if isinstance(tensor, torch.Tensor):
             hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
             hashed.update(_bytes(tensor))
+    for name, buffer in job.module.named_buffers():  # also those that no state_dict holds
+        hashed.update(f"{name} {buffer.dtype} {tuple(buffer.shape)};".encode())
+        hashed.update(_bytes(buffer))
     hashed.update(repr(job.module).encode())
+    for kind in {type(each): None for each in job.module.modules()}:  # in their order
+        hashed.update(_source_of(kind).encode())
     program = job.program
     if program is not None:
         hashed.update(_steps(program).encode())
         for constant in program.constants:
             hashed.update(_bytes(constant))
     return hashed.hexdigest()
+
+
+def _source_of(kind: type) -> str:
+    """A module's class as it is written, but for PyTorch's own; "" where no source is at hand."""
+    if kind.__module__.partition(".")[0] == "torch":
+        return ""
+    try:
+        return inspect.getsource(kind)
+    except (OSError, TypeError):
+        return ""
 
 
 def _steps(program: Program) -> str:

@@ -19,6 +19,7 @@ from .. import validate
 from . import description as descriptions
 from . import parts
 from .batch import KEEPABLE
+from .errors import JobDamaged
 from .manifest import manifest_of, shards
 from .source import Source, Unreadable
 from .sources import reopened
@@ -105,7 +106,10 @@ class Finished:
     def _plain(self) -> list[str]:
         """The columns but for KEEPABLE, by the first part."""
         first = parts.path_of(self.folder, 0)
-        names = pq.read_schema(first).names if self._shards and first.exists() else []
+        try:
+            names = pq.read_schema(first).names if self._shards and first.exists() else []
+        except (pa.ArrowInvalid, OSError) as error:
+            raise JobDamaged(f"{first} is damaged: {str(error).splitlines()[0]}") from error
         return [name for name in names if name not in KEEPABLE]
 
     def _shard_of(self, row: int) -> int:
@@ -123,7 +127,9 @@ class Finished:
         about, shape = self.description["source"], self.description.get("image_shape")
         try:
             source = reopened(about, None if shape is None else (shape[0], shape[1], shape[2]))
-            same = json.loads(json.dumps(manifest_of(source)._asdict())) == self.description["manifest"]
+            now = json.loads(json.dumps({"manifest": manifest_of(source)._asdict(), **source.fingerprint()}))
+            then = {"manifest": self.description["manifest"], **about}
+            same = {**then, "name": None} == {**now, "name": None}  # stamps of whole files are in the fingerprint
         except (OSError, ValueError, ImportError) as error:
             raise SourceGone(str(error)) from error
         if not same:

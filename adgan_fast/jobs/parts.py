@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ def counts_of(path: Path, shard: Shard, description: Description) -> Counts:
 
     Raises Unfinished where the file is damaged, and OtherJob, naming the difference, where it is of another job.
     """
+    refuse_foreign([path])
     try:
         meta = json.loads(pq.read_metadata(path).metadata[KEY])
         job, at, counts, rows = meta["job"], meta["shard"], meta["counts"], pq.read_metadata(path).num_rows
@@ -119,6 +120,17 @@ def other(path: Path, wrong: list[str]) -> str:
     )
 
 
+def refuse_foreign(paths: Iterable[Path]) -> None:
+    """OtherJob where one of these is a parquet file that no job has written: it is not replaced, nor removed."""
+    for path in paths:
+        try:
+            ours = KEY in (pq.read_metadata(path).metadata or {})
+        except (pa.ArrowInvalid, OSError):  # cut short: what a job's part may be
+            continue
+        if not ours:
+            raise OtherJob(f"{path} is a parquet file of something else: give the job a folder of its own")
+
+
 def description_in(folder: Path) -> Description | None:
     """What the first part whose footer can be read says of its job; None where there is none."""
     for path in sorted(folder.glob(PATTERN)):
@@ -130,8 +142,13 @@ def description_in(folder: Path) -> Description | None:
     return None
 
 
-def clear(folder: Path, whole: bool) -> None:
-    """Remove what a killed process left unfinished; `whole`: every part, and the description last."""
+def clear(folder: Path, whole: bool = False) -> None:
+    """Remove what a killed process left unfinished; `whole`: every part, and the description last.
+
+    OtherJob where a part would be a file of something else: then nothing is removed.
+    """
+    if whole:
+        refuse_foreign(folder.glob(PATTERN))
     gone = [*folder.glob(temporary_names(PATTERN)), *folder.glob(temporary_names(descriptions.NAME))]
     if whole:
         gone += [*folder.glob(PATTERN), folder / descriptions.NAME]

@@ -158,14 +158,16 @@ def _carried_out(
 ) -> JobResult:
     began = time.perf_counter()
     seconds: dict[str, float] = defaultdict(float)
-    parts.clear(folder, overwrite)
-    before = descriptions.read(folder) or parts.description_in(folder)
+    parts.clear(folder)
+    before = None if overwrite else descriptions.read(folder) or parts.description_in(folder)
     with _timed(seconds, "manifest"):
         manifest = manifest_of(source)
     with _timed(seconds, "prepare"):
         description = crew.prepare(source, manifest, keep, size or (before["shard"] if before else None))
     if decision is not None:
         description |= decision.described()
+    if overwrite:  # not before it is known that the new job can run
+        parts.clear(folder, whole=True)
     of = shards(manifest.items, description["shard"])
     counts, finished = _finished(folder, of, description)
     if finished:
@@ -233,6 +235,7 @@ def _finished(folder: Path, of: list[Shard], description: Description) -> tuple[
             finished.add(shard.number)
         except parts.Unfinished as error:
             log.warning("%s is damaged and is computed anew: %s", path, error)
+    parts.refuse_foreign(folder.glob(parts.PATTERN))
     if surplus := sorted({*folder.glob(parts.PATTERN)} - {parts.path_of(folder, shard.number) for shard in of}):
         raise OtherJob(parts.other(surplus[0], [f"this one has {len(of)} parts"]))
     if before is None:

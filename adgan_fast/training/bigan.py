@@ -55,8 +55,7 @@ class BiGAN(ImageTrainer):
         of_data, of_made = self.critic(real, code.detach()), self.critic(made.detach(), z)
         critic_loss = softplus(-of_data).mean() + softplus(of_made).mean()
         self.descend(critic_loss, "critic")
-        self.critic.requires_grad_(False)  # spares the critic's weight gradients
-        generator_loss = softplus(self.critic(real, code)).mean() + softplus(-self.critic(made, z)).mean()
-        self.descend(generator_loss, "generator", "encoder")
-        self.critic.requires_grad_(True)
+        with self.passed_through(self.critic):
+            generator_loss = softplus(self.critic(real, code)).mean() + softplus(-self.critic(made, z)).mean()
+            self.descend(generator_loss, "generator", "encoder")
         return {"critic_loss": critic_loss.detach(), "generator_loss": generator_loss.detach()}

@@ -69,10 +69,9 @@ class GAN(ImageTrainer):
         # Apart, so that batch norm has statistics of the data, or of the generator, not of a mixture.
         critic_loss = of_data(self.critic(real)).mean() + of_made(self.critic(made)).mean()
         self.descend(critic_loss, "critic")
-        self.critic.requires_grad_(False)  # spares the critic's weight gradients
-        generator_loss = wanted(self.critic(self.generator(self.latents(stream, len(real))))).mean()
-        self.descend(generator_loss, "generator")
-        self.critic.requires_grad_(True)
+        with self.passed_through(self.critic):
+            generator_loss = wanted(self.critic(self.generator(self.latents(stream, len(real))))).mean()
+            self.descend(generator_loss, "generator")
         return {"critic_loss": critic_loss.detach(), "generator_loss": generator_loss.detach()}
 
 

@@ -9,8 +9,9 @@ global state alone.
 from __future__ import annotations
 
 import abc
+import contextlib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -70,7 +71,16 @@ class Trainer(abc.ABC):
             if any(parameter.requires_grad for parameter in model.parameters())
         }
         take = self.update
-        if config.average and "generator" in self.models:
+        if config.average:
+            if "generator" not in self.models or "encoder" in self.models:
+                what = (
+                    "has an encoder, which belongs to the generator as it is"
+                    if "generator" in self.models
+                    else "has none"
+                )
+                raise ValueError(
+                    f"average is of a generator that is trained with a critic or alone: {self.kind} {what}"
+                )
             now = self.models["generator"]
             self._mean = RunningMean(now, config.average)
             self.models |= {"generator": self._mean.model, "generator_now": now}
@@ -138,6 +148,15 @@ class Trainer(abc.ABC):
         loss.backward()
         for name in names:
             self.optimizers[name].step()
+
+    @contextlib.contextmanager
+    def passed_through(self, model: nn.Module) -> Iterator[None]:
+        """Inside, gradients pass through `model`, not into its weights; they do again afterwards, whatever happened."""
+        model.requires_grad_(False)
+        try:
+            yield
+        finally:
+            model.requires_grad_(True)
 
     def latents(self, stream: np.random.Generator, count: int) -> torch.Tensor:
         """(count, latent) of N(0, I)."""

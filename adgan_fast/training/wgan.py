@@ -128,10 +128,9 @@ class WGAN(ImageTrainer):
         return loss.detach(), distance.detach()
 
     def _generator_step(self, stream: np.random.Generator) -> torch.Tensor:
-        self.critic.requires_grad_(False)  # spares the critic's weight gradients
-        loss = -self.critic(self.generator(self.latents(stream, self.config.batch_size))).mean()
-        self.descend(loss, "generator")
-        self.critic.requires_grad_(True)
+        with self.passed_through(self.critic):
+            loss = -self.critic(self.generator(self.latents(stream, self.config.batch_size))).mean()
+            self.descend(loss, "generator")
         return loss.detach()
 
 

@@ -54,7 +54,7 @@ def lengths(
     for label in classes:
         at = trial(images, label, items=0, holdout=settings.holdout, seed=settings.seed)
         context = Context(settings, out / images.name / images.class_name(label), progress)
-        folder = context.folder / "lengths" / _key(training, settings, at)
+        folder = context.folder / "lengths" / _key(training, settings, at, every)
         for step in range(every, training.steps + 1, every):
             kept = folder / f"{step:07d}.json"
             if not kept.is_file():
@@ -78,10 +78,10 @@ def _row(at: Trial, context: Context, training: WGANConfig, step: int, key: str)
     }  # fmt: skip
 
 
-def _key(training: WGANConfig, settings: Settings, at: Trial) -> str:
-    """Twelve letters for all that decides a row, but for the step."""
+def _key(training: WGANConfig, settings: Settings, at: Trial, every: int) -> str:
+    """Twelve letters for all that decides a row, but for the step; and for `every`: no training goes back a step."""
     described = {**training.described(), "steps": 0, "device": "", "images": at.digest}
-    described |= {"search": settings.described(("n_seed", "steps"))}
+    described |= {"every": every, "search": settings.described(("n_seed", "steps"))}
     return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]
 
 

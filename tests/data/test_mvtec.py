@@ -45,6 +45,13 @@ def test_masks_are_resized_with_their_images(category: Path) -> None:
     assert np.flatnonzero(found.masks[0].all(1)).tolist() == [4, 5]
 
 
+def test_a_thin_defect_stays_where_images_are_made_much_smaller(category: Path) -> None:
+    scratch = np.zeros((12, 10), np.uint8)
+    scratch[7, 2:9] = 255
+    save(category / "ground_truth" / "spot" / "000_mask.png", scratch)
+    assert load_mvtec(category, size=3).masks[4].tolist() == [[False] * 3, [True] * 3, [False] * 3]
+
+
 def test_what_lacks_or_does_not_fit_is_named(category: Path) -> None:
     with pytest.raises(ValueError, match="'train' or 'test', got 'val'"):
         load_mvtec(category, "val")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import itertools
@@ -16,6 +17,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import torch
+from pyarrow import parquet
 
 from adgan_fast import SearchConfig, files, jobs
 from adgan_fast.engine import named
@@ -377,3 +379,45 @@ def test_out_of_memory_it_ends_and_goes_on_where_there_is_more(tmp_path, engine,
     torch.set_num_threads(1)
     assert run(tmp_path / "found", **settings).resumed == 3
     assert jobs.read(tmp_path / "found").equals(jobs.read(tmp_path / "want"))
+
+
+# -- what is not the job's --------------------------------------------------------------------------------------------
+
+
+def test_a_parquet_file_of_something_else_is_neither_replaced_nor_removed(tmp_path: Path) -> None:
+    theirs = tmp_path / "part-00000.parquet"
+    parquet.write_table(pa.table({"a": [1]}), theirs)
+    before = theirs.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(jobs.OtherJob, match=r"part-00000.parquet is a parquet file of something else"):
+            run(tmp_path, overwrite=overwrite)
+    assert theirs.read_bytes() == before
+
+
+def test_a_job_is_overwritten_once_the_new_one_can_run_and_not_before(tmp_path: Path, undisturbed: pa.Table) -> None:
+    run(tmp_path)
+    with pytest.raises(ValueError, match="latent"):
+        jobs.run(CASE.module, SOURCE, tmp_path, config=CONFIG.replace(latent_shape=(7, 7)), overwrite=True)
+    assert_whole(tmp_path, undisturbed)
+
+
+class Shifted(torch.nn.Module):
+    """A generator with a number that its state_dict does not hold."""
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 16)
+        torch.nn.init.constant_(self.layer.weight, 0.1)
+        torch.nn.init.zeros_(self.layer.bias)
+        self.register_buffer("by", torch.tensor(by), persistent=False)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return (self.layer(z) + self.by).tanh().reshape(-1, 1, 4, 4)
+
+
+def test_a_generator_with_another_number_anywhere_is_another_job(tmp_path: Path) -> None:
+    source = dataclasses.replace(SOURCE, images=[torch.zeros(1, 4, 4).numpy()] * 2)
+    config = SearchConfig(n_seed=1, steps=1, engine="reference", latent_shape=(3,))
+    jobs.run(Shifted(0.1), source, tmp_path, config=config)
+    with pytest.raises(jobs.OtherJob, match=r"generator\.sha256"):
+        jobs.run(Shifted(0.2), source, tmp_path, config=config)

@@ -28,6 +28,7 @@ SHORT: dict[str, TrainConfig] = {
     "wgan": SMALL,
     "wgan-gp": PENALTY,
     "gan": GANConfig(**_SHORT),
+    "gan-averaged": GANConfig(**_SHORT, average=0.6),
     "gan-saturating": GANConfig(**_SHORT, objective="saturating"),
     "lsgan": GANConfig(**_SHORT, objective="least_squares"),
     "vae": VAEConfig(**_SHORT),
@@ -37,7 +38,6 @@ SHORT: dict[str, TrainConfig] = {
     "svdd": SVDDConfig(**_SHORT),
     "svdd-pretrained": SVDDConfig(**_SHORT, pretrain_steps=3),
     "bigan": BiGANConfig(**_SHORT),
-    "bigan-averaged": BiGANConfig(**_SHORT, average=0.6),
     "inverse": InverseConfig(**_SHORT),
 }
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from adgan_fast.training import TrainConfig, load_generator, load_models, train
+from adgan_fast.training import (
+    DCAEConfig,
+    SVDDConfig,
+    TrainConfig,
+    VAEConfig,
+    load_generator,
+    load_models,
+    train,
+)  # fmt: skip
 from adgan_fast.training.average import RunningMean
 from adgan_fast.training.wgan import WGAN
 from tests.support.wgan import SMALL
@@ -56,3 +64,9 @@ def test_the_generator_that_comes_out_is_the_mean_and_the_training_is_another_s(
 def test_what_is_no_decay_is_refused_by_name(value: Any) -> None:
     with pytest.raises(ValueError, match="average must be a number from 0 to below 1"):
         TrainConfig(average=value)
+
+
+@pytest.mark.parametrize("config", [VAEConfig(average=0.5), SVDDConfig(average=0.5), DCAEConfig(average=0.5)])
+def test_a_mean_of_what_is_no_generator_of_its_own_is_refused(config: TrainConfig, images: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="average is of a generator that is trained with a critic or alone"):
+        train(images, config)

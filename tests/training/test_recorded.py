@@ -72,12 +72,24 @@ def test_replayed_steps_draw_what_launched_ones_draw(
 def test_a_step_that_cannot_be_recorded_is_launched_and_the_reason_is_logged(
     images: np.ndarray, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fails(work: object, stream: object) -> None:
-        raise RuntimeError("TypeError: on purpose")
-
-    monkeypatch.setattr(recorded, "capture", fails)
     config = dataclasses.replace(SMALL, steps=STEPS)
     launched, other = (trainer_of(config)(images, config) for _ in range(2))
+
+    def fails(work: Callable[[], object], stream: object) -> None:
+        """In the generator's pass, when the critic's weights record no gradient; a recording moves no weight."""
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.optim.RMSprop, "step", lambda *_: None)
+            patch.setattr(other.generator, "forward", refuses)
+            with pytest.raises(ZeroDivisionError):
+                work()
+        raise RuntimeError("TypeError: on purpose")
+
+    def refuses(z: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            raise ZeroDivisionError
+        return torch.zeros(len(z), 1, 8, 8)
+
+    monkeypatch.setattr(recorded, "capture", fails)
     other._take = recorded.RecordedSteps(other._take, other.feeds)
     with caplog.at_level(logging.WARNING, "adgan_fast"):
         assert [launched.advance() for _ in range(STEPS)] == [other.advance() for _ in range(STEPS)]

@@ -56,6 +56,7 @@ class Tar:
         """(C, H, W) uint8 each, decoded as it is asked for."""
         members = self._listed()
         with open(self.name, "rb") as file:
+            self._require_same()
             for index in range(first, min(stop, len(members.names))):
                 file.seek(members.starts[index])
                 yield self.shaping.of_picture(members.names[index], file.read(members.sizes[index]))
@@ -70,10 +71,13 @@ class Tar:
 
     def _listed(self) -> _Members:
         if self._members is None:
-            if stamp(self.name) != self._stamp:
-                raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
+            self._require_same()
             self._members = _Members(self.name, self.labels)
         return self._members
+
+    def _require_same(self) -> None:
+        if stamp(self.name) != self._stamp:
+            raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
 
 
 class _Members:

@@ -100,6 +100,11 @@ def test_what_is_no_tar_and_what_changes(tmp_path: Path) -> None:
     write_tar(path, {"a.png": encoded(IMAGES[0]), "b.png": encoded(IMAGES[0])})
     with pytest.raises(InputsChanged, match="has changed"):
         ids(source)
+    known = Tar(path)
+    assert len(ids(known)) == 2
+    write_tar(path, {"b.png": encoded(IMAGES[0])})  # known where the pictures lie, it would read others
+    with pytest.raises(InputsChanged, match="has changed"):
+        next(known.read(0, 1))
     write_tar(path, {"a.png": encoded(IMAGES[0]), "a.cls": b"1" * 2000})
     with pytest.raises(ValueError, match=r"a\.cls is no label, but 2000 bytes"):
         ids(Tar(path, labels=True))
