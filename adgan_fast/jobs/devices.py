@@ -6,11 +6,10 @@ import contextlib
 import multiprocessing
 import os
 import pickle
-import queue
 import signal
 import threading
 from collections.abc import Generator, Iterator
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from .work import Outcome, worked
 
 IN_HAND = AHEAD + 1
 """Shards that a process has at once: as many as it may begin to read before it has searched one."""
-LOOK_SECONDS = 0.5  # between two looks at whether all processes live
 
 
 def worked_on(
@@ -35,16 +33,20 @@ def worked_on(
     Raises what a process raised; WorkerDied where one ended before its work was done. The processes end with it.
     """
     context = multiprocessing.get_context("spawn")
-    done, tasks = context.Queue(), [context.Queue() for _ in devices]
+    tasks = [context.Queue() for _ in devices]
     threads = max(1, torch.get_num_threads() // len(devices))
-    workers = []
-    for number, device in enumerate(devices):
-        made, read = pickle.dumps(score.on(device)), pickle.dumps(source)
-        given = (number, made, read, threads, tasks[number], done)
-        workers.append(context.Process(target=_work, args=given, name=f"adgan_fast {device}", daemon=True))
+    workers, done = [], {}
     try:
-        for worker in workers:
+        for number, device in enumerate(devices):
+            # A pipe for each: one that several write to may stay locked, or cut off, by a process that is killed.
+            receiver, sender = context.Pipe(duplex=False)
+            made, read = pickle.dumps(score.on(device)), pickle.dumps(source)
+            given = (made, read, threads, tasks[number], sender)
+            worker = context.Process(target=_work, args=given, name=f"adgan_fast {device}", daemon=True)
             worker.start()
+            sender.close()  # the process alone holds it now: its end is the end of the pipe
+            workers.append(worker)
+            done[receiver] = number
         in_hand = 0
         for _ in range(IN_HAND):
             for mine in tasks:
@@ -61,7 +63,9 @@ def worked_on(
         for worker in workers:
             if worker.is_alive():
                 worker.terminate()
-        for each in (done, *tasks):
+        for receiver in done:
+            receiver.close()
+        for each in tasks:
             each.cancel_join_thread()
 
 
@@ -72,22 +76,35 @@ def _hand_out(shards: Iterator[Shard], tasks: Any) -> int:
     return int(shard is not None)
 
 
-def _took(done: Any, workers: list[Any]) -> tuple[int, Any, BaseException | None]:
-    """What the next process to say something says: its number, and an outcome or an error."""
+def _took(done: dict[Connection, int], workers: list[Any]) -> tuple[int, Any, BaseException | None]:
+    """What the next process to say something says: its number, and an outcome or an error.
+
+    A process that has ended well is taken out of `done`; WorkerDied for one that has not, if in the middle of a word.
+    """
     while True:
-        try:
-            found: tuple[int, Any, BaseException | None] = done.get(timeout=LOOK_SECONDS)
-            return found
-        except queue.Empty:
-            for worker in workers:
-                if worker.exitcode:
-                    raise WorkerDied(
-                        f"the process of {worker.name.split()[-1]} ended with exit code {worker.exitcode} (-9: killed, "
-                        "as for want of memory). Finished parts are kept: run again to go on"
-                    ) from None
+        for receiver in wait(list(done)):
+            assert isinstance(receiver, Connection)
+            number = done[receiver]
+            try:
+                outcome, error = receiver.recv()
+            except (EOFError, OSError):
+                receiver.close()
+                del done[receiver]
+                workers[number].join()
+                if workers[number].exitcode or not done:
+                    raise _died(workers[number]) from None
+            else:
+                return number, outcome, error
 
 
-def _work(number: int, score: bytes, source: bytes, threads: int, tasks: Any, done: Any) -> None:
+def _died(worker: Any) -> WorkerDied:
+    return WorkerDied(
+        f"the process of {worker.name.split()[-1]} ended with exit code {worker.exitcode} (-9: killed, as for want of "
+        "memory). Finished parts are kept: run again to go on"
+    )
+
+
+def _work(score: bytes, source: bytes, threads: int, tasks: Any, done: Connection) -> None:
     """The process of a device."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the keyboard's goes to all; the parent ends this one
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -97,11 +114,10 @@ def _work(number: int, score: bytes, source: bytes, threads: int, tasks: Any, do
         made: ScoreBatch = pickle.loads(score)
         read: Source = pickle.loads(source)
         for outcome in worked(made, read, iter(tasks.get, None)):
-            done.put((number, outcome, None))
+            done.send((outcome, None))
     except BaseException as error:  # of any kind: it is raised again by the parent
-        done.put((number, None, _portable(error)))
+        done.send((None, _portable(error)))
     done.close()
-    done.join_thread()
 
 
 def _portable(error: BaseException) -> BaseException:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
+import struct
 import time
 
 import psutil
 import pytest
 
 from adgan_fast import SearchConfig, jobs
+from adgan_fast.jobs import devices
 from tests.support.forked import ended, forked, until_there
 from tests.support.runs import Listed, listed
 from tests.support.small import CASE, FAST
@@ -81,3 +84,20 @@ def test_processes_end_where_the_job_is_killed(tmp_path):
     assert ended(child) == -signal.SIGKILL and workers
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not [each for each in alive if each.status() != psutil.STATUS_ZOMBIE]
+
+
+def _dies_in_the_middle_of_a_word(done) -> None:
+    """Says that 50 MB will follow, and is killed after some of them."""
+    os.write(done.fileno(), struct.pack("!i", 50 * 10**6) + bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+def test_a_process_that_is_killed_while_it_sends_is_seen_and_waited_for_no_longer():
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    worker = context.Process(target=_dies_in_the_middle_of_a_word, args=(sender,), name="adgan_fast cpu", daemon=True)
+    worker.start()
+    sender.close()
+    with pytest.raises(jobs.WorkerDied, match="exit code -9"):
+        devices._took({receiver: 0}, [worker])
