@@ -217,7 +217,7 @@ def test_a_real_interrupt_keeps_the_parts_and_the_same_command_goes_on(here: Pat
         "--engine",
         "reference",
         "--n-seed",
-        "8",
+        "24",  # long enough not to end before the signal
     ]
     command = [sys.executable, "-m", "adgan_fast", *arguments]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
@@ -229,7 +229,7 @@ def test_a_real_interrupt_keeps_the_parts_and_the_same_command_goes_on(here: Pat
     _, err = child.communicate(timeout=60)
     kept = len(list(here.glob("s/part-*.parquet")))
     assert child.returncode == 130 and "run it again to go on" in err and "Traceback" not in err and 3 <= kept < 60
-    status, out, _ = told(*arguments[:-4], "--n-seed", "8", "--engine", "reference", "--json")
+    status, out, _ = told(*arguments[:-4], "--n-seed", "24", "--engine", "reference", "--json")
     assert status == 0 and json.loads(out)["resumed_parts"] == kept
 
 
