@@ -131,14 +131,7 @@ class Calibration:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Calibration:
         """What `save` wrote. ValueError naming the file where it is damaged, or is something else."""
-        try:
-            head = json.loads(Path(path).read_bytes())
-        except ValueError as error:
-            raise ValueError(f"{path}: not JSON ({error})") from error
-        if not isinstance(head, dict) or head.get("format") != FORMAT:
-            raise ValueError(f"{path}: not a calibration of adgan_fast")
-        if head.get("version") != VERSION:
-            raise ValueError(f"{path}: format version {head.get('version')!r}, this release reads version {VERSION}")
+        head = files.read_head(Path(path), FORMAT, VERSION, "calibration")
         scores, about = head.get("scores"), head.get("about")
         if not isinstance(about, dict) or not isinstance(scores, list) or not all(map(is_number, scores)):
             raise ValueError(f"{path}: its scores or its about entry is missing or malformed")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import logging
 import sys
 import tempfile
@@ -25,6 +24,7 @@ import torch
 from . import SearchConfig, jobs
 from .data import ImageSet, load_digits
 from .jobs.sources import Held
+from .terminal import any_text
 from .training import WGANConfig, save_generator, train
 
 TRAINING = WGANConfig(
@@ -53,7 +53,7 @@ def split(labels: npt.NDArray[np.int64]) -> dict[str, npt.NDArray[np.int64]]:
 
 def run(digit: int, held_out: str, training: WGANConfig, config: SearchConfig, output: Path) -> None:
     """Train on `digit`, score the images of the part `held_out` of SHARES, write all to the folder `output`."""
-    with _any_terminal(), _log_lines():
+    with any_text("backslashreplace"), _log_lines():
         _run(digit, held_out, training, config, output)
 
 
@@ -139,20 +139,6 @@ def _labels(images: ImageSet) -> npt.NDArray[np.int64]:
 
 def _say(line: str) -> None:
     print(line, flush=True)
-
-
-@contextlib.contextmanager
-def _any_terminal() -> Iterator[None]:
-    """What a terminal cannot show (an ASCII one the letters of a folder's name, say) is shown as an escape."""
-    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
-    before = [stream.errors for stream in streams]
-    for stream in streams:
-        stream.reconfigure(errors="backslashreplace")
-    try:
-        yield
-    finally:
-        for stream, errors in zip(streams, before, strict=True):
-            stream.reconfigure(errors=errors)
 
 
 @contextlib.contextmanager

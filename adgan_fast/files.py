@@ -1,12 +1,13 @@
-"""Files written so that each is the old one or the whole new one, whatever happens."""
+"""Files written so that each is the old one or the whole new one, whatever happens; and JSON that says what it is."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -43,3 +44,19 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def temporary_names(name: str) -> str:
     """A pattern of what a killed process may have left of a file of this name (itself a pattern, if wanted)."""
     return f".{name}.*.tmp"
+
+
+def read_head(path: Path, format: str, version: int, what: str, error: type[ValueError] = ValueError) -> dict[str, Any]:
+    """The JSON object in a file that says its ``format`` and its ``version``.
+
+    Raises ``error`` naming the file, and ``what`` it is not, where it is damaged or of another format or version.
+    """
+    try:
+        head = json.loads(path.read_bytes())
+    except ValueError as reason:
+        raise error(f"{path}: not JSON ({reason})") from reason
+    if not isinstance(head, dict) or head.get("format") != format:
+        raise error(f"{path}: not a {what} of adgan_fast")
+    if head.get("version") != version:
+        raise error(f"{path}: format version {head.get('version')!r}, this release reads version {version}")
+    return head

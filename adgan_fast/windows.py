@@ -14,10 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
-from . import validate
 from .calibration import Calibration
+from .data import to_model_range
 from .given import is_number, whole
 
 Image = npt.NDArray[Any]
@@ -47,7 +46,7 @@ def standardized(windows: npt.NDArray[Any]) -> Standardized:
 
     For textures under changing light. A plain window, of a scale below 1e-3, is not made larger than by that.
     """
-    given = _scaled(windows)
+    given = to_model_range(windows)
     mean = given.mean((1, 2, 3), dtype=np.float64).astype(np.float32)
     scale = given.std((1, 2, 3), dtype=np.float64).astype(np.float32)
     divisor = np.maximum(scale, _LEAST_SCALE)[:, None, None, None]
@@ -226,9 +225,3 @@ def image_p_values(windows: Iterable[WindowScores], calibration: npt.ArrayLike) 
 def _simes(p_values: npt.NDArray[np.float64]) -> float:
     ordered = np.sort(p_values)
     return float(np.min(len(ordered) * ordered / np.arange(1, len(ordered) + 1)))
-
-
-def _scaled(windows: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    tensor = validate.as_images(windows)
-    validate.scan(tensor, strict=True)
-    return validate.to_range(tensor, torch.float32).numpy()

@@ -22,28 +22,16 @@ from adgan_fast.training import (
     DCAEConfig,
     InverseConfig,
     SVDDConfig,
-    WGANConfig,
     load_generator,
     train,
 )
 from tests.support.one_class import ANOMALOUS, FIT, TEST
-from tests.support.wgan import SMALL
+from tests.support.wgan import SMALL, TRAINING
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = SearchConfig(n_seed=2, steps=2)
 TINY = dataclasses.replace(SMALL, steps=2, checkpoint_every=0)
-TRAINING = WGANConfig(
-    latent=16,
-    width=8,
-    steps=200,
-    batch_size=32,
-    objective="gp",
-    lr=2e-3,
-    n_critic=2,
-    checkpoint_every=0,
-    sample_every=0,
-)
 
 
 def plain(seed=0):

@@ -9,14 +9,13 @@ Exit status of every command: 0 done; 1 what was asked failed, the reason on std
 
 from __future__ import annotations
 
-import contextlib
-import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
+from ..terminal import any_text
 from . import calibrate, check, compare, demo, export, info, maps, report, score, train
 
 __all__ = ["app", "main"]
@@ -56,7 +55,7 @@ def _begin(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit status, see above."""
-    with _any_text():
+    with any_text("replace"):
         return _main(list(sys.argv[1:] if argv is None else argv))
 
 
@@ -74,20 +73,6 @@ def _main(arguments: list[str]) -> int:
         return _failed(str(error), 1)  # raised by this package: with the remedy
     except (KeyboardInterrupt, typer.Abort):  # outside of a command; typer makes the status of one inside
         return _failed("interrupted", INTERRUPTED)
-
-
-@contextlib.contextmanager
-def _any_text() -> Iterator[None]:
-    """Within, a stdout of ASCII alone takes a name that is not: what it cannot show is a question mark."""
-    streams = [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
-    before = [stream.errors for stream in streams]
-    for stream in streams:
-        stream.reconfigure(errors="replace")
-    try:
-        yield
-    finally:
-        for stream, errors in zip(streams, before, strict=True):
-            stream.reconfigure(errors=errors)
 
 
 def _failed(message: str, status: int) -> int:

@@ -139,14 +139,7 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[dict[str, torch.Ten
     path = Path(folder) / CHECKPOINT
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no checkpoint here")
-    try:
-        head = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise CheckpointError(f"{path}: not JSON ({error})") from error
-    if not isinstance(head, dict) or head.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: not a checkpoint of {FORMAT}")
-    if head.get("version") != VERSION:
-        raise CheckpointError(f"{path}: format version {head.get('version')!r}, this release reads version {VERSION}")
+    head = files.read_head(path, FORMAT, VERSION, "checkpoint", CheckpointError)
     name, digest, meta = head.get("tensors"), head.get("sha256"), head.get("meta")
     if not isinstance(name, str) or not isinstance(digest, str) or not isinstance(meta, dict):
         raise CheckpointError(f"{path}: its tensors, sha256 or meta entry is missing or malformed")

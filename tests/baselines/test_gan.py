@@ -12,24 +12,13 @@ from adgan_fast import SearchConfig
 from adgan_fast.baselines import ADGAN, AnoGAN, CriticScore, NotFittedError, PriorLikelihood, prior_scores
 from adgan_fast.baselines.gan import FeatureLoss
 from adgan_fast.models import DCGANCritic, DCGANGenerator
-from adgan_fast.training import WGANConfig, train
+from adgan_fast.training import train
 from tests.support.one_class import FIT, TEST, auc
-from tests.support.wgan import SMALL
+from tests.support.wgan import SMALL, TRAINING
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 FEW = SearchConfig(n_seed=2, steps=2)
-TRAINING = WGANConfig(
-    latent=16,
-    width=8,
-    steps=200,
-    batch_size=32,
-    objective="gp",
-    lr=2e-3,
-    n_critic=2,
-    checkpoint_every=0,
-    sample_every=0,
-)
 
 
 @pytest.fixture(scope="module")

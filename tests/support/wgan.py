@@ -13,6 +13,18 @@ from adgan_fast.training import (
 )
 
 SMALL = WGANConfig(latent=4, width=2, steps=5, batch_size=8, n_critic=2, lr=1e-3, checkpoint_every=2, sample_every=0)
+TRAINING = WGANConfig(
+    latent=16,
+    width=8,
+    steps=200,
+    batch_size=32,
+    objective="gp",
+    lr=2e-3,
+    n_critic=2,
+    checkpoint_every=0,
+    sample_every=0,
+)
+"""Of digits in 8 by 8 pixels: some seconds, after which it makes such digits."""
 PENALTY = dataclasses.replace(SMALL, objective="gp", norm="layer")
 
 
