@@ -53,7 +53,8 @@ class Finished:
             raise FileNotFoundError(f"{self.folder} holds no job: there is no {descriptions.NAME} in it")
         self.description = description
         self._shards = shards(description["manifest"]["items"], description["shard"])
-        found = [parts.table_of(self.folder, shard, description, self._plain()) for shard in self._shards]
+        plain = self._plain()
+        found = [parts.table_of(self.folder, shard, description, plain) for shard in self._shards]
         self.table: pa.Table = pa.concat_tables(found) if found else pa.table({})
         self.made = [parts.made_in(parts.path_of(self.folder, shard.number)) for shard in self._shards]
         self._source: Source | None = None
