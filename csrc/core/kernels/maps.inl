@@ -264,8 +264,8 @@ static void weight_gradients(const MapShape& shape, const MapBackward& job, int 
 
 constexpr int kMostJoint = 128;  // positions whose sums of gx wait in the first-level cache
 
-// What `input_gradient` and `weight_gradient` make, to the last bit: each sum keeps its order. The weights of a tap, all
-// its outputs, and its gradient are in registers; each vector of g that is loaded meets both.
+// What `input_gradient` and `weight_gradient` make, to the last bit: each sum keeps its order. The weights of a tap,
+// all its outputs, and its gradient are in registers; each vector of g that is loaded meets both.
 template <int NV, int PHASE>
 static void both_gradients(const MapShape& shape, const MapBackward& job, int channel) {
   const AdamVectors adam(job.adam);
@@ -311,10 +311,10 @@ static void both_gradients(const MapShape& shape, const MapBackward& job, int ch
   for (; i < count; ++i) gx[job.gx_offset[position[i]]] += sum(load(of_gx + i * L));
 }
 
-// Whether it was done so: all outputs of a tap must fit into registers twice.
+// Whether it was done so: all outputs of a tap must fit into registers twice, and the positions into the cache.
 template <int PHASE>
 ADGAN_INLINE bool both_gradients(const MapShape& shape, const MapBackward& job, int channel) {
-  if (L < 16 || shape.outputs > kMostVectors * L || job.lists.count[channel] > kMostJoint) return false;
+  if (shape.outputs > kMostVectors * L || job.lists.count[channel] > kMostJoint) return false;
   switch ((shape.outputs + L - 1) / L) {
     case 2: both_gradients<2, PHASE>(shape, job, channel); return true;
     case 3: both_gradients<3, PHASE>(shape, job, channel); return true;
@@ -345,7 +345,9 @@ ADGAN_INLINE void by_phase(const MapBackward& job, const Body& body) {
 static void map_backward(const MapShape& shape, const MapBackward& job) {
   by_phase(job, [&](auto phase) {
     for (int c = 0; c < job.channels; ++c) {
-      if (job.gx && job.learn && both_gradients<decltype(phase)::value>(shape, job, c)) continue;
+      if constexpr (L == 16) {  // 32 registers
+        if (job.gx && job.learn && both_gradients<decltype(phase)::value>(shape, job, c)) continue;
+      }
       if (job.gx) input_gradient(shape, job, c);
       if (job.learn) weight_gradients<decltype(phase)::value>(shape, job, c);
     }
