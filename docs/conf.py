@@ -37,6 +37,19 @@ def as_text(app: Sphinx, what: str, name: str, thing: object, options: Any, line
         lines[number] = "".join(re.sub(r"([*|])", r"\\\1", part) if part[:1] != "`" else part for part in parts)
 
 
+def without_type(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
+    """Of an attribute napoleon takes what stands before a first colon for its type: here it is a part of the sentence."""
+    types = [line for line in lines if line.startswith(":type: ")]
+    if what in ("attribute", "data", "property") and types:
+        lines.remove(types[0])
+        lines[0] = f"{types[0].removeprefix(':type: ')}: {lines[0]}"
+
+
+def of_the_tuple(app: Sphinx, what: str, name: str, thing: object, skip: bool, options: Any) -> bool | None:
+    """Fields of a NamedTuple are in its own entry: what Python says of them is their number."""
+    return True if (thing.__doc__ or "").startswith("Alias for field number") else None
+
+
 def as_markdown(app: Sphinx, docname: str, source: list[str]) -> None:
     """A notebook as a page: its text, its code, and under that what it printed and drew when it was last run."""
     if app.env.doc2path(docname).suffix != ".ipynb":
@@ -56,6 +69,8 @@ def as_markdown(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-skip-member", of_the_tuple)
     app.connect("source-read", as_markdown)
     app.connect("autodoc-process-docstring", as_text, priority=100)  # before napoleon takes the sections apart
+    app.connect("autodoc-process-docstring", without_type, priority=900)  # after it
     app.add_lexer("tree", TextLexer)
