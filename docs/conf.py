@@ -38,7 +38,7 @@ def as_text(app: Sphinx, what: str, name: str, thing: object, options: Any, line
 
 
 def without_type(app: Sphinx, what: str, name: str, thing: object, options: Any, lines: list[str]) -> None:
-    """Of an attribute napoleon takes what stands before a first colon for its type: here it is a part of the sentence."""
+    """Of an attribute napoleon takes what stands before a first colon for its type: here a part of the sentence."""
     types = [line for line in lines if line.startswith(":type: ")]
     if what in ("attribute", "data", "property") and types:
         lines.remove(types[0])
@@ -59,9 +59,9 @@ def as_markdown(app: Sphinx, docname: str, source: list[str]) -> None:
         text = "".join(cell["source"])
         parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
         for output in cell.get("outputs", []):
-            if output["output_type"] == "stream":
+            if output.get("name") == "stdout":
                 parts.append(f"```text\n{''.join(output['text'])}```")
-            else:
+            elif "data" in output:
                 parts.append(
                     f'<img src="data:image/png;base64,{output["data"]["image/png"].strip()}" alt="the picture drawn">'
                 )

@@ -43,7 +43,7 @@ def run(source: str, name: str, namespace: dict[str, Any]) -> Any:
 
 def outputs(cell: dict[str, Any]) -> tuple[str, list[tuple[int, int]]]:
     """What is kept under a cell: text printed, and sizes of pictures."""
-    printed = "".join("".join(each["text"]) for each in cell["outputs"] if each["output_type"] == "stream")
+    printed = "".join("".join(each["text"]) for each in cell["outputs"] if each.get("name") == "stdout")
     encoded = [each["data"]["image/png"] for each in cell["outputs"] if "data" in each]
     return printed, [Image.open(io.BytesIO(base64.b64decode(picture))).size for picture in encoded]
 
