@@ -10,11 +10,17 @@ import numpy.typing as npt
 
 
 class Item(NamedTuple):
-    """One line of a manifest."""
+    """One line of a manifest.
 
-    id: str  # path relative to IMAGES, or row number as text
+    Attributes:
+        id: path relative to IMAGES, or row number as text.
+        label: where there is one.
+        stamp: what changes when the item's content may have: "size:mtime_ns" of a file, "" for a row.
+    """
+
+    id: str
     label: str | None
-    stamp: str  # what changes when the item's content may have: "size:mtime_ns" of a file, "" for a row
+    stamp: str
 
 
 class Unreadable(Exception):

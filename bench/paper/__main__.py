@@ -22,6 +22,7 @@ from adgan_fast.cli.settings import takes
 from adgan_fast.data import CIFAR10_CLASSES
 from adgan_fast.training import TrainingDiverged
 
+from .ablation import PANELS
 from .ablation import ablation as run_ablation
 from .entries import ENTRIES, wgan
 from .lengths import lengths as run_lengths
@@ -148,6 +149,7 @@ def ablation(
     out: Out,
     name: Name = None,
     classes: Annotated[str, typer.Option(help="A,B: normal classes, by number or name")] = "3,8",
+    vary: Annotated[str, typer.Option(help="A,B: which settings")] = ",".join(PANELS),
     items: Annotated[int, typer.Option(help="test images, drawn at random")] = 1000,
     threads: Threads = None,
     quiet: Quiet = False,
@@ -160,7 +162,10 @@ def ablation(
     settings = _settings({**options, "items": items}, threads)
     images = open_set(data, name)
     chosen = [images.named(each) for each in classes.split(",")]
-    print(run_ablation(images, out, settings, classes=chosen, progress=not quiet))
+    varied = vary.split(",")
+    if unknown := [each for each in varied if each not in PANELS]:
+        raise ValueError(f"--vary knows {', '.join(PANELS)}, not {', '.join(unknown)}")
+    print(run_ablation(images, out, settings, classes=chosen, varied=varied, progress=not quiet))
 
 
 @app.command()
