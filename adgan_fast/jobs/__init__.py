@@ -40,12 +40,13 @@ __all__ = [
     "Source",
     "Unreadable",
     "WorkerDied",
+    "plain_columns",
     "read",
     "run",
     "tables",
 ]
 
-tables = parts.tables
+tables, plain_columns = parts.tables, parts.plain_columns
 
 
 def read(out: str | os.PathLike[str]) -> pa.Table:
