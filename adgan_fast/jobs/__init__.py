@@ -13,6 +13,7 @@ from .decision import Decision
 from .errors import (
     FolderUnusable,
     InputsChanged,
+    InputUnusable,
     JobDamaged,
     JobError,
     JobInterrupted,
@@ -28,6 +29,7 @@ __all__ = [
     "STATUSES",
     "Decision",
     "FolderUnusable",
+    "InputUnusable",
     "InputsChanged",
     "Item",
     "JobDamaged",

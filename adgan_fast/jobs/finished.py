@@ -17,6 +17,7 @@ import torch
 from .. import validate
 from . import description as descriptions
 from . import parts
+from .errors import InputsChanged
 from .manifest import manifest_of, shards
 from .source import Source, Unreadable
 from .sources import reopened
@@ -96,9 +97,12 @@ class Finished:
             self._source = self._opened()
         found: list[Images | None] = []
         for first, stop, wanted in _runs(rows):
-            for row, image in zip(range(first, stop), self._source.read(first, stop), strict=True):
-                if row in wanted:
-                    found.append(None if isinstance(image, Unreadable) else _in_range(image))
+            try:
+                for row, image in zip(range(first, stop), self._source.read(first, stop), strict=True):
+                    if row in wanted:
+                        found.append(None if isinstance(image, Unreadable) else _in_range(image))
+            except (InputsChanged, OSError, ValueError) as error:
+                raise SourceGone(str(error)) from error
         return found
 
     def _shard_of(self, row: int) -> int:

@@ -27,7 +27,7 @@ from .batch import KEEPABLE, STATUSES
 from .crew import Crew, Local
 from .decision import Decision
 from .description import Description
-from .errors import JobInterrupted, OtherJob
+from .errors import InputUnusable, JobError, JobInterrupted, OtherJob
 from .manifest import SecondLook, Shard, manifest_of, shards
 from .source import Source
 
@@ -106,6 +106,7 @@ def run(
         OtherJob: the folder holds another job; the difference is named.
         JobDamaged: job.json is not what a job writes.
         InputsChanged: the inputs changed while the job ran.
+        InputUnusable: a file of images is damaged, or strict=True and an image holds NaN or Inf (a ValueError).
         FolderUnusable: the folder cannot be written.
         JobInterrupted: SIGINT or SIGTERM came (a KeyboardInterrupt).
         WorkerDied: the process of a device was killed.
@@ -196,6 +197,10 @@ def _carried_out(
                 del unfinished[shard.number]
                 images += shard.stop - shard.first
                 advance(shard.stop - shard.first)
+        except ValueError as error:
+            if isinstance(error, JobError):
+                raise
+            raise InputUnusable(str(error)) from error  # not a setting: these were looked at before
         finally:
             for writer in unfinished.values():
                 writer.give_up()

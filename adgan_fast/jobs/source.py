@@ -21,6 +21,10 @@ class Unreadable(Exception):
     """One input that is no image, with the reason."""
 
 
+class Misfit(Unreadable):
+    """One that was read, and is not what is searched: of another shape, or out of range. An option may mend it."""
+
+
 class Source(Protocol):
     """Where images come from. Picklable and cheap to send to a worker; holds no open file.
 

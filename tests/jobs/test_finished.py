@@ -180,3 +180,23 @@ def test_images_of_other_folders_are_found_by_their_ids(job: Finished, images: P
         compare(job, Finished(reported.evil(tmp_path / "evil")))
     with pytest.raises(ValueError, match="flagged must be"):
         compare(job, job, flagged=1.0)
+
+
+def test_rows_of_one_number_in_other_files_are_not_taken_for_one_image(tmp_path: Path) -> None:
+    found = {}
+    for name in ("a", "b"):
+        pixels = random_bytes(3, 1, 8, 8, seed=ord(name))
+        np.savez(tmp_path / f"{name}.npz", images=pixels, y=np.arange(3))
+        for labels in (False, True):
+            source, out = open_source(tmp_path / f"{name}.npz", labels=labels), tmp_path / f"{name}{labels}"
+            jobs.run(reported.generator(), source, out, config=SearchConfig(n_seed=2, steps=1))
+            found[name, labels] = Finished(out)
+    with pytest.raises(ValueError, match=r"are over other files \(.*a\.npz and .*b\.npz\).*--by-number"):
+        compare(found["a", False], found["b", False])
+    assert compare(found["a", False], found["b", False], by_number=True).images == 3
+    assert compare(found["a", False], found["a", True]).rank_correlation == pytest.approx(1)  # one file
+
+
+def test_a_wrong_share_is_refused(job: Finished) -> None:
+    with pytest.raises(ValueError, match="flagged must be"):
+        compare(job, job, flagged=1.0)

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +76,7 @@ def files(folder):
     found: dict[str, object] = {"job.json": (folder / "job.json").read_bytes()}
     for path in folder.glob("part*"):
         table = pq.read_table(path)
-        footer = json.loads(table.schema.metadata[b"adgan_fast"])
+        footer = json.loads(pq.read_metadata(path).metadata[b"adgan_fast"])
         assert footer.pop("made")["at"]
         rows = io.BytesIO()
         with pa.ipc.new_stream(rows, table.schema.remove_metadata()) as stream:
@@ -166,9 +167,19 @@ def test_pieces_of_shards_come_in_order_of_blocks_in_any_order_cut_anywhere_and_
     ]  # fmt: skip
     assert [piece.rows["score"].tolist() for piece in found] == [[3], [4], [0, 1, 2]]
     assert all(set(piece.rows) == {"score", "status"} for piece in found)
-    assert [piece.seconds["wait"] for piece in found][:2] == [0, 1]
+    assert [piece.seconds["wait"] for piece in found] == [1, 1, 3]  # as much as the blocks say that were taken
     with pytest.raises(jobs.WorkerDied, match="1 shards"):
         list(crew.gathered(iter(blocks[:-1]), of))
+
+
+def test_of_a_device_the_kind_alone_counts_and_this_machine_need_not_have_it(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 8, "GPU": gpus}} for gpus in (1, 2)]
+    monkeypatch.setattr(cluster, "imported", lambda: types.SimpleNamespace(nodes=lambda: nodes))
+    for device in ("cuda:7", "cuda", None):
+        assert cluster.shared_out(device, None, 4) == cluster.Share("cuda", 3, 4, 1)
+    assert cluster.shared_out("cpu", None, 4) == cluster.Share("cpu", 4, 4, 0)
+    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda' on a cluster, got 'meta'"):
+        cluster.shared_out("meta", None, 1)
 
 
 def test_cells_of_a_data_set(tmp_path):

@@ -51,7 +51,8 @@ def score_dataset(
         gen, config, out, overwrite, keep, shard, decision, progress: as for `run`.
         address: of the cluster, as for ray.init: "auto" or "host:port". None: the one that this process is
             connected to, or RAY_ADDRESS names; else one is started on this machine, for the time of the job.
-        device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs.
+        device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs. Its kind alone
+            counts, "cuda:1" is "cuda": Ray chooses the GPU, and this machine need not have one.
         workers: actors; None: one for each GPU, or for each `threads` processors of a machine.
         threads: processors of an actor.
         shaping, column, labels, within: as for `open_source`; of what is opened here.
