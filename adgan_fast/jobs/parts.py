@@ -80,13 +80,12 @@ class Writer:
             self._seconds[what] += took
         self._waiting.append(rows)
         self._rows_waiting += len(rows["status"])
-        while self._rows_waiting >= (size := self._group(rows)):
-            self._write(size)
+        at_once, left = self._group(rows), self._shard.stop - self._shard.first - self._rows - self._rows_waiting
+        while self._rows_waiting >= at_once or (self._rows_waiting and not left):
+            self._write(min(at_once, self._rows_waiting))
 
     def close(self) -> Counts:
-        """Write the rest; how many rows have which status."""
-        if self._rows_waiting:
-            self._write(self._rows_waiting)
+        """Call the file by its name, once all rows are there; how many rows have which status."""
         assert self._writer is not None and self._rows == self._shard.stop - self._shard.first
         counts = {name: self._counts[name] for name in STATUSES if self._counts[name]}
         seconds = made(dict(self._seconds), self._description)

@@ -176,7 +176,7 @@ def _carried_out(
         log.info("%s: %d of %d parts are finished, the job goes on", folder, len(finished), len(of))
     left = [shard for shard in of if shard.number not in finished]
     look = SecondLook(source, of, {shard.number for shard in left})
-    images = 0
+    images, wanted = 0, sum(shard.stop - shard.first for shard in left)
     unfinished: dict[int, parts.Writer] = {}
     pieces = crew.pieces(source, left)
     with contextlib.closing(pieces), _shown(progress, manifest.items, finished, of) as advance:
@@ -193,6 +193,8 @@ def _carried_out(
                     unfinished[shard.number].add(piece.rows | decided, piece.seconds)
                     if not piece.last:
                         continue
+                    if images + shard.stop - shard.first == wanted:
+                        look.require(manifest)  # before the last part: a job of changed inputs is never a finished one
                     counts.update(unfinished[shard.number].close())
                 del unfinished[shard.number]
                 images += shard.stop - shard.first

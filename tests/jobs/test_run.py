@@ -287,6 +287,8 @@ def test_inputs_that_change_while_the_job_runs_end_it(tmp_path):
     for number, kind in enumerate((Changing, Shrinking)):
         with pytest.raises(jobs.InputsChanged, match="overwrite"):
             run(kind(source.images), tmp_path / str(number))
+        with pytest.raises(jobs.JobDamaged, match="the job is not finished"):
+            jobs.read(tmp_path / str(number))
 
 
 def test_each_part_knows_its_job(tmp_path):
