@@ -88,7 +88,9 @@ class SecondLook:
             if current is None:
                 raise changed(self._source)
             self._take(current, at + count - len(held) if current == shard else current.stop)
-        self._held[shard.number] = held[count:]
+        del self._held[shard.number]
+        if rest := held[count:]:
+            self._held[shard.number] = rest
         return held[:count]
 
     def require(self, manifest: Manifest) -> None:

@@ -96,6 +96,18 @@ def test_a_job_goes_on_however_many_of_its_first_images_cannot_be_read(here: Pat
     assert status == 2 and "no image can be used; the first, 'b0.png': an image of shape (1, 9, 9)" in err
 
 
+def test_paths_in_a_table_lead_out_of_its_folder_where_that_is_said(here: Path, told) -> None:
+    (here / "tables").mkdir()
+    parquet.write_table(pa.table({"path": ["../images/cat/0.png"]}), here / "tables" / "a.parquet")
+    command = ["score", "g.safetensors", "tables/a.parquet", "--out", "s", *QUICK]
+    status, _, err = told(*command)
+    assert status == 3 and "leads out of" in err and "--within DIR" in err
+    status, _, err = told(*command, "--within", "images")
+    assert status == 1 and "source.within is None there" in err
+    assert told(*command, "--within", "images", "--overwrite")[0] == 0
+    assert scores_of(here / "s")[0] == expected(np.load("images.npy"))[0]
+
+
 def test_where_no_image_can_be_read_there_are_rows(here: Path, told) -> None:
     (here / "bad").mkdir()
     for index in range(2):

@@ -88,11 +88,14 @@ def test_an_array_with_other_pixels_is_not_the_job_s(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", random_bytes(3, 1, 8, 8))
     source = open_source(tmp_path / "a.npy")
     jobs.run(reported.generator(), source, tmp_path / "job", config=SearchConfig(n_seed=2, steps=1))
-    assert Finished(tmp_path / "job").images([0])[0] is not None
+    opened = Finished(tmp_path / "job")
+    assert opened.images([0])[0] is not None
     np.save(tmp_path / "a.npy", 255 - random_bytes(3, 1, 8, 8))
     os.utime(tmp_path / "a.npy", ns=(1, 1))
     with pytest.raises(SourceGone, match="not those of the job"):
         Finished(tmp_path / "job").images([0])
+    with pytest.raises(SourceGone, match="has changed since"):
+        opened.images([0])
 
 
 def test_every_source_that_has_a_name_is_opened_again_as_it_was(tmp_path: Path) -> None:
