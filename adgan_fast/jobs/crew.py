@@ -42,6 +42,8 @@ class Local:
         if self._devices and scorer.job is None:
             scorer = scorer.to(self._devices[0])
         self._score, _, description = prepared(scorer, source, manifest, keep, shard)
+        for device in self._devices[1:]:
+            self._score.on(device)  # one that cannot be used is said before anything is begun
         return description
 
     def pieces(self, source: Source, shards: Sequence[Shard]) -> Generator[Piece, None, None]:

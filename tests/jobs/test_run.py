@@ -190,10 +190,13 @@ def test_a_scorer_serves_as_a_generator_and_serves_again(tmp_path):
         jobs.run(scorer, listed(CASE, 5), tmp_path / "c", config=CONFIG)
 
 
-@pytest.mark.parametrize("settings", [{"keep": ["latents"]}, {"shard": 0}, {"shard": 2.5}])
-def test_a_wrong_setting_is_named(tmp_path, settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+@pytest.mark.parametrize(
+    "settings", [{"keep": ["latents"]}, {"shard": 0}, {"shard": 2.5}, {"devices": ["cpu", "abacus"]}]
+)
+def test_a_wrong_setting_is_named_and_is_no_fault_of_the_images(tmp_path, settings):
+    with pytest.raises(ValueError, match=next(iter(settings)).removesuffix("s")) as caught:
         run(listed(CASE, 1), tmp_path, **settings)
+    assert not isinstance(caught.value, jobs.JobError)
 
 
 def test_progress_tells_how_many_are_done(tmp_path):
