@@ -112,12 +112,12 @@ def test_where_no_image_can_be_read_there_are_rows(here: Path, told) -> None:
     (here / "bad").mkdir()
     for index in range(2):
         (here / "bad" / f"{index}.png").write_bytes(b"no picture")
-    (here / "own_generator.py").write_text(  # nothing but an image says the shape of its latent
+    (here / "own_unsaid.py").write_text(  # nothing but an image says the shape of its latent
         "from torch import nn\nclass Own(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
         "        self.inner = nn.Linear(4, 64)\n    def forward(self, z):\n"
         "        return self.inner(z.flatten(1)).view(-1, 1, 8, 8)\n"
     )
-    for generator in ("g.safetensors", "own_generator:Own"):
+    for generator in ("g.safetensors", "own_unsaid:Own"):
         status, out, err = told("score", generator, "bad", "--out", generator[:3], *QUICK)
         assert status == 3 and "2 unreadable" in out and "nothing was searched" in out and err.count("'0.png'") == 1
         assert jobs.read(generator[:3])["status"].to_pylist() == ["unreadable"] * 2
