@@ -22,6 +22,7 @@ from pyarrow import parquet
 
 import adgan_fast
 from adgan_fast import jobs
+from adgan_fast.cli import given
 from adgan_fast.cli import images as shown
 from adgan_fast.jobs.errors import JobInterrupted
 from adgan_fast.training import load_generator
@@ -317,6 +318,15 @@ def test_a_real_interrupt_keeps_the_parts_and_the_same_command_goes_on(here: Pat
 def test_progress_is_a_line_where_there_is_no_terminal(here: Path, told) -> None:
     _, out, err = told("score", "g.safetensors", "images", "--out", "s", "--n-seed", "2", "--steps", "1")
     assert "7 of 7 images" in err and "engine 'native'" in err and "\r" not in err and "images/s" in out
+
+
+def test_check_takes_the_first_images_that_can_be_read(here: Path) -> None:
+    (here / "images" / "a.png").write_bytes(b"no picture")
+    assert np.array_equal(given.images("images", 2).numpy(), np.load("images.npy")[:2])
+    for path in here.glob("images/*/*.png"):
+        path.unlink()
+    with pytest.raises(given.Mistake, match="images holds no image that can be read, the first: not a picture"):
+        given.images("images", 2)
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
