@@ -7,7 +7,6 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
 
 from .. import SearchConfig
@@ -29,6 +28,7 @@ def calibrate(
     gray: images.Gray = None,
     resize: images.Resize = None,
     column: images.Column = None,
+    within: images.Within = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Of the log warnings alone.")] = False,
     **settings: Any,
@@ -48,21 +48,17 @@ def calibrate(
     be read.
     """
     from ..detector import Detector
-    from ..jobs.source import Unreadable
 
     with say.aloud(quiet):
         module = given.module(generator, settings.get("device"))
         config = configured(settings)
-        source, config = shaped(module, images_, config, False, column, size=size, gray=gray, resize=resize)
-        bad, found, items = say.Bad(), [], list(source.items())
-        for item, image in zip(items, source.read(0, len(items)), strict=True):
-            if isinstance(image, Unreadable):
-                bad.add(item.id, str(image))
-            else:
-                found.append(image)
+        shape = {"size": size, "gray": gray, "resize": resize}
+        source, config = shaped(module, images_, config, shape, column=column, within=within)
+        bad = say.Bad()
+        found = images.whole(source, bad)
         bad.tell("; the others were taken")
         try:
-            detector = Detector(module, contamination=contamination, config=config).fit(np.stack(found))
+            detector = Detector(module, contamination=contamination, config=config).fit(found)
             detector.save(out)
         except (TypeError, ValueError) as error:
             raise Mistake(str(error)) from error

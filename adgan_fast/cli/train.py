@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 
@@ -16,9 +15,6 @@ from ..training import TrainConfig
 from . import given, images, say
 from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
-
-if TYPE_CHECKING:
-    from ..jobs.source import Source
 
 OBJECTIVES: dict[str, tuple[type[TrainConfig], Mapping[str, Any]]] = {
     "wgan": (training.WGANConfig, {"objective": "clip"}),
@@ -45,6 +41,7 @@ def train(
     gray: images.Gray = None,
     resize: images.Resize = None,
     column: images.Column = None,
+    within: images.Within = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the checkpoint in --out, if there is one")
     ] = False,
@@ -85,7 +82,9 @@ def train(
         if objective == "inverse":
             shown: Any = given.module(images_)
         else:
-            shown = _whole(images.opened(images_, images.shaping(size, gray, resize), column=column), bad)
+            source = images.opened(images_, images.shaping(size, gray, resize), column=column, within=within)
+            images.first_shape(source)  # before all are read
+            shown = images.whole(source, bad)
         step = _trained(shown, config, out, resume, not quiet)
         bad.tell()
     told = {"step": step, "out": str(out), "objective": objective, "unreadable": bad.count}
@@ -115,34 +114,6 @@ def _trained(shown: Any, config: TrainConfig, out: Path, resume: bool, progress:
 
 def _sized(error: Exception) -> str:
     return ": --size brings pictures to it" if "H one of" in str(error) else ""
-
-
-def _whole(source: Source, bad: say.Bad) -> np.ndarray:
-    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
-    from ..jobs.source import Unreadable
-
-    images.first_shape(source)
-    try:
-        names = [item.id for item in source.items()]
-        found: np.ndarray | None = None
-        count = 0
-        for name, image in zip(names, source.read(0, len(names)), strict=True):
-            if isinstance(image, Unreadable):
-                bad.add(name, str(image))
-                continue
-            if found is None:
-                found, first = np.empty((len(names), *image.shape), image.dtype), name
-            if image.shape != found.shape[1:]:
-                raise Mistake(
-                    f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
-                    "--size, and --gray or --color, bring them to one"
-                )
-            found[count] = image
-            count += 1
-    except ValueError as error:
-        raise Failure(str(error)) from error
-    assert found is not None  # there was a first one
-    return found[:count]
 
 
 def _said(told: Mapping[str, Any], out: Path) -> str:

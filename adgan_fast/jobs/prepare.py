@@ -60,7 +60,8 @@ def shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
     """So many that a part takes about PART_SECONDS: a power of two, by the time of one image."""
     if image is None or score.total <= LEAST_IMAGES:
         return MOST_IMAGES
-    batch = {"image": image[None], "index": np.zeros(1, int)}
+    # Not its own pixels: what holds NaN is for its shard to say.
+    batch = {"image": np.zeros_like(image)[None], "index": np.zeros(1, int)}
     took = []
     for _ in range(2):  # the first one also loads and compiles
         began = time.perf_counter()

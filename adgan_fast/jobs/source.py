@@ -27,10 +27,15 @@ class Unreadable(Exception):
     """One input that is no image, with the reason."""
 
 
+class Misfit(Unreadable):
+    """One that was read, and is not what is searched: of another shape, or out of range. An option may mend it."""
+
+
 class Source(Protocol):
     """Where images come from. Picklable and cheap to send to a worker; holds no open file.
 
-    ``read(first, stop)`` may be called from several threads or processes at once.
+    ``read(first, stop)`` may be called from several threads or processes at once. One whose fingerprint tells of files
+    by their stamps, and not its items, also has ``require_same(first, stop)``: see `require_same`.
     """
 
     name: str  # as the user gave it, for messages and job.json
@@ -43,3 +48,14 @@ class Source(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """JSON: kind, path, settings of shaping."""
+
+
+def require_same(source: Source, first: int, stop: int) -> None:
+    """InputsChanged where the files that hold items [first, stop) are not those of the fingerprint any more.
+
+    Asked after these are read, and before anything is written of them: what lies open, or is mapped into memory, may
+    change under its reader.
+    """
+    check = getattr(source, "require_same", None)
+    if check is not None:
+        check(first, stop)
