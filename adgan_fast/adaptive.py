@@ -49,7 +49,7 @@ class Adaptive:
 
     threshold: float | None = None
     calibration: Calibration | None = None
-    losses: Array | None = None
+    losses: npt.NDArray[np.floating] | None = None
     confidence: float = 0.99
     tolerance: float = 0.05
     rounds: tuple[int, ...] = (8, 16, 32)
@@ -90,7 +90,7 @@ class Adaptive:
             )
         looks = tuple(sorted({-(-count // together) * together for count in self.rounds}))
         looks = tuple(count for count in looks if count < n_seed)
-        level = round(1 - self.confidence, 12)
+        level = level_of(self.confidence)
         if self.calibration is not None:  # either end may be wrong
             level /= 2
         if looks and self.losses is not None:
@@ -140,7 +140,7 @@ class Rule:
         """
         given = np.asarray(losses, np.float64)
         count, look = given.shape[1], self.looks.index(given.shape[1])
-        lost: npt.NDArray[np.bool_] = ~np.isfinite(given).all(1)
+        lost = np.logical_not(np.isfinite(given).all(1))
         mean, error = _sampled(np.where(np.isfinite(given), given, 0.0), count, self.n_seed)
         low, high = mean - self.low[look] * error, mean + self.high[look] * error
         if self.adaptive.threshold is not None:
@@ -158,6 +158,11 @@ class Rule:
         for count in reversed(self.looks):
             used[self.settled(given[:, :count])] = count
         return used
+
+
+def level_of(confidence: float) -> float:
+    """One minus a confidence, as it is written: 0.1 of 0.9."""
+    return round(1 - confidence, 12)
 
 
 def student(p: float, freedom: int) -> float:
@@ -186,13 +191,13 @@ def _student_cdf(t: float, freedom: int) -> float:
     return (1 + within) / 2
 
 
-def _sampled(losses: Array, count: int, n_seed: int) -> tuple[Array, Array]:
+def _sampled(losses: npt.NDArray[np.floating], count: int, n_seed: int) -> tuple[Array, Array]:
     """Of the first `count` losses of each image their mean, and its standard error as that of all n_seed."""
     first = np.ascontiguousarray(losses[:, :count])
     return first.mean(1), first.std(1, ddof=1) * math.sqrt((1 - count / n_seed) / count)
 
 
-def _conformal(losses: Array, looks: tuple[int, ...], level: float) -> tuple[float, float]:
+def _conformal(losses: npt.NDArray[np.floating], looks: tuple[int, ...], level: float) -> tuple[float, float]:
     """How many standard errors below the mean, and above it, hold the score at all looks but for a share of images.
 
     Of images like those of `losses` a share of at most `level` is beyond either one at any look.
@@ -207,5 +212,5 @@ def _conformal(losses: Array, looks: tuple[int, ...], level: float) -> tuple[flo
     return max(below, 0.0), max(above, 0.0)  # the mean itself lies within: what it decides is what is settled
 
 
-def _hash(values: Array) -> str:
+def _hash(values: npt.NDArray[np.floating]) -> str:
     return hashlib.sha256(f"{values.shape}".encode() + np.ascontiguousarray(values).tobytes()).hexdigest()

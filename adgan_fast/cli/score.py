@@ -58,6 +58,10 @@ def score(
         float | None,
         typer.Option(help="with a detector: share of normal images flagged at most; without it its contamination"),
     ] = None,
+    adaptive: Annotated[
+        float | None,
+        typer.Option(help="with a detector: as 0.99, no more starts for an image once it is decided so surely"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="remove the job that is in --out, and begin anew")
     ] = False,
@@ -73,6 +77,7 @@ def score(
     adgan-fast score generator.pt2 'shots/**/*.png' --out scores --keep reconstructions
     adgan-fast score my_models:make_generator shards.tar --out scores --latent-shape 128
     adgan-fast score detector new/ --out scores
+    adgan-fast score detector new/ --out scores --adaptive 0.99
     adgan-fast score run/generator.safetensors /shared/new/ --out scores --runner ray --address auto
     adgan-fast export scores scores.csv
 
@@ -103,12 +108,13 @@ def score(
     with say.aloud(quiet):
         detector = given.detector(generator)
         if detector is None:
-            if alpha is not None:
-                raise Mistake("--alpha goes with a detector: adgan-fast calibrate makes one of a generator")
+            for name, value in (("alpha", alpha), ("adaptive", adaptive)):
+                if value is not None:
+                    raise Mistake(f"--{name} goes with a detector: adgan-fast calibrate makes one of a generator")
             module, decision = given.module(generator, settings.get("device")), None
             config = configured(settings)  # after it: the user's module may register an engine
         else:
-            module, config, decision = _of_detector(detector, settings, alpha)
+            module, config, decision = _of_detector(detector, settings, alpha, adaptive)
         source, config = shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
         result = _run(
             module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, decision=decision,
@@ -132,7 +138,7 @@ def configured(settings: dict[str, Any]) -> SearchConfig:
 
 
 def _of_detector(
-    folder: Path, settings: dict[str, Any], alpha: float | None
+    folder: Path, settings: dict[str, Any], alpha: float | None, adaptive: float | None
 ) -> tuple[nn.Module, SearchConfig, jobs.Decision]:
     """Its generator and its settings, of which those alone may be given that change no score; and how it decides."""
     from .. import jobs
@@ -148,6 +154,9 @@ def _of_detector(
         detector = Detector.load(folder, device=values.get("device"), loss=loss)
         level = detector.contamination if alpha is None else alpha
         decision = jobs.Decision(detector.calibration_, level)
+        confidence = detector.adaptive if adaptive is None else adaptive
+        if confidence is not None:
+            values["adaptive"] = detector.until(confidence, level)
         return given.copied(detector.generator_, values.get("device")), detector.config.replace(**values), decision
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
