@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .calibration import Calibration
+from .calibration import Calibration, require
 from .given import is_number, whole
 
 Array = npt.NDArray[np.float64]
@@ -34,9 +34,10 @@ class Adaptive:
         calibration: its p-value among these scores, to within `tolerance`.
         losses: (n, n_seed) final losses of normal images, n_seed starts each, that the generator was not trained on, of
             the same search: the intervals are as wide as these ask for (split conformal prediction, over all rounds at
-            once). So `confidence` holds for every normal image of their kind, however losses are distributed. When
-            None, intervals are Student's, the confidence shared out over the rounds (Bonferroni), as if losses were
-            normal: theirs have a long tail, so that images near the threshold are settled wrongly more often than said.
+            once). So `confidence` holds of normal images, on average over calibrations, however losses are distributed,
+            and of anomalous ones nothing is promised. When None, intervals are Student's, the confidence shared out
+            over the rounds (Bonferroni), as if losses were normal: theirs have a long tail, so that images near the
+            threshold are settled wrongly more often than said.
         confidence: in (0, 1), with which the settled answer is that of all n_seed starts.
         tolerance: of the p-value, 0 to 1; for `calibration` alone.
         rounds: starts after which an image is looked at, rising, 2 at least; those of n_seed or more are left out.
@@ -79,7 +80,13 @@ class Adaptive:
                 raise ValueError(f"losses must be finite numbers (n, n_seed), got an array {losses.shape}")
             losses.flags.writeable = False
             object.__setattr__(self, "losses", losses)
-            self.rule(losses.shape[1])
+            require(self._level, len(losses))
+
+    @property
+    def _level(self) -> float:
+        """How often an end of the interval may be wrong: of a decision one end counts, of a rank both do."""
+        level = level_of(self.confidence)
+        return level if self.calibration is None else level / 2
 
     def rule(self, n_seed: int, together: int = 1) -> Rule:
         """The rule for searches of n_seed starts, by an engine that computes `together` starts of an image at once."""
@@ -90,13 +97,10 @@ class Adaptive:
             )
         looks = tuple(sorted({-(-count // together) * together for count in self.rounds}))
         looks = tuple(count for count in looks if count < n_seed)
-        level = level_of(self.confidence)
-        if self.calibration is not None:  # either end may be wrong
-            level /= 2
         if looks and self.losses is not None:
-            low, high = _conformal(self.losses, looks, level)
+            low, high = _conformal(self.losses, looks, self._level)
             return Rule(self, n_seed, looks, (low,) * len(looks), (high,) * len(looks))
-        factors = tuple(student(1 - level / len(looks), count - 1) for count in looks)
+        factors = tuple(student(1 - self._level / len(looks), count - 1) for count in looks)
         return Rule(self, n_seed, looks, factors, factors)
 
     def described(self) -> dict[str, Any]:
