@@ -15,6 +15,8 @@ from torch import nn
 import adgan_fast
 from adgan_fast import Adaptive, Calibration, Detector, Scorer, SearchConfig, jobs
 from adgan_fast.adaptive import student
+from adgan_fast.baselines import prior_scores
+from adgan_fast.core.block import Block
 from adgan_fast.engine.eager import Eager
 from adgan_fast.engine.grouped import Grouped
 from tests.support.engines import on_cpu
@@ -168,14 +170,19 @@ def test_the_starts_used_have_the_bits_of_the_whole_search(engine, weights, whol
         monkeypatch.setattr(kind, "default_chunk", lambda self, job: min(5, job.n_seed))
     images, _, threshold = whole
     settings = {**SETTINGS, "engine": engine, "weights": weights, "starts": "independent"}
+    put, shapes = Block.put, []
+    monkeypatch.setattr(Block, "put", lambda self, tile, *found: shapes.append(tile.shape) or put(self, tile, *found))
     with pytest.warns(RuntimeWarning, match="NaN"):
         want = adgan_fast.search(GENERATOR, images, **settings)
-        found = adgan_fast.search(GENERATOR, images, adaptive=until(threshold), **settings)
+        of_whole = {*shapes}
+        found = adgan_fast.search(GENERATOR, images, adaptive=until(threshold, confidence=0.95), **settings)
     used = found.starts_used.tolist()
     assert used[4] == 0 and torch.equal(found.status, want.status) and found.scores[4].isnan()
     allowed = {5, 10, 12} if engine in ("grouped", "eager") else {2, 3, 6, 12}
     assert {*used} - {0} <= allowed and len({*used}) > 2
     assert want.starts_used is None
+    if engine in ("grouped", "eager"):  # where a pair's bits may depend on its tile
+        assert {*shapes} == of_whole == {(1, 5), (1, 2)}
     for row in {*range(10)} - {4}:
         count = used[row]
         for name in OF_PAIRS:
@@ -212,7 +219,7 @@ def test_reconstructions_are_of_the_best_of_the_starts_used(whole):
 
 def test_spans_and_blocks_change_nothing(whole, monkeypatch):
     images, _, threshold = whole
-    scorer = Scorer(GENERATOR, adaptive=until(threshold), **SETTINGS)
+    scorer = Scorer(GENERATOR, adaptive=until(threshold), starts="independent", **SETTINGS)
     want = scorer.search(images[5:])
     monkeypatch.setattr("adgan_fast.core.plan.BLOCK_IMAGES", 2)
     monkeypatch.setattr("adgan_fast.rounds.SPAN", 3)
@@ -234,6 +241,9 @@ def test_what_cannot_go_with_it_is_refused(whole):
         SearchConfig(adaptive=0.99)
     with pytest.raises(ValueError, match="maps are over all starts"):
         adgan_fast.search(GENERATOR, images, maps=True, adaptive=until(threshold), **SETTINGS)
+    found = adgan_fast.search(GENERATOR, images[:1], adaptive=until(threshold), **SETTINGS)
+    with pytest.raises(ValueError, match="prior_scores needs the latents of all starts"):
+        prior_scores(found)
     with pytest.raises(ValueError, match="losses are of 8 starts an image, this search has 12"):
         Scorer(GENERATOR, adaptive=until(threshold, losses=drawn(20, 8)), **SETTINGS)(images)
 
