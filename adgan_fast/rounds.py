@@ -34,7 +34,9 @@ def rule_of(engine: Engine, job: Job, adaptive: Adaptive) -> Rule:
     together = engine.default_chunk(job) if job.device.type == "cpu" else 1
     rule = adaptive.rule(job.n_seed, together)
     if not rule.looks:
-        why = "there are no more" if together == 1 else f"engine {engine.name!r} computes {together} of them together"
+        why = f"engine {engine.name!r} computes {together} of them together"
+        if adaptive.rounds[0] >= job.n_seed:
+            why = f"the first look is after {adaptive.rounds[0]}"
         log.warning("adaptive: each image gets all %d starts: %s", job.n_seed, why)
     return rule
 
