@@ -1,5 +1,6 @@
 """adgan_fast: fast, exact ADGAN anomaly scores (Deecke et al., ECML PKDD 2018)."""
 
+from .adaptive import Adaptive
 from .api import score, search
 from .calibration import Calibration
 from .config import SearchConfig
@@ -12,6 +13,7 @@ from .scorer import Scorer
 __version__ = "0.1.0"
 
 __all__ = [
+    "Adaptive",
     "Calibration",
     "Detector",
     "EngineInfo",

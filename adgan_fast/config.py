@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
+from .adaptive import Adaptive
 from .core import registry
 from .given import is_number, one_of, whole
 
@@ -50,6 +51,9 @@ class SearchConfig:
             None. On a CPU engines compute a number of their own at once, the same for every job size.
         progress: show a progress bar on stderr.
         strict: raise on images with NaN or Inf, instead of scoring those rows NaN.
+        adaptive: an `Adaptive`, by which an image gets no more starts once its decision or its rank is settled; its
+            score is the mean over those it had. All n_seed starts when None. Not for ``weights="per_sample"``, whose
+            starts move weights together.
         verify: before an engine's first use on a generator in this process, compare it with the generator's own module
             and `reference` (adgan_fast.verify), and refuse it where it disagrees.
     """
@@ -72,6 +76,7 @@ class SearchConfig:
     chunk: int | None = None
     progress: bool = False
     strict: bool = False
+    adaptive: Adaptive | None = None
     verify: bool = True
 
     def __post_init__(self) -> None:
@@ -103,6 +108,14 @@ class SearchConfig:
             object.__setattr__(self, "latent_shape", tuple(whole("latent_shape", size, 1) for size in shape))
         if self.chunk is not None:
             object.__setattr__(self, "chunk", whole("chunk", self.chunk, 1))
+        if self.adaptive is not None:
+            if not isinstance(self.adaptive, Adaptive):
+                raise ValueError(f"adaptive must be an adgan_fast.Adaptive, got {self.adaptive!r}")
+            if self.weights == "per_sample":
+                raise ValueError(
+                    'adaptive goes with weights="per_seed" or "frozen": with "per_sample" the starts of an image move '
+                    "one copy of the weights together, and fewer of them find other losses"
+                )
         for name in ("progress", "strict", "verify"):
             if not isinstance(getattr(self, name), bool):
                 raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")

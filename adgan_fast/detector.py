@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from . import detector_files, validate
+from .adaptive import Adaptive, level_of
 from .baselines.base import NotFittedError, fitting_images
 from .calibration import Calibration, Drift, require
 from .config import LossFunction, SearchConfig
@@ -49,12 +50,18 @@ class Detector:
         generator: as for `adgan_fast.score`; None: `fit` trains one.
         contamination: that share, above 0 and at most 0.5. A level c needs 1 / c - 1 images to calibrate on at least.
         training: settings of `adgan_fast.training` by which `fit` trains; those of the paper where None.
+        adaptive: a confidence, 0.99 say: an image gets no more starts once its decision at `threshold_` is settled with
+            it (see `until`). Labels are those of all starts but for a share of 1 - adaptive of normal images at most;
+            scores and p-values are rough where they are far from the threshold. All starts when None. The calibration
+            always takes all; it needs 1 / (1 - adaptive) - 1 images at least.
         config, overrides: settings of the search, as for `adgan_fast.score`.
 
     Attributes:
         generator_: the generator, given or trained.
         calibration_: Calibration, the scores of the images held out.
         threshold_: float; images with a score above it are anomalous.
+        losses_: (n, S), the final losses of the images held out, all starts; None where a detector was saved by a
+            version that did not keep them.
         decision_scores_: (n,) float64, the scores of the images held out, in the order in which they lay.
         labels_: (n,) int64, the labels of these.
         held_out_: (n,) int64, which of the images given to `fit` they are; None where they were given by themselves.
@@ -70,6 +77,7 @@ class Detector:
         *,
         contamination: float = 0.1,
         training: TrainConfig | None = None,
+        adaptive: float | None = None,
         config: SearchConfig | None = None,
         **overrides: Any,
     ) -> None:
@@ -86,6 +94,13 @@ class Detector:
         self.config = merged(config, overrides)
         if self.config.starts == "independent":
             raise ValueError(f'starts="independent" makes a score depend on the place of an image; {_STARTS}')
+        if self.config.adaptive is not None:
+            raise ValueError("a detector is settled at its own threshold: give it the confidence alone, adaptive=0.99")
+        if adaptive is not None:
+            if not is_number(adaptive) or not 0 < adaptive < 1:
+                raise ValueError(f"adaptive must be a confidence between 0 and 1, got {adaptive!r}")
+            self.config.replace(adaptive=Adaptive(threshold=0.0))  # which says of a setting that does not go with it
+        self.adaptive = None if adaptive is None else float(adaptive)
         self._scorer: Scorer | None = None
         self._engine: str | None = None  # of the calibration
         self._told = False  # that another one runs here
@@ -118,7 +133,7 @@ class Detector:
         if self.generator is not None:
             if held_out is not None:
                 raise ValueError("a generator is given, which all images are to calibrate: held_out= is for a training")
-            require(self.contamination, len(given))
+            self._require(len(given))
             return self._calibrate(self.generator, given, np.arange(len(given)))
         indices = None
         if not isinstance(held_out, (torch.Tensor, np.ndarray)):
@@ -133,7 +148,7 @@ class Detector:
                     f"held_out must have the shape of images, (N, {', '.join(map(str, given.shape[1:]))}), "
                     f"got {tuple(others.shape)}"
                 )
-        require(self.contamination, len(others))
+        self._require(len(others))
         resume = out is not None and has_checkpoint(out)
         trained = train(fitted, self.training, out=out, resume=resume, progress=progress).generator
         return self._calibrate(trained, others, indices)
@@ -191,9 +206,28 @@ class Detector:
         self._ready()
         return self.calibration_.threshold(alpha)
 
+    def until(self, confidence: float, alpha: float | None = None) -> Adaptive:
+        """For `SearchConfig.adaptive`: no more starts once the decision at `threshold(alpha)` is settled.
+
+        The intervals are those that the calibration's own losses ask for: of normal images at most a share of
+        1 - confidence is decided otherwise than by all starts, on average over calibrations. alpha: `contamination`
+        when None.
+
+        Raises ValueError where the calibration has too few images for that, with how many it takes; or where it kept no
+        losses.
+        """
+        self._ready()
+        if self.losses_ is None:
+            raise ValueError("this detector was saved by a version that kept no losses of its starts: calibrate anew")
+        threshold = self.threshold_ if alpha is None else self.threshold(alpha)
+        return Adaptive(threshold=threshold, losses=self.losses_, confidence=confidence)
+
     def drift(self, images: Images) -> Drift:
-        """Do these images, known to be normal, still score as those of the calibration? See `Calibration.drift`."""
-        scores = self.decision_function(images)
+        """Do these images, known to be normal, still score as those of the calibration? See `Calibration.drift`.
+
+        By all starts, as those were scored.
+        """
+        scores = _scores(self._ready().settled_by(None), images)
         return self.calibration_.drift(scores)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -207,10 +241,11 @@ class Detector:
             ValueError: a generator that cannot be stored so, with the remedy.
             FileExistsError: the folder holds a training.
         """
-        scorer = self._ready()
+        scorer = self._ready().settled_by(None)
         stored = Stored(
-            scorer.generator, self.config, self.contamination, self.decision_scores_, self.held_out_, self._engine
-        )
+            scorer.generator, self.config, self.contamination, self.decision_scores_, self.held_out_, self._engine,
+            self.losses_, self.adaptive,
+        )  # fmt: skip
         return detector_files.write(Path(folder), stored, scorer)
 
     @classmethod
@@ -233,9 +268,11 @@ class Detector:
             ValueError: a loss that is missing, or is not asked for.
         """
         stored = detector_files.read(Path(folder), device, loss)
-        made = cls(stored.generator, contamination=stored.contamination, config=stored.config)
+        made = cls(stored.generator, contamination=stored.contamination, adaptive=stored.adaptive, config=stored.config)
         scorer = Scorer(stored.generator, config=stored.config)
-        return made._fitted(stored.generator, scorer, stored.scores, stored.held_out, stored.engine)
+        return made._fitted(
+            stored.generator, scorer, stored.scores, stored.losses, stored.held_out, stored.engine
+        )  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -244,23 +281,33 @@ class Detector:
         starts, job = self.config.starts, scorer.job
         if isinstance(starts, torch.Tensor) and job is not None and starts.dim() > 1 + len(job.latent_shape):
             raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
-        scores = _scores(scorer, images)
-        return self._fitted(generator, scorer, scores, held_out, scorer.engine)
+        found = scorer._run(validate.as_images(images), ["scores", "losses"])
+        scores, losses = (found[name].cpu().numpy() for name in ("scores", "losses"))
+        return self._fitted(generator, scorer, scores.astype(np.float64), losses, held_out, scorer.engine)
+
+    def _require(self, n: int) -> None:
+        """ValueError where n images are too few to calibrate on."""
+        require(self.contamination, n)
+        if self.adaptive is not None:
+            require(level_of(self.adaptive), n)
 
     def _fitted(
         self,
         generator: Generator,
         scorer: Scorer,
         scores: npt.NDArray[np.float64],
+        losses: npt.NDArray[np.floating] | None,
         held_out: npt.NDArray[np.int64] | None,
         engine: str | None,
     ) -> Self:
         calibration = Calibration(scores)
         self.threshold_ = calibration.threshold(self.contamination)
         self.generator_, self.calibration_ = generator, calibration
-        self.decision_scores_, self.held_out_ = scores, held_out
+        self.decision_scores_, self.losses_, self.held_out_ = scores, losses, held_out
         self.labels_ = self._labels(scores, None)
         self._scorer, self._engine, self._told = scorer, engine, False
+        if self.adaptive is not None:
+            self._scorer = scorer.settled_by(self.until(self.adaptive))
         return self
 
     @property

@@ -44,6 +44,8 @@ class Stored:
     scores: npt.NDArray[np.float64]
     held_out: npt.NDArray[np.int64] | None
     engine: str | None
+    losses: npt.NDArray[np.floating] | None
+    adaptive: float | None
 
 
 def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
@@ -52,13 +54,15 @@ def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
         raise FileExistsError(f"{folder} holds a training, which a detector must not replace: give another folder")
     generator = stored.generator
     tensors: dict[str, torch.Tensor] = {"scores": torch.from_numpy(stored.scores)}
-    if stored.held_out is not None:
-        tensors["held_out"] = torch.from_numpy(stored.held_out)
+    for name, array in (("held_out", stored.held_out), ("losses", stored.losses)):
+        if array is not None:
+            tensors[name] = torch.from_numpy(array)
     if isinstance(stored.config.starts, torch.Tensor):
         tensors["starts"] = stored.config.starts
     meta: dict[str, Any] = {
         "kind": KIND,
         "contamination": stored.contamination,
+        "adaptive": stored.adaptive,
         "config": _as_json(stored.config),
         "device": str(_device(scorer)),
         "engine": stored.engine,
@@ -103,7 +107,7 @@ def read(folder: Path, device: str | torch.device | None, loss: LossFunction | N
         if "starts" in tensors:
             config["starts"] = tensors["starts"]
         config["device"] = str(device) if device is not None else meta["device"]
-        held_out = tensors["held_out"].numpy() if "held_out" in tensors else None
+        held_out, losses = (tensors[name].numpy() if name in tensors else None for name in ("held_out", "losses"))
         return Stored(
             _generator(folder, meta),
             SearchConfig(**config),
@@ -111,6 +115,8 @@ def read(folder: Path, device: str | torch.device | None, loss: LossFunction | N
             tensors["scores"].numpy(),
             held_out,
             meta["engine"],
+            losses,
+            meta.get("adaptive"),
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: an entry is missing or malformed ({error})") from error
@@ -160,11 +166,13 @@ def _device(scorer: Scorer) -> torch.device:
 
 
 def _as_json(config: SearchConfig) -> dict[str, Any]:
-    """Its fields, but for the device; starts that are a tensor, and a loss that is a function, are left out.
+    """Its fields, but for the device, and adaptive, which no detector's has.
 
-    Of the function its name is there, as ``loss_function``.
+    Starts that are a tensor, and a loss that is a function, are left out; of the function its name is there, as
+    ``loss_function``.
     """
-    found = {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.name != "device"}
+    names = {field.name for field in dataclasses.fields(config)} - {"device", "adaptive"}
+    found = {name: getattr(config, name) for name in names}
     if isinstance(config.starts, torch.Tensor):
         del found["starts"]
     if callable(config.loss):

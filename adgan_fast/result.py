@@ -23,6 +23,9 @@ class SearchResult:
         engine: name of the engine that ran.
         config: the settings it ran with.
         maps: (N, H, W) where images and reconstructions differ, over all starts; None unless it was asked for maps.
+        starts_used: (N,) int64, with adaptive=: how many of its starts an image has had, the first ones. Losses and
+            latents of the others are NaN, and the score is the mean over those used; 0 for an image with NaN or Inf.
+            None where all had all.
     """
 
     scores: torch.Tensor
@@ -34,3 +37,4 @@ class SearchResult:
     engine: str
     config: SearchConfig
     maps: torch.Tensor | None = None
+    starts_used: torch.Tensor | None = None

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from . import admission, outcome, validate, verify
+from . import admission, outcome, rounds, validate, verify
+from .adaptive import Adaptive, Rule
 from .config import SearchConfig
 from .core import ambient, plan, random_state, workers
 from .core.block import Block
@@ -42,12 +43,14 @@ class Part:
         finite: (n,) bool, whether the image is.
         status: (n,) int8, by the numbers of `Status`.
         lost: (n, 2), see `outcome.first_lost`.
+        starts_used: (n,) int64, 0 for an image that is not finite; None where all starts of every image are.
     """
 
     tensors: dict[str, torch.Tensor]
     finite: torch.Tensor
     status: torch.Tensor
     lost: torch.Tensor
+    starts_used: torch.Tensor | None = None
 
 
 class Scorer:
@@ -78,6 +81,7 @@ class Scorer:
         self._job: Job | None = None
         self._engine: Engine | None = None
         self._engine_name = self.config.engine
+        self._rule: Rule | None = None  # of config.adaptive
         self._range_seen = False
         self._made = (0.0, 0.0)
         self._plans: dict[tuple[int, Weighting | None], Plan] = {}  # on a GPU, by the number of images, and of maps
@@ -108,6 +112,15 @@ class Scorer:
         made.__setstate__(state | ({"engine": engine} if engine else {}))
         return made
 
+    def settled_by(self, adaptive: Adaptive | None) -> Scorer:
+        """A scorer with this setting instead (see `SearchConfig`), ready where this one is."""
+        found = Scorer.__new__(Scorer)
+        found.__dict__ |= self.__dict__ | {"config": self.config.replace(adaptive=adaptive), "_plans": {}}
+        if self._job is not None:
+            found._job = dataclasses.replace(self._job, config=self._job.config.replace(adaptive=adaptive))
+            found._rule = found._rule_of()
+        return found
+
     @property
     def generator(self) -> nn.Module:
         """The generator that it searches, as a module on the CPU: a copy, but for its numbers where they lie there."""
@@ -134,7 +147,7 @@ class Scorer:
         self.config, self._engine_name, self._range_seen = state["config"], state["engine"], state["range_seen"]
         with workers.search_here(), ambient.recording():
             self._module = working_copy(state["generator"], state["device"])
-        self._given = self._job = self._engine = None
+        self._given = self._job = self._engine = self._rule = None
         self._plans = {}
 
     # -- one call --------------------------------------------------------------------------------------------------
@@ -145,7 +158,8 @@ class Scorer:
         assert self._job is not None
         validate.warn_of_not_finite(part.finite)
         outcome.warn_of_diverged(part.status, part.lost, self._job)
-        return part.tensors | {"status": part.status}
+        used = {} if part.starts_used is None else {"starts_used": part.starts_used}
+        return part.tensors | {"status": part.status} | used
 
     def _result(self, found: dict[str, torch.Tensor]) -> SearchResult:
         assert self._engine is not None
@@ -164,13 +178,16 @@ class Scorer:
         `wanted`: names of tensors of a SearchResult, all when None; maps are among them where `maps` says how to weight
         starts. Errors as for `adgan_fast.score`.
         """
+        used = None
+        if self.config.adaptive is not None and maps is not None:
+            raise ValueError("maps are over all starts: with adaptive= search without maps")
         given = validate.as_images(images)
         total = len(given) if total is None else total
         with workers.search_here(), ambient.recording():
             finite = validate.scan(given, self.config.strict)
             device, dtype = home_of(self._module)
             with random_state.kept(device), ambient.recording(device):
-                engine, job = self._ready(tuple(given.shape[1:]))
+                (engine, job), rule = self._ready(tuple(given.shape[1:])), self._rule
                 job.starts.check_images(total)
                 if len(given) and not self._range_seen:
                     self._range_seen = True
@@ -181,9 +198,11 @@ class Scorer:
                     if (maps if name == "maps" else wanted is None or name in wanted)
                 }
                 lost = torch.empty((len(given), 2), dtype=torch.long, device=given.device)
+                if rule is not None:
+                    used = torch.zeros(len(given), dtype=torch.long, device=given.device)
                 if len(given):
                     before = self._plans.get((len(given), maps)) or plan.planned(engine, job, len(given))
-                    planned = _search(engine, job, before, given, first, total, found, lost, maps)
+                    planned = _search(engine, job, before, given, first, total, found, lost, maps, rule, used)
                     if (
                         device.type != "cpu" and planned == before
                     ):  # its buffers stay there, and would not count as free
@@ -192,7 +211,9 @@ class Scorer:
         if not bool(finite.all()):
             for tensor in found.values():
                 tensor[~finite] = float("nan")
-        return Part(found, finite, status, lost)
+            if used is not None:
+                used[~finite] = 0
+        return Part(found, finite, status, lost, used)
 
     # -- what is done once -----------------------------------------------------------------------------------------
 
@@ -204,6 +225,7 @@ class Scorer:
             job = self._captured(config, image_shape, device, dtype)
             self._engine = choose(job, distrust)
             self._job, self._given, self._engine_name = job, None, self._engine.name
+            self._rule = self._rule_of()
         elif image_shape != self._job.image_shape:
             wanted = f"(N, {', '.join(map(str, self._job.image_shape))})"
             raise ValueError(
@@ -212,6 +234,11 @@ class Scorer:
             )
         assert self._engine is not None
         return self._engine, self._job
+
+    def _rule_of(self) -> Rule | None:
+        assert self._engine is not None and self._job is not None
+        adaptive = self.config.adaptive
+        return None if adaptive is None else rounds.rule_of(self._engine, self._job, adaptive)
 
     def _captured(
         self, config: SearchConfig, image_shape: tuple[int, ...], device: torch.device, dtype: torch.dtype
@@ -277,14 +304,26 @@ def _search(
     found: dict[str, torch.Tensor],
     lost: torch.Tensor,
     maps: Weighting | None,
+    rule: Rule | None,
+    used: torch.Tensor | None,
 ) -> Plan:
     """Fill `found`, and `lost` (n, 2), see outcome.first_lost, for images that lie `before` others of a run of `total`.
+
+    With a `rule` also `used` (n,), the starts used.
 
     Block after block, so that working memory does not grow with the number of images. Returns the plan as it worked.
     """
     whole = len(images) == total  # a part of a run is shown by who has the whole
     bar = tqdm(total=len(images) * job.n_seed, unit="pair", disable=not (job.config.progress and whole))
     with bar, arithmetic(job.config.precision):
+        if rule is not None and used is not None:
+            for first in range(0, len(images), rounds.SPAN):
+                rows = slice(first, first + rounds.SPAN)
+                mine = {name: tensor[rows] for name, tensor in found.items()}
+                planned = rounds.search(
+                    engine, job, planned, rule, images[rows], before + first, mine, lost[rows], used[rows], bar.update
+                )  # fmt: skip
+            return planned
         size = plan.BLOCK_IMAGES if maps is None else _images_of_maps(job)
         for first in range(0, len(images), size):
             rows = slice(first, first + size)

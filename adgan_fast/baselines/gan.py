@@ -227,10 +227,13 @@ def prior_scores(result: SearchResult, over: Literal["mean", "min"] = "mean") ->
             independent vectors the log densities add up. "min": the likeliest alone.
 
     Raises:
-        ValueError: another prior, under which all latents are equally likely; another `over`.
+        ValueError: another prior, under which all latents are equally likely; a search with adaptive=, which settles
+            scores and not latents; another `over`.
     """
     if result.config.prior != "normal":
         raise ValueError(f"prior_scores needs the prior 'normal', this search has {result.config.prior!r}")
+    if result.starts_used is not None:
+        raise ValueError("prior_scores needs the latents of all starts: search without adaptive=")
     if over not in ("mean", "min"):
         raise ValueError(f"over must be 'mean' or 'min', got {over!r}")
     energies = result.latents.double().square().flatten(2).sum(2) / 2

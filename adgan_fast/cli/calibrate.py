@@ -16,7 +16,7 @@ from .score import configured, shaped
 from .settings import takes
 
 
-@takes({"score": SearchConfig}, but=("progress", "strict"))
+@takes({"score": SearchConfig}, but=("progress", "strict", "adaptive"))
 def calibrate(
     generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="as for score")],
     images_: Annotated[str, typer.Argument(metavar="IMAGES", help="normal ones, as for score")],

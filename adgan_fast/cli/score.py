@@ -59,6 +59,10 @@ def score(
         float | None,
         typer.Option(help="with a detector: share of normal images flagged at most; without it its contamination"),
     ] = None,
+    adaptive: Annotated[
+        float | None,
+        typer.Option(help="with a detector: as 0.99, no more starts for an image once it is decided so surely"),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="remove the job that is in --out, and begin anew")
     ] = False,
@@ -74,6 +78,7 @@ def score(
     adgan-fast score generator.pt2 'shots/**/*.png' --out scores --keep reconstructions
     adgan-fast score my_models:make_generator shards.tar --out scores --latent-shape 128
     adgan-fast score detector new/ --out scores
+    adgan-fast score detector new/ --out scores --adaptive 0.99
     adgan-fast score run/generator.safetensors /shared/new/ --out scores --runner ray --address auto
     adgan-fast export scores scores.csv
 
@@ -106,12 +111,13 @@ def score(
         here = "cpu" if runner == RAY else settings.get("device")
         detector = given.detector(generator)
         if detector is None:
-            if alpha is not None:
-                raise Mistake("--alpha goes with a detector: adgan-fast calibrate makes one of a generator")
+            for name, value in (("alpha", alpha), ("adaptive", adaptive)):
+                if value is not None:
+                    raise Mistake(f"--{name} goes with a detector: adgan-fast calibrate makes one of a generator")
             module = given.module(generator, here)
             search = Search(module, configured(settings))  # after it: the user's module may register an engine
         else:
-            search = _of_detector(detector, settings, alpha, here)
+            search = _of_detector(detector, settings, alpha, adaptive, here)
         shape = {"size": size, "gray": gray, "resize": resize}
         source, config = shaped(
             search.module, images_, search.config, shape, labels=labels, column=column, within=within
@@ -151,7 +157,9 @@ def configured(settings: dict[str, Any]) -> SearchConfig:
         raise Mistake(str(error)) from error
 
 
-def _of_detector(folder: Path, settings: dict[str, Any], alpha: float | None, here: str | None) -> Search:
+def _of_detector(
+    folder: Path, settings: dict[str, Any], alpha: float | None, adaptive: float | None, here: str | None
+) -> Search:
     """Its own settings; of these those alone may be given that change no score. `here`: the device on this machine."""
     from .. import jobs
     from ..detector import Detector
@@ -168,6 +176,9 @@ def _of_detector(folder: Path, settings: dict[str, Any], alpha: float | None, he
         detector = Detector.load(folder, device=here, loss=loss)
         level = detector.contamination if alpha is None else alpha
         decision = jobs.Decision(detector.calibration_, level)
+        confidence = detector.adaptive if adaptive is None else adaptive
+        if confidence is not None:
+            values["adaptive"] = detector.until(confidence, level)
         module = given.copied(detector.generator_, here)
         return Search(module, detector.config.replace(**values), decision, detector.calibration_engine_)
     except (OSError, TypeError, ValueError) as error:

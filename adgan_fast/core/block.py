@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,14 +17,14 @@ class Cancelled(Exception):
 
 
 class Block:
-    """Some images in a row and, filled in tile by tile, what was found for them.
+    """Some images and, filled in tile by tile, what was found for them.
 
     It hands out what a tile of it needs, and takes what was found for the tile; from several threads as well.
 
     Args:
         job: whose starts these images are searched from.
         images: (n, C, H, W) on the job's device, in its dtype.
-        first: index of the first in the whole run.
+        first: index of the first in the whole run; or of each of them, where they do not lie in a row there.
         wanted: names of the tensors of a SearchResult to keep.
         advance: called with the number of pairs that were put.
         later: images of the run after these.
@@ -35,7 +35,7 @@ class Block:
         self,
         job: Job,
         images: torch.Tensor,
-        first: int,
+        first: int | Sequence[int],
         wanted: list[str],
         advance: Callable[[int], object],
         later: int = 0,
@@ -43,7 +43,8 @@ class Block:
     ):
         n, n_seed = len(images), job.n_seed
         self.later = later
-        self._images, self._first, self._starts, self._weights = images, first, job.starts, job.config.weights
+        self._images, self._starts, self._weights = images, job.starts, job.config.weights
+        self._indices = range(first, first + n) if isinstance(first, int) else first
         self._initial, self._final = images.new_empty((n, n_seed)), images.new_empty((n, n_seed))
         self._latents = images.new_empty((n, n_seed, *job.latent_shape)) if "latents" in wanted else None
         self._reconstructions = torch.full_like(images, float("nan")) if "reconstructions" in wanted else None
@@ -71,8 +72,7 @@ class Block:
 
     def starts_of(self, tile: Tile) -> torch.Tensor:
         """The starts of a tile: (images, starts, *latent); of stride 0 over the images where these share them."""
-        indices = range(self._first + tile.first, self._first + tile.last)
-        return self._starts.of_images(list(indices), tile.start, tile.stop)
+        return self._starts.of_images(list(self._indices[tile.first : tile.last]), tile.start, tile.stop)
 
     def grouped_images(self, tile: Tile) -> torch.Tensor:
         """The image of each pair of a tile, by who owns weights (see tiles.layout): (G, B, C, H, W)."""

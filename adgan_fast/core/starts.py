@@ -8,6 +8,7 @@ the same bits on every machine, whatever its maths library.
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -150,6 +151,7 @@ class Starts:
     ):
         self._draw = lambda image, first, last: draw(config.seed, image, last, latent_shape, config.prior, first)
         self._device, self._dtype = device, dtype
+        self._first = 0  # of those that are drawn
         self._given: torch.Tensor | None = None
         self._common: torch.Tensor | None = None
         self.n_seed = config.n_seed
@@ -200,4 +202,13 @@ class Starts:
             return part.expand(len(images), *part.shape)
         if self._given is not None:
             return self._given[images, start:stop].to(self._device, self._dtype)
-        return torch.stack([self._draw(image, start, stop) for image in images]).to(self._device, self._dtype)
+        first, last = self._first + start, self._first + stop
+        return torch.stack([self._draw(image, first, last) for image in images]).to(self._device, self._dtype)
+
+    def part(self, start: int, stop: int) -> Starts:
+        """Starts [start, stop) of each image, as starts of their own."""
+        found = copy.copy(self)
+        found.n_seed, found._first = stop - start, self._first + start
+        found._common = None if self._common is None else self._common[start:stop]
+        found._given = None if self._given is None else self._given[:, start:stop]
+        return found

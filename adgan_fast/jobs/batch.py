@@ -22,6 +22,7 @@ DIVERGED = (
 
 KEEPABLE = ("reconstructions",)
 NUMBERS = ("score", "score_std", "score_min", "initial_loss")
+STARTS_USED = "starts_used"
 Arrays = dict[str, npt.NDArray]
 
 
@@ -60,7 +61,8 @@ class ScoreBatch:
             Of each image: "score", "score_std", "score_min", the mean, the standard deviation (that of the starts
             themselves: the sum of squares over S) and the least of its starts' final losses; "initial_loss", the mean
             of their losses before the first step; "status" and "error", str. Numbers are NaN where the status is not
-            "ok". With keep, "reconstructions" (n, C, H, W) of the best start.
+            "ok". With adaptive= they are of the starts used, and STARTS_USED, int64, says how many. With keep,
+            "reconstructions" (n, C, H, W) of the best start.
 
         Raises:
             ValueError: for what is wrong with the generator, the shape of the images or the settings.
@@ -74,7 +76,7 @@ class ScoreBatch:
             images[list(outside)] = 0
         first = int(index[0]) if len(index) else 0
         part = self.scorer.part(images, ["scores", "losses", "initial_losses", *self.keep], first, self.total)
-        losses = part.tensors["losses"]
+        losses, initial, used = part.tensors["losses"], part.tensors["initial_losses"], part.starts_used
         status = np.array([Status(number).name for number in part.status.tolist()], dtype=object)
         error = np.array(
             [{"not_finite": NOT_FINITE, "diverged": DIVERGED}.get(name, "") for name in status], dtype=object
@@ -83,14 +85,23 @@ class ScoreBatch:
             status[row], error[row] = UNREADABLE, fault
         found = {
             "score": part.tensors["scores"],
-            "score_std": losses.double().std(1, correction=0).to(losses.dtype),
-            "score_min": losses.amin(1),
-            "initial_loss": part.tensors["initial_losses"].mean(1),
+            "score_std": torch.empty_like(part.tensors["scores"]),
+            "score_min": torch.empty_like(part.tensors["scores"]),
+            "initial_loss": torch.empty_like(part.tensors["scores"]),
             **{name: part.tensors[name] for name in self.keep},
         }
+        counts = torch.full((len(losses),), losses.shape[1]) if used is None else used
+        for count in filter(None, counts.unique().tolist()):  # 0 is of an image without a score
+            rows = counts == count
+            of_rows = losses[rows, :count]
+            found["score_std"][rows] = of_rows.double().std(1, correction=0).to(losses.dtype)
+            found["score_min"][rows] = of_rows.amin(1)
+            found["initial_loss"][rows] = initial[rows, :count].mean(1)
         bad = torch.from_numpy(status != "ok")
         for tensor in found.values():
             tensor[bad] = float("nan")
+        if used is not None:
+            found[STARTS_USED] = used
         return {name: tensor.numpy() for name, tensor in found.items()} | {"status": status, "error": error}
 
 

@@ -103,6 +103,10 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
     if isinstance(config.starts, torch.Tensor):
         digest = hashlib.sha256(_bytes(config.starts)).hexdigest()
         found["starts"] = f"{tuple(config.starts.shape)} {config.starts.dtype} sha256 {digest}"
+    if config.adaptive is None:
+        del found["adaptive"]
+    else:
+        found["adaptive"] = config.adaptive.described()
     if callable(config.loss):
         found["loss"] = f"{config.loss.__module__}.{getattr(config.loss, '__qualname__', type(config.loss).__name__)}"
     return found

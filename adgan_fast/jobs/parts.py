@@ -21,7 +21,7 @@ from ..core.processor import processor
 from ..files import replacing, temporary_names
 from . import decision
 from . import description as descriptions
-from .batch import KEEPABLE, NUMBERS, STATUSES, Arrays
+from .batch import KEEPABLE, NUMBERS, STARTS_USED, STATUSES, Arrays
 from .description import Description
 from .errors import JobDamaged, OtherJob
 from .lock import unusable
@@ -153,7 +153,7 @@ def _table(items: list[Item], found: Arrays) -> pa.Table:
         "id": pa.array([item.id for item in items], pa.string()),
         "label": pa.array([item.label for item in items], pa.string()),
     }
-    columns |= {name: pa.array(found[name], mask=~well) for name in NUMBERS}
+    columns |= {name: pa.array(found[name], mask=~well) for name in (*NUMBERS, STARTS_USED) if name in found}
     columns |= {name: pa.array(found[name], pa.string()) for name in ("status", "error")}
     columns |= {name: pa.array(found[name], mask=~well) for name in decision.COLUMNS if name in found}
     for name in KEEPABLE:

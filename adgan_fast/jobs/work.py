@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .batch import NUMBERS, UNREADABLE, Arrays, ScoreBatch
+from .batch import NUMBERS, STARTS_USED, UNREADABLE, Arrays, ScoreBatch
 from .decoding import Batch, batch_size, decoded
 from .manifest import Shard
 from .source import Source, Unreadable, require_same
@@ -90,4 +90,6 @@ def _nothing(n: int, score: ScoreBatch) -> Arrays:
     dtype = str(job.dtype).removeprefix("torch.") if (job := score.scorer.job) else "float32"
     found: Arrays = {name: np.full(n, np.nan, dtype) for name in NUMBERS}
     found |= {name: np.full((n, *(score.image_shape or (1, 1, 1))), np.nan, dtype) for name in score.keep}
+    if score.scorer.config.adaptive is not None:
+        found[STARTS_USED] = np.zeros(n, np.int64)
     return found | {"status": np.full(n, UNREADABLE, object), "error": np.full(n, "", object)}

@@ -55,6 +55,14 @@ def test_score_with_it_adds_p_values_and_decisions(detector: Path, here: Path, t
     assert np.array_equal(jobs.read("s")["anomalous"].to_numpy(zero_copy_only=False), wanted)
 
 
+def test_adaptive_settles_at_the_threshold_of_the_level(detector: Path, here: Path, told) -> None:
+    status, _, err = told("score", "d", "images.npy", "--out", "s", "-q", "--alpha", "0.1", "--adaptive", "0.9")
+    assert status == 0 and "each image gets all 2 starts: the first look is after 8" in err
+    assert set(jobs.read("s")["starts_used"].to_pylist()) == {2}
+    said, known = json.loads((here / "s" / "job.json").read_text())["config"]["adaptive"], Detector.load(detector)
+    assert said == known.until(0.9, 0.1).described() and said["threshold"] == known.threshold(0.1)
+
+
 def test_an_image_that_cannot_be_read_has_no_decision(detector: Path, here: Path, told) -> None:
     (here / "images" / "cat" / "broken.png").write_bytes(b"no picture")
     assert told("score", "d", "images", "--out", "s", "-q")[0] == 3
@@ -97,6 +105,9 @@ def test_on_a_cluster_the_workers_have_the_device_and_not_this_machine(
         (["score", "d", "images.npy", "--out", "t", "--n-seed", "3"], "its own settings: leave out --n-seed"),
         (["score", "d", "images.npy", "--out", "t", "--alpha", "0.01"], "99"),
         (["score", "g.safetensors", "images.npy", "--out", "t", "--alpha", "0.1"], "--alpha goes with a detector"),
+        (["score", "g.safetensors", "images.npy", "--out", "t", "--adaptive", "0.9"], "--adaptive goes with a"),
+        (["score", "d", "images.npy", "--out", "t", "--adaptive", "0.99"], "99"),
+        (["score", "d", "images.npy", "--out", "t", "--adaptive", "2"], "confidence must be a number"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line(arguments: list[str], message: str, detector: Path, told) -> None:
