@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,8 @@ from .scorer import Scorer, merged
 from .training import InverseConfig, SVDDConfig, TrainConfig, train
 from .training.checkpoint import has_checkpoint
 from .training.objectives import trainer_of
+from .window_calibration import Image, image_scores, split, window_scores
+from .window_settings import Windows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,6 +53,10 @@ class Detector:
         contamination: that share, above 0 and at most 0.5. A level c needs 1 / c - 1 images to calibrate on at least.
         training: settings of `adgan_fast.training` by which `fit` trains; those of the paper where None.
         config, overrides: settings of the search, as for `adgan_fast.score`.
+        windows: images are of any size, and are searched by windows: those of the generator, where it was trained by
+            some (`generator.windows`). `fit` and the others then take images (C, H, W) one after the other, and `fit`
+            takes half of them, drawn by its seed, for the windows: an image's score is how unusual its windows are
+            among those (`adgan_fast.windows.surprise`); the other half calibrates.
 
     Attributes:
         generator_: the generator, given or trained.
@@ -58,6 +65,7 @@ class Detector:
         decision_scores_: (n,) float64, the scores of the images held out, in the order in which they lay.
         labels_: (n,) int64, the labels of these.
         held_out_: (n,) int64, which of the images given to `fit` they are; None where they were given by themselves.
+        windows_: Calibration, the scores of the windows of the other images; None without windows.
 
     Raises:
         ValueError, TypeError: naming the setting that is wrong.
@@ -70,6 +78,7 @@ class Detector:
         contamination: float = 0.1,
         training: TrainConfig | None = None,
         config: SearchConfig | None = None,
+        windows: Windows | None = None,
         **overrides: Any,
     ) -> None:
         if not is_number(contamination) or not 0 < contamination <= 0.5:
@@ -85,13 +94,17 @@ class Detector:
         self.config = merged(config, overrides)
         if self.config.starts == "independent":
             raise ValueError(f'starts="independent" makes a score depend on the place of an image; {_STARTS}')
+        self.windows = getattr(generator, "windows", None) if windows is None else windows
+        if self.windows is not None and generator is None:
+            raise ValueError("windows= is for a generator that was trained on windows: give it")
+        self.windows_: Calibration | None = None
         self._scorer: Scorer | None = None
         self._engine: str | None = None  # of the calibration
         self._told = False  # that another one runs here
 
     def fit(
         self,
-        images: Images,
+        images: Images | Iterable[Image],
         *,
         held_out: float | Images | None = None,
         seed: int = 0,
@@ -113,10 +126,12 @@ class Detector:
             ValueError: images that are too few for `contamination`, of a wrong shape, out of range, NaN or Inf; those
                 of a training and of the search.
         """
-        given = fitting_images(images)
+        if self.generator is not None and held_out is not None:
+            raise ValueError("a generator is given, which all images are to calibrate: held_out= is for a training")
+        if self.windows is not None and self.generator is not None:
+            return self._calibrate_windows(self.generator, images, whole("seed", seed, 0))
+        given = fitting_images(cast(Images, images))
         if self.generator is not None:
-            if held_out is not None:
-                raise ValueError("a generator is given, which all images are to calibrate: held_out= is for a training")
             require(self.contamination, len(given))
             return self._calibrate(self.generator, given, np.arange(len(given)))
         indices = None
@@ -137,14 +152,17 @@ class Detector:
         trained = train(fitted, self.training, out=out, resume=resume, progress=progress).generator
         return self._calibrate(trained, others, indices)
 
-    def decision_function(self, images: Images) -> npt.NDArray[np.float64]:
+    def decision_function(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """Scores (N,): the higher, the more anomalous.
 
         NaN, with a warning, for an image that holds NaN or Inf, or whose search diverged. Errors as for
         `adgan_fast.score`; NotFittedError before `fit`.
         """
         scorer = self._ready()
-        scores = _scores(scorer, images)
+        if self.windows is None:
+            scores = _scores(scorer, cast(Images, images))
+        else:
+            scores = image_scores(window_scores(scorer, self.windows, images), self.windows, self.windows_)
         if scorer.engine != self._engine and not self._told:
             self._told = True
             log.warning(
@@ -208,8 +226,9 @@ class Detector:
         """
         scorer = self._ready()
         stored = Stored(
-            scorer.generator, self.config, self.contamination, self.decision_scores_, self.held_out_, self._engine
-        )
+            scorer.generator, self.config, self.contamination, self.decision_scores_, self.held_out_, self._engine,
+            self.windows, None if self.windows_ is None else self.windows_.scores,
+        )  # fmt: skip
         return detector_files.write(Path(folder), stored, scorer)
 
     @classmethod
@@ -232,7 +251,8 @@ class Detector:
             ValueError: a loss that is missing, or is not asked for.
         """
         stored = detector_files.read(Path(folder), device, loss)
-        made = cls(stored.generator, contamination=stored.contamination, config=stored.config)
+        made = cls(stored.generator, contamination=stored.contamination, config=stored.config, windows=stored.windows)
+        made.windows_ = None if stored.window_scores is None else Calibration(stored.window_scores)
         scorer = Scorer(stored.generator, config=stored.config)
         return made._fitted(stored.generator, scorer, stored.scores, stored.held_out, stored.engine)
 
@@ -244,6 +264,14 @@ class Detector:
         if isinstance(starts, torch.Tensor) and job is not None and starts.dim() > 1 + len(job.latent_shape):
             raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
         scores = _scores(scorer, images)
+        return self._fitted(generator, scorer, scores, held_out, scorer.engine)
+
+    def _calibrate_windows(self, generator: Generator, images: Iterable[Image], seed: int) -> Self:
+        assert self.windows is not None
+        scorer = Scorer(generator, config=self.config)
+        found = list(window_scores(scorer, self.windows, images))
+        self.windows_, held_out = split(found, self.contamination, seed)
+        scores = image_scores([found[number] for number in held_out], self.windows, self.windows_)
         return self._fitted(generator, scorer, scores, held_out, scorer.engine)
 
     def _fitted(

@@ -136,9 +136,17 @@ def test_p_values_are_those_of_simes_over_conformal_ranks() -> None:
             windows.image_p_values([found], bad)
 
 
+def test_a_quantile_of_the_windows_has_one_middle_however_many_they_are() -> None:
+    random = np.random.default_rng(0)
+    for count in (20, 60, 500):  # the usual estimate lies at 1.43, 1.56, 1.63
+        found = windows.image_scores([of_scores(row) for row in random.normal(size=(1500, count))])
+        assert abs(np.median(found) - 1.645) < 0.06, count
+
+
 def test_a_quantile_of_the_windows_is_one_number_and_the_largest_is_refused() -> None:
     found = of_scores(np.arange(101.0))
-    assert windows.image_scores([found, found], 0.9).tolist() == [90.0, 90.0]
+    expected = np.interp(0.9 * (101 + 1 / 3) + 1 / 3 - 1, np.arange(101), np.arange(101))
+    np.testing.assert_allclose(windows.image_scores([found, found], 0.9), [expected, expected])
     for wrong in (1, -0.1, "0.5"):
         with pytest.raises(ValueError, match="quantile must be a number from 0 to below 1"):
             windows.image_scores([found], wrong)

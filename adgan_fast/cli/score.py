@@ -13,7 +13,8 @@ from torch import nn
 from .. import SearchConfig
 from ..generator.latent_shape import latent_shape
 from ..generator.working_copy import home_of
-from . import given, images, say
+from ..window_settings import Windows
+from . import given, images, say, windowing
 from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
 
@@ -44,8 +45,12 @@ def score(
         bool, typer.Option("--labels", help="keep labels: subfolders' names, or those of the file")
     ] = False,
     column: images.Column = None,
+    windows: windowing.Option = None,
+    standardize: windowing.Standardize = None,
+    quantile: windowing.Quantile = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="reconstructions: of each image's best start, in the parts")
+        list[str] | None,
+        typer.Option(help="reconstructions: of each image's best start, in the parts; windows: what each scored"),
     ] = None,
     shard: Annotated[int | None, typer.Option(min=1, help="images in a part; without it a size that suits")] = None,
     devices: Annotated[str | None, typer.Option(help="A,B: a process for each, as cuda:0,cuda:1")] = None,
@@ -87,6 +92,9 @@ def score(
     data runs code. Images have to have the shape that the generator makes; --resize, --gray and --color bring them to
     it.
 
+    Large images go by windows (--windows; by themselves where the generator was trained so): images of any size, one
+    score for each, and with --keep windows what adgan-fast maps draws.
+
     The job is cut into parts, which are whole or not there: after an interrupt, or a crash, the same command goes on.
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
@@ -107,13 +115,20 @@ def score(
                 raise Mistake("--alpha goes with a detector: adgan-fast calibrate makes one of a generator")
             module, decision = given.module(generator, settings.get("device")), None
             config = configured(settings)  # after it: the user's module may register an engine
+            by = windowing.of_generator(module, windows, standardize, quantile)
         else:
-            module, config, decision = _of_detector(detector, settings, alpha)
-        source, config = shaped(module, images_, config, labels, column, size=size, gray=gray, resize=resize)
+            if windows or standardize is not None or quantile is not None:
+                raise Mistake("a detector has its own windows: leave out --windows and what goes with it")
+            module, config, decision, by = _of_detector(detector, settings, alpha)
+        if by is not None and runner == RAY:
+            raise Mistake(f"images by windows are scored by --runner {LOCAL}")
+        shaping = {"size": size, "gray": gray, "resize": resize}
+        source, config = shaped(module, images_, config, labels, column, by, **shaping)
         result = _run(
             module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, decision=decision,
             progress=progress,
-            **({"runner": RAY, **on_ray} if runner == RAY else {"devices": devices.split(",") if devices else None}),
+            **({"runner": RAY, **on_ray} if runner == RAY
+               else {"devices": devices.split(",") if devices else None, "windows": by}),
         )  # fmt: skip
         if unreadable := result.counts.get(UNREADABLE, 0):
             _tell_unreadable(out)
@@ -133,8 +148,8 @@ def configured(settings: dict[str, Any]) -> SearchConfig:
 
 def _of_detector(
     folder: Path, settings: dict[str, Any], alpha: float | None
-) -> tuple[nn.Module, SearchConfig, jobs.Decision]:
-    """Its generator and its settings, of which those alone may be given that change no score; and how it decides."""
+) -> tuple[nn.Module, SearchConfig, jobs.Decision, Windows | None]:
+    """Its generator and its settings, of which those alone may change no score; how it decides; windows."""
     from .. import jobs
     from ..detector import Detector
 
@@ -147,29 +162,39 @@ def _of_detector(
     try:
         detector = Detector.load(folder, device=values.get("device"), loss=loss)
         level = detector.contamination if alpha is None else alpha
-        decision = jobs.Decision(detector.calibration_, level)
-        return given.copied(detector.generator_, values.get("device")), detector.config.replace(**values), decision
+        decision = jobs.Decision(detector.calibration_, level, detector.windows_)
+        module = given.copied(detector.generator_, values.get("device"))
+        return module, detector.config.replace(**values), decision, detector.windows
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
 
 
 def shaped(
-    module: nn.Module, name: str, config: SearchConfig, labels: bool, column: str | None, **options: Any
+    module: nn.Module,
+    name: str,
+    config: SearchConfig,
+    labels: bool,
+    column: str | None,
+    windows: Windows | None = None,
+    **options: Any,
 ) -> tuple[Source, SearchConfig]:
     """The source of images of the generator's shape; and the config with the shape of the latent, which tells it.
 
-    Where neither generator nor config says it, the first image has the shape that is looked for.
+    Where neither generator nor config says it, the first image has the shape that is looked for. With `windows` images
+    are of any size, and the windows have that shape.
     """
     latent = config.latent_shape or given.said_latent_shape(module)
     shape = given.image_shape(module, latent, config.prior) if latent else None
-    source = images.opened(name, images.shaping(shape=shape, **options), labels=labels, column=column)
-    first = images.first_shape(source)
+    whole = None if windows else shape
+    source = images.opened(name, images.shaping(shape=whole, **options), labels=labels, column=column)
+    first = windowing.fitting(source, windows, shape) if windows else images.first_shape(source)
     if latent is None:
         try:
             latent = latent_shape(module, first, *home_of(module))
         except ValueError as error:
             raise Mistake(f"{error}. (--size, --gray and --color change what images are)") from error
-        source = images.opened(name, images.shaping(shape=first, **options), labels=labels, column=column)
+        if not windows:
+            source = images.opened(name, images.shaping(shape=first, **options), labels=labels, column=column)
     return source, config.replace(latent_shape=latent)
 
 
