@@ -132,7 +132,11 @@ def score(
         )  # fmt: skip
         if unreadable := result.counts.get(UNREADABLE, 0):
             _tell_unreadable(out)
-    typer.echo(json.dumps(_described(result)) if as_json else _said(result))
+    described, said = _described(result), _said(result)
+    if decision is not None:
+        described |= (flagged := _flagged(out, decision.level))
+        said += f"\n{flagged['anomalous']} of them anomalous, where {decision.level:g} of normal ones are at most"
+    typer.echo(json.dumps(described) if as_json else said)
     if unreadable:
         raise typer.Exit(3)
 
@@ -229,6 +233,13 @@ def _tell_unreadable(out: Path) -> None:
             if row["status"] == UNREADABLE:
                 bad.add(row["id"], row["error"])
     bad.tell(f": status and error in the parts of {out} say which and why")
+
+
+def _flagged(out: Path, level: float) -> dict[str, Any]:
+    """How many images the job calls anomalous."""
+    from ..jobs.finished import Finished
+
+    return {"anomalous": sum(map(bool, Finished(out).texts("anomalous"))), "alpha": level}
 
 
 def _described(result: JobResult) -> dict[str, Any]:

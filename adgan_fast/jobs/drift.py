@@ -37,6 +37,14 @@ class JobDrift(NamedTuple):
         """Whether a test at this level says so."""
         return self.test.p_value <= alpha
 
+    def counted(self) -> str:
+        """In words, how many are flagged, and how many would be expected."""
+        share = f"{self.flagged:,} of {self.images:,} ({100 * self.flagged / self.images:.1f} %)"
+        return (
+            f"{share} are called anomalous; of normal images it would be {100 * self.level:g} % at most, on average. "
+            f"Calibrated on {self.calibration:,} images."
+        )
+
     def said(self, alpha: float) -> str:
         """In words, with what to do."""
         p = f"p = {self.test.p_value:.3g}"
