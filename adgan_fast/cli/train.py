@@ -103,7 +103,7 @@ def train(
         bad.tell()
     told = {"step": step, "out": str(out), "objective": objective, "unreadable": bad.count}
     if objective != "inverse":
-        told["images"] = len(shown)
+        told["windows" if by else "images"] = len(shown)
     typer.echo(json.dumps(told) if as_json else _said(told, out))
     if bad.count:
         raise typer.Exit(3)
