@@ -33,6 +33,7 @@ __all__ = [
     "image_scores",
     "in_blocks",
     "overlap_average",
+    "random_places",
     "random_windows",
     "standardized",
     "surprise",

@@ -27,7 +27,7 @@ from ..race.report import markdown
 
 SIDE, STRIDE, PIECE = 32, 16, 128
 TEXTURES = ("brick", "grass", "gravel")
-SIZES = ((64, 64), (64, 128), (128, 64), (48, 128))
+SIZES = ((64, 64), (64, 128), (64, 48), (48, 64), (48, 128))
 """Sides of the images that calibrate, and of those that are tested."""
 LEVEL, DRAWS, TESTED = 0.1, 200, 4
 Array = npt.NDArray[Any]
