@@ -73,7 +73,8 @@ def test_it_goes_on_and_never_mixes_windows(job: Path, images: Path, tmp_path: P
 
 def test_an_image_is_searched_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     image = random_bytes(1, 1, 40, 50)[0]
-    score = WindowBatch(Scorer(reported.generator(), config=CONFIG), (1, 40, 50), 1, ("windows",), HOW)
+    known = Calibration(np.arange(20, 60, 0.5))
+    score = WindowBatch(Scorer(reported.generator(), config=CONFIG), (1, 40, 50), 1, ("windows",), HOW, known)
     whole = score.rows([image])
     monkeypatch.setattr(windows, "BLOCK", 7)
     seen, real = [], Scorer.part
