@@ -173,11 +173,11 @@ class Detector:
             )
         return scores
 
-    def score_samples(self, images: Images) -> npt.NDArray[np.float64]:
+    def score_samples(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """The same as `decision_function`, sign included: the higher, the more anomalous."""
         return self.decision_function(images)
 
-    def predict(self, images: Images, *, unscored: int | None = None) -> npt.NDArray[np.int64]:
+    def predict(self, images: Images | Iterable[Image], *, unscored: int | None = None) -> npt.NDArray[np.int64]:
         """Labels (N,): 1 for anomalous, a score above `threshold_`, and 0 for normal.
 
         Args:
@@ -186,7 +186,7 @@ class Detector:
         """
         return self._labels(self.decision_function(images), unscored)
 
-    def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
+    def predict_proba(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """(N, 2): the conformal p-value of each image, and one minus that. NaN for an image without a score.
 
         The second column grows with the anomaly. It is not how likely the image is anomalous, which no detector knows
@@ -195,7 +195,7 @@ class Detector:
         p_values = self.p_values(images)
         return np.stack([p_values, 1 - p_values], axis=1)
 
-    def p_values(self, images: Images) -> npt.NDArray[np.float64]:
+    def p_values(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """Conformal p-values (N,), see `Calibration.p_values`; NaN for an image without a score."""
         scores = self.decision_function(images)
         return self.calibration_.p_values(scores)
@@ -208,7 +208,7 @@ class Detector:
         self._ready()
         return self.calibration_.threshold(alpha)
 
-    def drift(self, images: Images) -> Drift:
+    def drift(self, images: Images | Iterable[Image]) -> Drift:
         """Do these images, known to be normal, still score as those of the calibration? See `Calibration.drift`."""
         scores = self.decision_function(images)
         return self.calibration_.drift(scores)

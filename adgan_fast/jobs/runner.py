@@ -170,6 +170,8 @@ def _carried_out(
     with _timed(seconds, "prepare"):
         description = crew.prepare(source, manifest, keep, size or (before["shard"] if before else None))
     if decision is not None:
+        if decision.windows is not None and "windows" not in description:
+            raise ValueError("the decision is of images by windows, and these are searched whole: give windows=")
         description |= decision.described()
     if overwrite:  # not before it is known that the new job can run
         parts.clear(folder, whole=True)

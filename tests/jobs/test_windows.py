@@ -11,7 +11,7 @@ import pytest
 from adgan_fast import Detector, Scorer, SearchConfig, jobs, windows
 from adgan_fast.calibration import Calibration
 from adgan_fast.jobs.finished import Finished
-from adgan_fast.jobs.sources import open_source
+from adgan_fast.jobs.sources import Held, open_source
 from adgan_fast.jobs.windowed import WindowBatch
 from adgan_fast.window_calibration import image_scores, split
 from adgan_fast.windows import Windows, WindowScorer
@@ -109,6 +109,10 @@ def test_what_has_no_meaning_by_windows_is_refused(images: Path, tmp_path: Path)
         keep, config = wrong.get("keep", []), CONFIG.replace(**{k: v for k, v in wrong.items() if k != "keep"})
         with pytest.raises(ValueError, match=message):
             jobs.run(reported.generator(), open_source(images), tmp_path, config=config, windows=HOW, keep=keep)
+    decision = jobs.Decision(Calibration(np.arange(20.0)), 0.1, Calibration(np.arange(20.0)))
+    with pytest.raises(ValueError, match="of images by windows, and these are searched whole"):
+        source = Held(random_bytes(2, 1, 8, 8), "held")
+        jobs.run(reported.generator(), source, tmp_path / "whole", config=CONFIG, decision=decision)
     with pytest.raises(ValueError, match="holds no windows"):
         plain = tmp_path / "plain"
         jobs.run(reported.generator(), open_source(images), plain, config=CONFIG, windows=HOW)
