@@ -25,6 +25,7 @@ class JobDrift(NamedTuple):
         flagged: how many of them the job calls anomalous.
         level: the share of normal images that it may so call, on average.
         calibration: how many images it was calibrated on.
+        known: whether labels say that they are normal; else all were taken for it.
     """
 
     test: Drift
@@ -32,6 +33,7 @@ class JobDrift(NamedTuple):
     flagged: int
     level: float
     calibration: int
+    known: bool
 
     def has_drifted(self, alpha: float) -> bool:
         """Whether a test at this level says so."""
@@ -39,7 +41,8 @@ class JobDrift(NamedTuple):
 
     def counted(self) -> str:
         """In words, how many are flagged, and how many would be expected."""
-        share = f"{self.flagged:,} of {self.images:,} ({100 * self.flagged / self.images:.1f} %)"
+        what = "normal images" if self.known else "images"
+        share = f"{self.flagged:,} of {self.images:,} {what} ({100 * self.flagged / self.images:.1f} %)"
         return (
             f"{share} are called anomalous; of normal images it would be {100 * self.level:g} % at most, on average. "
             f"Calibrated on {self.calibration:,} images."
@@ -101,4 +104,4 @@ def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift | None:
     compared = some[np.linspace(0, len(some) - 1, min(len(some), MOST)).astype(int)]
     flagged = np.array(found.texts("anomalous"), object)[taken]
     level = float(found.description["calibration"]["level"])
-    return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known))
+    return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known), bool(normal))

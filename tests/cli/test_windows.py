@@ -113,7 +113,12 @@ def test_drift_is_told_and_ends_with_a_status_of_its_own(
 ) -> None:
     job = str(scans / "s")
     status, out, err = told("drift", job, "--normal", "good")
-    assert (status, err) == (0, "") and "of 2 (" in out and "20 % at most" in out and "No drift is seen" in out
+    assert (
+        (status, err) == (0, "")
+        and "of 2 normal images (" in out
+        and "20 % at most" in out
+        and "No drift is seen" in out
+    )
     status, out, _ = told("drift", job, "--alpha", "0.9999", "--json")
     found = json.loads(out)
     assert status == 4 and found["drift"] and (found["images"], found["calibration"]) == (3, 10)

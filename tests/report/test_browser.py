@@ -160,8 +160,13 @@ def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, o
     )  # fmt: skip
     page = opened(tmp_path / "job", width)
     text = page.inner_text("#calibration")
-    assert "24 of 24 (100.0 %) are called anomalous; of normal images it would be 10 % at most" in text
-    assert "Calibrated on 40 images" in text and "Drift: these images score higher" in text and "p = 0.001" in text
+    assert "24 of 24 images (100.0 %) are called anomalous; of normal images it would be 10 % at most" in text
+    assert (
+        "The job's own decision: 24 images are anomalous" in text
+        and "Calibrated on 40 images" in text
+        and "Drift: these images score higher" in text
+        and "p = 0.001" in text
+    )
     assert page.locator("#calibration .note").count() == 1 and "P-values" in text
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
