@@ -37,6 +37,7 @@ __all__ = [
     "random_windows",
     "standardized",
     "surprise",
+    "too_small",
 ]
 
 Image = npt.NDArray[Any]
@@ -99,6 +100,12 @@ def cut(image: Image, at: npt.NDArray[np.int64], size: int) -> npt.NDArray[Any]:
     """The windows of an image (C, H, W) at corners (n, 2): (n, C, size, size), a copy of its own dtype."""
     views = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))
     return views[:, at[:, 0], at[:, 1]].transpose(1, 0, 2, 3).copy()
+
+
+def too_small(image: Image, size: int) -> str:
+    """Why no window of this size can be cut from an image (C, H, W), or ""."""
+    height, width = image.shape[1:]
+    return "" if min(height, width) >= size else f"it has {height} by {width} pixels, a window {size} by {size}"
 
 
 def in_blocks(

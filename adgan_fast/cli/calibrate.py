@@ -55,6 +55,7 @@ def calibrate(
     from ..calibration import require
     from ..detector import Detector
     from ..jobs.source import Unreadable
+    from ..windows import too_small
 
     with say.aloud(quiet):
         module = given.module(generator, settings.get("device"))
@@ -66,9 +67,10 @@ def calibrate(
         def readable() -> Iterator[np.ndarray]:
             nonlocal count
             for item, image in zip(items, source.read(0, len(items)), strict=True):
-                fault = str(image) if isinstance(image, Unreadable) else windowing.fault(image, by)
-                if isinstance(image, Unreadable) or fault:
-                    bad.add(item.id, fault)
+                if isinstance(image, Unreadable):
+                    bad.add(item.id, str(image))
+                elif by is not None and (why := too_small(image, by.size)):
+                    bad.add(item.id, why)
                 else:
                     count += 1
                     yield image

@@ -94,13 +94,13 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
 
     Those that cannot, or are smaller than a window, are told.
     """
-    from ..windows import random_places, standardized
+    from ..windows import BLOCK, random_places, standardized, too_small
 
     try:
         sides: dict[int, tuple[int, ...]] = {}
         kinds: set[tuple[Any, ...]] = set()
         for number, name, image in _each(source):
-            why = image if isinstance(image, str) else fault(image, windows)
+            why = image if isinstance(image, str) else too_small(image, windows.size)
             if why:
                 bad.add(name, why)
                 continue
@@ -120,7 +120,12 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
                 for row in np.flatnonzero(places[:, 0] == order[number]):
                     _, y, x = places[row]
                     made[row] = image[:, y : y + windows.size, x : x + windows.size]
-        return standardized(made).windows if windows.standardize else made
+        if not windows.standardize:
+            return made
+        plain = np.empty(made.shape, np.float32)
+        for first in range(0, count, BLOCK):
+            plain[first : first + BLOCK] = standardized(made[first : first + BLOCK]).windows
+        return plain
     except ValueError as error:
         raise Failure(str(error)) from error
 
@@ -132,11 +137,3 @@ def _each(source: Source) -> Any:
     images_ = source.read(0, sum(1 for _ in source.items()))
     for number, (item, image) in enumerate(zip(source.items(), images_, strict=True)):
         yield number, item.id, (str(image) or "unreadable") if isinstance(image, Unreadable) else image
-
-
-def fault(image: np.ndarray, windows: Windows | None) -> str:
-    """Why no window can be cut from an image, or ""."""
-    height, width = image.shape[1:]
-    if windows is None or min(height, width) >= windows.size:
-        return ""
-    return f"it has {height} by {width} pixels, a window {windows.size} by {windows.size}"

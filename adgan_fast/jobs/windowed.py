@@ -120,9 +120,8 @@ class WindowBatch(ScoreBatch):
             return str(image) or UNREADABLE
         if image.dtype not in (np.uint8, np.float32):
             return f"its numbers are {image.dtype}, not uint8 or float32"
-        size = self.windows.size
-        if min(image.shape[1:]) < size:
-            return f"it has {image.shape[1]} by {image.shape[2]} pixels, a window {size} by {size}"
+        if why := of_windows.too_small(image, self.windows.size):
+            return why
         assert self.image_shape is not None  # this one could be read
         if len(image) != self.image_shape[0]:
             return f"it has {len(image)} channels, the generator makes {self.image_shape[0]}"
