@@ -72,5 +72,5 @@ $(BIN)/pip:
 	$(PYTHON) -m venv $(VENV)
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info demo-output gpu-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info demo-output gpu-output docs/_build docs/tutorial-output .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	rm -f adgan_fast/_C.*

@@ -66,6 +66,7 @@ class Detector:
         labels_: (n,) int64, the labels of these.
         held_out_: (n,) int64, which of the images given to `fit` they are; None where they were given by themselves.
         windows_: Calibration, the scores of the windows of the other images; None without windows.
+        calibration_engine_: name of the engine that has scored the images held out.
 
     Raises:
         ValueError, TypeError: naming the setting that is wrong.
@@ -289,6 +290,11 @@ class Detector:
         self.labels_ = self._labels(scores, None)
         self._scorer, self._engine, self._told = scorer, engine, False
         return self
+
+    @property
+    def calibration_engine_(self) -> str | None:
+        self._ready()
+        return self._engine
 
     def _ready(self) -> Scorer:
         if self._scorer is None:

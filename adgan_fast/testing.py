@@ -50,9 +50,11 @@ class Bound:
 
 
 FLOAT32 = Bound(1e-3, 2e-4, 2e-5)
+"""Of float32."""
 REDUCED = Bound(2e-2, 2e-2, 1e-3, signs=False)
 """Of tf32, bf16 and compressed state; the contract bounds no mean of it, which its rms does."""
 FLOAT64 = Bound(1e-7, 2e-8, 2e-9)
+"""Of an engine that runs in float64."""
 SIGN = 1e-3
 """A float32 d has the reference's sign wherever the reference's is over this share of the pair's initial loss."""
 PLAIN = 3.0

@@ -15,6 +15,8 @@ from typing import Annotated
 
 import typer
 
+from ..core import plan
+from ..generator.look import first_line
 from ..terminal import any_text
 from . import calibrate, check, compare, demo, drift, export, info, maps, report, score, train
 
@@ -66,8 +68,10 @@ def _main(arguments: list[str]) -> int:
         return status if status != INTERRUPTED else _failed("interrupted", status)
     except typer.TyperException as error:
         return _failed(error.format_message(), error.exit_code)
-    except MemoryError as error:
-        return _failed(str(error) or "out of memory", 1)
+    except (MemoryError, RuntimeError) as error:
+        if not plan.out_of_memory(error):
+            raise
+        return _failed(first_line(error) or "out of memory", 1)
     except ImportError as error:
         if type(error) is not ImportError:  # a ModuleNotFoundError, of the user's own code perhaps, keeps its traceback
             raise

@@ -32,6 +32,7 @@ def calibrate(
     column: images.Column = None,
     windows: windowing.Option = None,
     standardize: windowing.Standardize = None,
+    within: images.Within = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Of the log warnings alone.")] = False,
     **settings: Any,
@@ -61,7 +62,8 @@ def calibrate(
         module = given.module(generator, settings.get("device"))
         config = configured(settings)
         by = windowing.of_generator(module, windows, standardize, None)
-        source, config = shaped(module, images_, config, False, column, by, size=size, gray=gray, resize=resize)
+        shape = {"size": size, "gray": gray, "resize": resize}
+        source, config = shaped(module, images_, config, shape, by, column=column, within=within)
         bad, count, items = say.Bad(), 0, list(source.items())
 
         def readable() -> Iterator[np.ndarray]:
@@ -77,9 +79,14 @@ def calibrate(
 
         try:
             detector = Detector(module, contamination=contamination, config=config, windows=by)
-            if by is not None:
+            if by is None:
+                found = images.whole(source, bad)
+                count = len(found)
+                detector.fit(found)
+            else:
                 require(contamination, (len(items) + 1) // 2)  # before hours of search
-            detector.fit(readable() if by else np.stack(list(readable()))).save(out)
+                detector.fit(readable())
+            detector.save(out)
         except (TypeError, ValueError) as error:
             raise Mistake(str(error)) from error
         except (OSError, MemoryError) as error:

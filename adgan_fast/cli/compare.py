@@ -27,6 +27,9 @@ def compare(
     most: Annotated[
         int, typer.Option(min=0, help="images listed of those that changed most, and of those that flip")
     ] = 10,
+    by_number: Annotated[
+        bool, typer.Option("--by-number", help="rows of one number are one image, though they are of other files")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with all images that flip.")] = False,
 ) -> None:
     """Compare two finished jobs: rank correlation, the images that changed most, decisions that flip.
@@ -35,8 +38,9 @@ def compare(
     adgan-fast compare scores-wgan scores-gp
     adgan-fast compare before after --normal good --flagged 0.01
 
-    Images are the same where the jobs had the same ones in the same order, else by id. Scores of two generators have no
-    common scale: a rank is the share of images with a lower score.
+    Images are the same where the jobs had the same ones in the same order, else by id; an id that is the number of a
+    row counts in one file alone. Scores of two generators have no common scale: a rank is the share of images with a
+    lower score.
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments.
     """
@@ -45,7 +49,8 @@ def compare(
     from ..jobs.finished import Finished
 
     try:
-        found = compared(Finished(a), Finished(b), normal=tuple(normal or ()), flagged=flagged, most=most)
+        both = Finished(a), Finished(b)
+        found = compared(*both, normal=tuple(normal or ()), flagged=flagged, most=most, by_number=by_number)
     except (FileNotFoundError, ValueError) as error:
         raise Mistake(str(error)) from error
     except (jobs.JobError, OSError) as error:

@@ -120,22 +120,26 @@ def _require_no_arguments(text: str, name: str, make: Any) -> None:
 
 
 def images(name: str, count: int) -> torch.Tensor:
-    """The first `count` images of what IMAGES may be, see images.py: (n, C, H, W)."""
+    """The first `count` images that can be read of what IMAGES may be, see images.py: (n, C, H, W)."""
     from ..jobs.source import Unreadable
     from ..jobs.sources import open_source
 
     found: list[npt.NDArray[Any]] = []
+    reason = ""
     try:
-        for image in open_source(name).read(0, count):
+        for image in open_source(name).read(0, 2**62):
+            if len(found) == count:
+                break
             if isinstance(image, Unreadable):
-                raise Mistake(f"--images: {name}, image {len(found)}: {image}")
+                reason = reason or f", the first: {image}"
+                continue
             if found and image.shape != found[0].shape:
                 raise Mistake(f"--images: {name}: images of several shapes, {found[0].shape} and {image.shape}")
             found.append(image)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(f"--images: {error}") from error
     if not found:
-        raise Mistake(f"--images: {name} holds no image")
+        raise Mistake(f"--images: {name} holds no image" + (f" that can be read{reason}" if reason else ""))
     return torch.from_numpy(np.stack(found))
 
 

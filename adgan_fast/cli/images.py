@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import itertools
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import typer
 
-from .given import Mistake
+from .given import Failure, Mistake
 
 if TYPE_CHECKING:  # each function imports what it needs: help, info and check do without pyarrow
     from ..jobs.source import Source
     from ..jobs.sources import Shaping
+    from . import say
 
 Images = Annotated[str, typer.Argument(help="see above")]
 Size = Annotated[str | None, typer.Option(help="side, or HEIGHTxWIDTH, that images are brought to")]
@@ -20,6 +24,15 @@ Resize = Annotated[
     typer.Option(help="fit, crop or pad: another aspect is stretched, cut to its middle, or padded with black"),
 ]
 Column = Annotated[str | None, typer.Option(help="of a parquet file, the column of images or of their paths")]
+Within = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="folder that paths in a parquet file may lead to; without it the file's own"),
+]
+
+ALL = 2**62
+"""More than any source has."""
+MISFITS = 256
+"""So many images of which none fits are no accident: nothing more is read."""
 
 
 def shaping(size: str | None, gray: bool | None, resize: str | None, shape: tuple[int, ...] | None = None) -> Shaping:
@@ -59,32 +72,74 @@ def sizes(text: str | None) -> tuple[int, int] | None:
     return int(parts[0]), int(parts[-1])
 
 
-def opened(name: str, shaping: Shaping, *, labels: bool = False, column: str | None = None) -> Source:
+def opened(
+    name: str, shaping: Shaping, *, labels: bool = False, column: str | None = None, within: str | None = None
+) -> Source:
     """The source that IMAGES stands for."""
     from ..jobs.sources import open_source
 
     try:
-        return open_source(name, shaping, labels=labels, column=column)
+        return open_source(name, shaping, labels=labels, column=column, within=within)
     except (OSError, ValueError) as error:
         raise Mistake(str(error)) from error
 
 
-def first_shape(source: Source, most: int = 256) -> tuple[int, ...]:
-    """(C, H, W) of the first image that can be read, among the first `most`; Mistake where there is none.
+def first_shape(source: Source) -> tuple[int, ...] | None:
+    """(C, H, W) of the first image that can be used; None where none can be read.
 
-    A job on images none of which fits is so refused before it begins.
+    Mistake where there is no image at all; and where there are such as do not fit (MISFITS of them, or all that can be
+    read), but none that does: a job on these is refused before it begins.
     """
-    from ..jobs.source import Unreadable
+    from ..jobs.errors import JobError
+    from ..jobs.source import Misfit, Unreadable
 
-    reason = ""
+    misfits: list[tuple[int, str]] = []
+    row = -1
     try:
-        for image in source.read(0, most):
+        for row, image in enumerate(source.read(0, ALL)):
             if not isinstance(image, Unreadable):
                 return tuple(image.shape)
-            reason = reason or str(image)
-        if not reason:
-            raise Mistake(f"{source.name}: holds no image")
+            misfits += [(row, str(image))] if isinstance(image, Misfit) else []
+            if len(misfits) == MISFITS:
+                break
+        if misfits:
+            at, reason = misfits[0]
+            first = next(itertools.islice(source.items(), at, None)).id
+            raise Mistake(f"{source.name}: no image can be used; the first, {first!r}: {reason}")
     except ValueError as error:
         raise Mistake(str(error)) from error
-    first = next(iter(source.items())).id
-    raise Mistake(f"{source.name}: no image can be used; the first, {first!r}: {reason}")
+    except JobError as error:
+        raise Failure(str(error)) from error
+    if row < 0:
+        raise Mistake(f"{source.name}: holds no image")
+    return None
+
+
+def whole(source: Source, bad: say.Bad) -> npt.NDArray[Any]:
+    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
+    from ..jobs.errors import JobError
+    from ..jobs.source import Unreadable
+
+    found: npt.NDArray[Any] | None = None
+    count, first = 0, ""
+    try:
+        names = [item.id for item in source.items()]
+        for name, image in zip(names, source.read(0, len(names)), strict=True):
+            if isinstance(image, Unreadable):
+                bad.add(name, str(image))
+                continue
+            if found is None:
+                found, first = np.empty((len(names), *image.shape), image.dtype), name
+            if image.shape != found.shape[1:]:
+                raise Mistake(
+                    f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
+                    "--size, and --gray or --color, bring them to one"
+                )
+            found[count] = image
+            count += 1
+    except (JobError, ValueError) as error:
+        raise Failure(str(error)) from error
+    if found is None:
+        bad.tell()
+        raise Mistake(f"{source.name}: holds no image" + (" that can be read" if bad.count else ""))
+    return found[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from torch import nn
@@ -48,6 +48,7 @@ def score(
     windows: windowing.Option = None,
     standardize: windowing.Standardize = None,
     quantile: windowing.Quantile = None,
+    within: images.Within = None,
     keep: Annotated[
         list[str] | None,
         typer.Option(help="reconstructions: of each image's best start, in the parts; windows: what each scored"),
@@ -109,36 +110,55 @@ def score(
         raise Mistake(f"--devices are of this machine: with --runner {RAY} give --workers, and --device cpu or cuda")
     progress = not quiet if settings.get("progress") is None else settings["progress"]
     with say.aloud(quiet):
+        # On a cluster the workers take it to their device: this machine may have no such.
+        here = "cpu" if runner == RAY else settings.get("device")
         detector = given.detector(generator)
         if detector is None:
             if alpha is not None:
                 raise Mistake("--alpha goes with a detector: adgan-fast calibrate makes one of a generator")
-            module, decision = given.module(generator, settings.get("device")), None
-            config = configured(settings)  # after it: the user's module may register an engine
+            module = given.module(generator, here)
             by = windowing.of_generator(module, windows, standardize, quantile)
+            search = Search(module, configured(settings), windows=by)  # after it: the module may register an engine
         else:
             if windows or standardize is not None or quantile is not None:
                 raise Mistake("a detector has its own windows: leave out --windows and what goes with it")
-            module, config, decision, by = _of_detector(detector, settings, alpha)
-        if by is not None and runner == RAY:
+            search = _of_detector(detector, settings, alpha, here)
+        if search.windows is not None and runner == RAY:
             raise Mistake(f"images by windows are scored by --runner {LOCAL}")
-        shaping = {"size": size, "gray": gray, "resize": resize}
-        source, config = shaped(module, images_, config, labels, column, by, **shaping)
+        shape = {"size": size, "gray": gray, "resize": resize}
+        source, config = shaped(
+            search.module, images_, search.config, shape, search.windows, labels=labels, column=column, within=within
+        )
         result = _run(
-            module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard, decision=decision,
-            progress=progress,
+            search.module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard,
+            decision=search.decision, progress=progress,
             **({"runner": RAY, **on_ray} if runner == RAY
-               else {"devices": devices.split(",") if devices else None, "windows": by}),
+               else {"devices": devices.split(",") if devices else None, "windows": search.windows}),
         )  # fmt: skip
+        if search.engine and result.engine not in (None, search.engine):
+            say.line(
+                f"warning: the detector was calibrated by the engine {search.engine!r}, and {result.engine!r} has "
+                "searched: scores may differ in the last digits"
+            )
         if unreadable := result.counts.get(UNREADABLE, 0):
-            _tell_unreadable(out)
+            _tell_unreadable(out, unreadable)
     described, said = _described(result), _said(result)
-    if decision is not None:
+    if (decision := search.decision) is not None:
         described |= (flagged := _flagged(out, decision.level))
         said += f"\n{flagged['anomalous']} of them anomalous, where {decision.level:g} of normal ones are at most"
     typer.echo(json.dumps(described) if as_json else said)
     if unreadable:
         raise typer.Exit(3)
+
+
+class Search(NamedTuple):
+    """What is scored by; of a detector also how it decides, the engine of its calibration, and windows."""
+
+    module: nn.Module
+    config: SearchConfig
+    decision: jobs.Decision | None = None
+    engine: str | None = None
+    windows: Windows | None = None
 
 
 def configured(settings: dict[str, Any]) -> SearchConfig:
@@ -150,10 +170,8 @@ def configured(settings: dict[str, Any]) -> SearchConfig:
         raise Mistake(str(error)) from error
 
 
-def _of_detector(
-    folder: Path, settings: dict[str, Any], alpha: float | None
-) -> tuple[nn.Module, SearchConfig, jobs.Decision, Windows | None]:
-    """Its generator and its settings, of which those alone may change no score; how it decides; windows."""
+def _of_detector(folder: Path, settings: dict[str, Any], alpha: float | None, here: str | None) -> Search:
+    """Its own settings; of these those alone may be given that change no score. `here`: the device on this machine."""
     from .. import jobs
     from ..detector import Detector
 
@@ -163,12 +181,15 @@ def _of_detector(
         options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise Mistake(f"a detector has its own settings: leave out {options}, or calibrate anew")
     values["progress"] = False
+    if here is not None:
+        values.setdefault("device", None)  # not that of the calibration: where it runs is not for this machine to say
     try:
-        detector = Detector.load(folder, device=values.get("device"), loss=loss)
+        detector = Detector.load(folder, device=here, loss=loss)
         level = detector.contamination if alpha is None else alpha
         decision = jobs.Decision(detector.calibration_, level, detector.windows_)
-        module = given.copied(detector.generator_, values.get("device"))
-        return module, detector.config.replace(**values), decision, detector.windows
+        module = given.copied(detector.generator_, here)
+        config = detector.config.replace(**values)
+        return Search(module, config, decision, detector.calibration_engine_, detector.windows)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
 
@@ -177,28 +198,28 @@ def shaped(
     module: nn.Module,
     name: str,
     config: SearchConfig,
-    labels: bool,
-    column: str | None,
+    shaping: dict[str, Any],
     windows: Windows | None = None,
     **options: Any,
 ) -> tuple[Source, SearchConfig]:
     """The source of images of the generator's shape; and the config with the shape of the latent, which tells it.
 
-    Where neither generator nor config says it, the first image has the shape that is looked for. With `windows` images
-    are of any size, and the windows have that shape.
+    Where neither generator nor config says it, the first image has the shape that is looked for; where no image can be
+    read, nothing is to be searched, and it is left open. With `windows` images are of any size, and the windows have
+    that shape.
     """
     latent = config.latent_shape or given.said_latent_shape(module)
     shape = given.image_shape(module, latent, config.prior) if latent else None
     whole = None if windows else shape
-    source = images.opened(name, images.shaping(shape=whole, **options), labels=labels, column=column)
+    source = images.opened(name, images.shaping(shape=whole, **shaping), **options)
     first = windowing.fitting(source, windows, shape) if windows else images.first_shape(source)
-    if latent is None:
+    if latent is None and first is not None:
         try:
             latent = latent_shape(module, first, *home_of(module))
         except ValueError as error:
             raise Mistake(f"{error}. (--size, --gray and --color change what images are)") from error
         if not windows:
-            source = images.opened(name, images.shaping(shape=first, **options), labels=labels, column=column)
+            source = images.opened(name, images.shaping(shape=first, **shaping), **options)
     return source, config.replace(latent_shape=latent)
 
 
@@ -215,23 +236,25 @@ def _run(
         return jobs.run(module, source, out, config=config, **options)
     except jobs.JobInterrupted as error:
         raise Interrupted(str(error)) from error
-    except (jobs.JobError, OSError, MemoryError) as error:
+    except (jobs.JobError, OSError, MemoryError) as error:  # InputUnusable, too: a ValueError, but of no argument
         raise Failure(str(error) or type(error).__name__) from error
     except (TypeError, ValueError) as error:
-        began = any(out.glob("part-*.parquet"))  # then it was not the arguments, but a damaged input
-        raise (Failure if began else Mistake)(str(error)) from error
+        raise Mistake(str(error)) from error
 
 
-def _tell_unreadable(out: Path) -> None:
+def _tell_unreadable(out: Path, count: int) -> None:
     """The first of the images that could not be read, and how many they are."""
+    from pyarrow import compute
+
     from .. import jobs
 
     bad = say.Bad()
-    for table in jobs.tables(out):
-        chosen = table.select(["id", "status", "error"]).to_pylist()
-        for row in chosen:
-            if row["status"] == UNREADABLE:
-                bad.add(row["id"], row["error"])
+    for table in jobs.tables(out, ["id", "status", "error"]):
+        for row in table.filter(compute.equal(table["status"], UNREADABLE)).slice(0, say.SHOWN).to_pylist():
+            bad.add(row["id"], row["error"])
+        if bad.count >= say.SHOWN:
+            break
+    bad.count = count
     bad.tell(f": status and error in the parts of {out} say which and why")
 
 
@@ -253,7 +276,9 @@ def _described(result: JobResult) -> dict[str, Any]:
 def _said(result: JobResult) -> str:
     counted = ", ".join(f"{count} {status}" for status, count in result.counts.items())
     lines = [f"{sum(result.counts.values())} images in {result.out}: {counted}"]
-    if result.images:
+    if result.images and result.engine is None:
+        lines.append("no image could be read: nothing was searched")
+    elif result.images:
         lines.append(f"{result.images_per_second:.3g} images/s, engine {result.engine!r}")
     else:
         lines.append("nothing was left to do")

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 
@@ -17,9 +16,6 @@ from ..window_settings import Windows
 from . import given, images, say, windowing
 from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
-
-if TYPE_CHECKING:
-    from ..jobs.source import Source
 
 OBJECTIVES: dict[str, tuple[type[TrainConfig], Mapping[str, Any]]] = {
     "wgan": (training.WGANConfig, {"objective": "clip"}),
@@ -49,6 +45,7 @@ def train(
     windows: windowing.Option = None,
     standardize: windowing.Standardize = None,
     crops: windowing.Crops = None,
+    within: images.Within = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the checkpoint in --out, if there is one")
     ] = False,
@@ -96,9 +93,10 @@ def train(
         if objective == "inverse":
             shown: Any = given.module(images_)
         else:
-            source = images.opened(images_, images.shaping(size, gray, resize), column=column)
+            source = images.opened(images_, images.shaping(size, gray, resize), column=column, within=within)
+            images.first_shape(source)  # before all are read
             count = windowing.CROPS if crops is None else crops
-            shown = _whole(source, bad) if by is None else windowing.crops(source, by, count, config.seed, bad)
+            shown = images.whole(source, bad) if by is None else windowing.crops(source, by, count, config.seed, bad)
         step = _trained(shown, config, out, resume, not quiet, by)
         bad.tell()
     told = {"step": step, "out": str(out), "objective": objective, "unreadable": bad.count}
@@ -130,34 +128,6 @@ def _trained(
 
 def _sized(error: Exception) -> str:
     return ": --size brings pictures to it, --windows takes parts of them" if "H one of" in str(error) else ""
-
-
-def _whole(source: Source, bad: say.Bad) -> np.ndarray:
-    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
-    from ..jobs.source import Unreadable
-
-    images.first_shape(source)
-    try:
-        names = [item.id for item in source.items()]
-        found: np.ndarray | None = None
-        count = 0
-        for name, image in zip(names, source.read(0, len(names)), strict=True):
-            if isinstance(image, Unreadable):
-                bad.add(name, str(image))
-                continue
-            if found is None:
-                found, first = np.empty((len(names), *image.shape), image.dtype), name
-            if image.shape != found.shape[1:]:
-                raise Mistake(
-                    f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
-                    "--size, and --gray or --color, bring them to one"
-                )
-            found[count] = image
-            count += 1
-    except ValueError as error:
-        raise Failure(str(error)) from error
-    assert found is not None  # there was a first one
-    return found[:count]
 
 
 def _said(told: Mapping[str, Any], out: Path) -> str:

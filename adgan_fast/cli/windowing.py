@@ -76,11 +76,14 @@ def of_generator(
         raise Mistake(f"--quantile: {error}") from error
 
 
-def fitting(source: Source, windows: Windows, shape: tuple[int, ...] | None) -> tuple[int, ...]:
-    """(C, SIZE, SIZE), of a source's first image; Mistake where the generator makes another `shape`."""
+def fitting(source: Source, windows: Windows, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """(C, SIZE, SIZE), of the first image; None where none can be read. Mistake where the generator makes another."""
     from ..jobs.sources.shaping import mismatch
 
-    channels = images.first_shape(source)[0]
+    first = images.first_shape(source)
+    if first is None:
+        return None
+    channels = first[0]
     found = (channels, windows.size, windows.size)
     if shape is not None and shape[1:] != found[1:]:
         raise Mistake(f"--windows must be of the size that the generator makes, {shape[1]}, got {windows.size}")
@@ -94,6 +97,7 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
 
     Those that cannot, or are smaller than a window, are told.
     """
+    from ..jobs.errors import JobError
     from ..windows import BLOCK, random_places, standardized, too_small
 
     try:
@@ -126,7 +130,7 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
         for first in range(0, count, BLOCK):
             plain[first : first + BLOCK] = standardized(made[first : first + BLOCK]).windows
         return plain
-    except ValueError as error:
+    except (JobError, ValueError) as error:
         raise Failure(str(error)) from error
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from . import paths
+
 T = TypeVar("T")
 # Of Pillow's readers those for these suffixes: others start programs (Ghostscript, for EPS), whatever a file is named.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
@@ -129,7 +131,7 @@ def _read(file: Path, look: Callable[[Image.Image], T], data: bytes | None = Non
     try:
         # Opened here, and not by Pillow: of files that it opens itself it maps some, and then mixes up the sides of a
         # TIFF that is to be turned (seen with Pillow 13.0).
-        with open(file, "rb") if data is None else io.BytesIO(data) as raw:
+        with paths.opened(file) if data is None else io.BytesIO(data) as raw:
             if not raw.read(1):
                 raise ValueError("the file is empty")
             raw.seek(0)

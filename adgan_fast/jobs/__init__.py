@@ -13,6 +13,7 @@ from .decision import Decision
 from .errors import (
     FolderUnusable,
     InputsChanged,
+    InputUnusable,
     JobDamaged,
     JobError,
     JobInterrupted,
@@ -28,6 +29,7 @@ __all__ = [
     "STATUSES",
     "Decision",
     "FolderUnusable",
+    "InputUnusable",
     "InputsChanged",
     "Item",
     "JobDamaged",
@@ -40,12 +42,13 @@ __all__ = [
     "Source",
     "Unreadable",
     "WorkerDied",
+    "plain_columns",
     "read",
     "run",
     "tables",
 ]
 
-tables = parts.tables
+tables, plain_columns = parts.tables, parts.plain_columns
 
 
 def read(out: str | os.PathLike[str]) -> pa.Table:

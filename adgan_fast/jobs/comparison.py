@@ -61,9 +61,17 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    a: Finished, b: Finished, *, normal: Sequence[str] = (), flagged: float = FLAGGED, most: int = 10
+    a: Finished,
+    b: Finished,
+    *,
+    normal: Sequence[str] = (),
+    flagged: float = FLAGGED,
+    most: int = 10,
+    by_number: bool = False,
 ) -> Comparison:
     """Compare the jobs image by image: by their places where the manifests are the same, else by id.
+
+    Ids that are numbers of rows say nothing of images in another file: they are refused, but for one file in both jobs.
 
     Scores of two generators have no common scale, ranks have.
 
@@ -73,14 +81,16 @@ def compare(
         flagged: where the jobs have no decisions of their own, each flags the scores above its quantile 1 - flagged of
             normal images; of all images where none are known.
         most: images in `moved`.
+        by_number: rows of the same number are the same image, whatever files they are of.
 
     Raises:
-        ValueError: no image is in both; ids that are not unique; a number out of range.
+        ValueError: no image is in both; ids that are not unique, or numbers of rows in other files; a number out of
+            range.
     """
     if not is_number(flagged) or not 0 < flagged < 1:
         raise ValueError(f"flagged must be a number between 0 and 1, got {flagged!r}")
     most = whole("most", most, 0)
-    at_a, at_b = _matched(a, b)
+    at_a, at_b = _matched(a, b, by_number)
     x, y = a.numbers("score")[at_a], b.numbers("score")[at_b]
     both = np.isfinite(x) & np.isfinite(y)
     scored_a, scored_b = (int(np.isfinite(job.numbers("score")).sum()) for job in (a, b))
@@ -136,8 +146,14 @@ def _correlation(x: Array, y: Array) -> float:
     return float(x @ y) / spread if spread else float("nan")
 
 
-def _matched(a: Finished, b: Finished) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+CONTENT = ("kind", "path", "stamp", "files", "sha256")
+"""What of a source's fingerprint says what its rows are."""
+
+
+def _matched(a: Finished, b: Finished, by_number: bool) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Rows of the same images."""
+    if not by_number and all(job.texts("id") == [str(row) for row in range(len(job))] for job in (a, b)):
+        _require_same_rows(a, b)
     if a.description["manifest"] == b.description["manifest"]:
         rows = np.arange(len(a))
         return rows, rows
@@ -151,6 +167,22 @@ def _matched(a: Finished, b: Finished) -> tuple[npt.NDArray[np.intp], npt.NDArra
     if not shared:
         raise ValueError(f"no image of {a.folder} is in {b.folder}: they share no id")
     return np.array([places[0][name] for name in shared]), np.array([places[1][name] for name in shared])
+
+
+def _require_same_rows(a: Finished, b: Finished) -> None:
+    """ValueError where nothing says that two rows of one number are one image.
+
+    The manifests may well be the same: they hold numbers alone, where it is the fingerprint that tells of the file.
+    """
+    here, there = (job.description["source"] for job in (a, b))
+    told = "path" in here or "sha256" in here or a.description["manifest"] == b.description["manifest"]
+    if told and all(here.get(name) == there.get(name) for name in CONTENT):
+        return
+    paths = " and ".join(str(source.get("path", source.get("name"))) for source in (here, there))
+    raise ValueError(
+        f"{a.folder} and {b.folder} are over other files ({paths}) and know images by numbers of rows, so nothing "
+        "says that two of one number are the same. Where they are, --by-number (by_number=True) compares them"
+    )
 
 
 def _decisions(

@@ -16,7 +16,7 @@ from .description import Description
 from .manifest import Manifest, Shard
 from .prepare import prepared
 from .source import Source
-from .work import Outcome, worked
+from .work import Piece, worked
 
 
 class Crew(Protocol):
@@ -25,8 +25,11 @@ class Crew(Protocol):
     def prepare(self, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Description:
         """Make the search ready, and describe the job; `shard`: images of a part, None for as many as suit."""
 
-    def outcomes(self, source: Source, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
-        """The rows of shards, each once, in any order. What the crew holds ends with the generator."""
+    def pieces(self, source: Source, shards: Sequence[Shard]) -> Generator[Piece, None, None]:
+        """The rows of shards, each once: of one shard in order, of several in any.
+
+        What the crew holds ends with the generator.
+        """
 
 
 class Local:
@@ -49,9 +52,11 @@ class Local:
         if self._devices and scorer.job is None:
             scorer = scorer.to(self._devices[0])
         self._score, _, description = prepared(scorer, source, manifest, keep, shard, self._windows, self._known)
+        for device in self._devices[1:]:
+            self._score.on(device)  # one that cannot be used is said before anything is begun
         return description
 
-    def outcomes(self, source: Source, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def pieces(self, source: Source, shards: Sequence[Shard]) -> Generator[Piece, None, None]:
         assert self._score is not None
         if self._devices:
             return processes.worked_on(self._score, source, iter(shards), self._devices)

@@ -19,7 +19,7 @@ from .decoding import AHEAD
 from .errors import WorkerDied
 from .manifest import Shard
 from .source import Source
-from .work import Outcome, worked
+from .work import Piece, worked
 
 IN_HAND = AHEAD + 1
 """Shards that a process has at once: as many as it may begin to read before it has searched one."""
@@ -27,8 +27,8 @@ IN_HAND = AHEAD + 1
 
 def worked_on(
     score: ScoreBatch, source: Source, shards: Iterator[Shard], devices: list[str]
-) -> Generator[Outcome, None, None]:
-    """`work.worked`, with shards in the order in which they are done.
+) -> Generator[Piece, None, None]:
+    """`work.worked`, with pieces in the order in which they are done: those of several shards in turns.
 
     Raises what a process raised; WorkerDied where one ended before its work was done. The processes end with it.
     """
@@ -52,11 +52,12 @@ def worked_on(
             for mine in tasks:
                 in_hand += _hand_out(shards, mine)
         while in_hand:
-            number, outcome, error = _took(done, workers)
+            number, piece, error = _took(done, workers)
             if error is not None:
                 raise error
-            in_hand += _hand_out(shards, tasks[number]) - 1
-            yield outcome
+            if piece.last:
+                in_hand += _hand_out(shards, tasks[number]) - 1
+            yield piece
         for worker in workers:
             worker.join()
     finally:
@@ -77,7 +78,7 @@ def _hand_out(shards: Iterator[Shard], tasks: Any) -> int:
 
 
 def _took(done: dict[Connection, int], workers: list[Any]) -> tuple[int, Any, BaseException | None]:
-    """What the next process to say something says: its number, and an outcome or an error.
+    """What the next process to say something says: its number, and a piece or an error.
 
     A process that has ended well is taken out of `done`; WorkerDied for one that has not, if in the middle of a word.
     """
@@ -86,7 +87,7 @@ def _took(done: dict[Connection, int], workers: list[Any]) -> tuple[int, Any, Ba
             assert isinstance(receiver, Connection)
             number = done[receiver]
             try:
-                outcome, error = receiver.recv()
+                piece, error = receiver.recv()
             except (EOFError, OSError):
                 receiver.close()
                 del done[receiver]
@@ -94,7 +95,7 @@ def _took(done: dict[Connection, int], workers: list[Any]) -> tuple[int, Any, Ba
                 if workers[number].exitcode or not done:
                     raise _died(workers[number]) from None
             else:
-                return number, outcome, error
+                return number, piece, error
 
 
 def _died(worker: Any) -> WorkerDied:
@@ -113,8 +114,8 @@ def _work(score: bytes, source: bytes, threads: int, tasks: Any, done: Connectio
     try:
         made: ScoreBatch = pickle.loads(score)
         read: Source = pickle.loads(source)
-        for outcome in worked(made, read, iter(tasks.get, None)):
-            done.send((outcome, None))
+        for piece in worked(made, read, iter(tasks.get, None)):
+            done.send((piece, None))
     except BaseException as error:  # of any kind: it is raised again by the parent
         done.send((None, _portable(error)))
     done.close()

@@ -23,6 +23,10 @@ class InputsChanged(JobError):
     """The inputs are not those that the job began with."""
 
 
+class InputUnusable(JobError, ValueError):
+    """An image, or a file of them, ends a job on its way: the file is damaged, or strict=True lets nothing pass."""
+
+
 class FolderUnusable(JobError):
     """The folder cannot be written: it is read-only, the disk is full, ..."""
 

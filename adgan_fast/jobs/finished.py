@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 
 from .. import validate
 from ..window_settings import Windows
 from . import description as descriptions
 from . import parts, windowed
-from .batch import KEEPABLE
-from .errors import JobDamaged
+from .errors import InputsChanged
 from .manifest import manifest_of, shards
 from .source import Source, Unreadable
 from .sources import reopened
@@ -54,7 +52,7 @@ class Finished:
             raise FileNotFoundError(f"{self.folder} holds no job: there is no {descriptions.NAME} in it")
         self.description = description
         self._shards = shards(description["manifest"]["items"], description["shard"])
-        plain = self._plain()
+        plain = parts.plain_columns(self.folder)
         found = [parts.table_of(self.folder, shard, description, plain) for shard in self._shards]
         self.table: pa.Table = pa.concat_tables(found) if found else pa.table({})
         self.made = [parts.made_in(parts.path_of(self.folder, shard.number)) for shard in self._shards]
@@ -124,29 +122,23 @@ class Finished:
             self._source = self._opened()
         found: list[Images | None] = []
         for first, stop, wanted in _runs(rows):
-            for row, image in zip(range(first, stop), self._source.read(first, stop), strict=True):
-                if row in wanted:
-                    found.append(None if isinstance(image, Unreadable) else _in_range(image))
+            try:
+                for row, image in zip(range(first, stop), self._source.read(first, stop), strict=True):
+                    if row in wanted:
+                        found.append(None if isinstance(image, Unreadable) else _in_range(image))
+            except (InputsChanged, OSError, ValueError) as error:
+                raise SourceGone(str(error)) from error
         return found
-
-    def _plain(self) -> list[str]:
-        """The columns but for KEEPABLE, by the first part."""
-        first = parts.path_of(self.folder, 0)
-        try:
-            names = pq.read_schema(first).names if self._shards and first.exists() else []
-        except (pa.ArrowInvalid, OSError) as error:
-            raise JobDamaged(f"{first} is damaged: {str(error).splitlines()[0]}") from error
-        return [name for name in names if name not in KEEPABLE]
 
     def _shard_of(self, row: int) -> int:
         return row // int(self.description["shard"])
 
     def _of_shard(self, number: int, rows: list[int]) -> Images:
         shard = self._shards[number]
-        table = parts.table_of(self.folder, shard, self.description, ["reconstructions"])
-        column = table["reconstructions"].combine_chunks()
-        taken = column.take(pa.array([row - shard.first for row in rows]))
-        return taken.to_numpy_ndarray().astype(np.float32)
+        wanted = [row - shard.first for row in rows]
+        groups = parts.groups_of(self.folder, shard, self.description, ["reconstructions"], wanted)
+        pixels = [table["reconstructions"].combine_chunks().to_numpy_ndarray().astype(np.float32) for table in groups]
+        return np.concatenate(pixels)
 
     def _opened(self) -> Source:
         """The job's source, which has to hold what it held."""

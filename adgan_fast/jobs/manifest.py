@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections import defaultdict
 from typing import NamedTuple
 
 from .errors import InputsChanged
@@ -64,15 +64,49 @@ def shards(items: int, size: int) -> list[Shard]:
     return [Shard(number, first, min(first + size, items)) for number, first in enumerate(range(0, items, size))]
 
 
-def shards_with_items(source: Source, of: list[Shard], digest: Digest) -> Iterator[tuple[Shard, list[Item]]]:
-    """Each shard with its items, one shard at a time in memory; `digest` takes them all."""
-    items = source.items()
-    for shard in of:
-        held = list(itertools.islice(items, shard.stop - shard.first))
-        if len(held) < shard.stop - shard.first:
-            raise changed(source)
-        for item in held:
-            digest.add(item)
-        yield shard, held
-    for item in items:
-        digest.add(item)
+class SecondLook:
+    """The items once more, as their rows are written, which shows what has changed meanwhile.
+
+    Rows come shard by shard in nearly the order of the manifest; held are items of shards that are overtaken.
+
+    Args:
+        of: all shards.
+        wanted: the numbers of those whose items are asked for.
+    """
+
+    def __init__(self, source: Source, of: list[Shard], wanted: set[int]) -> None:
+        self._source, self._coming, self._of, self._wanted = source, source.items(), of, wanted
+        self._digest = Digest()
+        self._held: defaultdict[int, list[Item]] = defaultdict(list)
+
+    def items(self, shard: Shard, count: int) -> list[Item]:
+        """The next `count` items of a shard. Raises InputsChanged where there are no such."""
+        held = self._held[shard.number]
+        while len(held) < count:
+            at = self._digest.items
+            current = self._of[at // (self._of[0].stop - self._of[0].first)] if at < self._of[-1].stop else None
+            if current is None:
+                raise changed(self._source)
+            self._take(current, at + count - len(held) if current == shard else current.stop)
+        del self._held[shard.number]
+        if rest := held[count:]:
+            self._held[shard.number] = rest
+        return held[:count]
+
+    def require(self, manifest: Manifest) -> None:
+        """Look at the rest; InputsChanged where this is not the manifest any more."""
+        for item in self._coming:
+            self._digest.add(item)
+        if self._digest.manifest() != manifest:
+            raise changed(self._source)
+
+    def _take(self, shard: Shard, stop: int) -> None:
+        """Items up to `stop`, all of this shard."""
+        wanted = stop - self._digest.items
+        found = list(itertools.islice(self._coming, wanted))
+        if len(found) < wanted:
+            raise changed(self._source)
+        for item in found:
+            self._digest.add(item)
+        if shard.number in self._wanted:
+            self._held[shard.number].extend(found)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import platform
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,9 @@ KEY = b"adgan_fast"
 """Of the footer's entry: JSON with the job's description, the shard, how many rows have which status, and what made
 them: when, where, in what time."""
 
+GROUP_BYTES = 64 * 2**20
+"""Of reconstructions in a group of rows, at most, but for one row's: as much of a part lies in memory at once."""
+
 Counts = dict[str, int]
 
 
@@ -42,29 +47,91 @@ def path_of(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}.parquet"
 
 
-def write(
-    folder: Path,
-    shard: Shard,
-    items: list[Item],
-    found: Arrays,
-    description: Description,
-    seconds: dict[str, float] | None = None,
-) -> Counts:
-    """Write a part, on disk when this returns; how many rows have which status. FolderUnusable where it cannot be.
+class Unwritten(Exception):
+    """A part is given up before it is whole."""
 
-    `seconds` that it took, by what they were spent on, are kept in the footer, as `made` has it.
+
+class Writer:
+    """A part that is being written, its rows in groups: on disk when `close` returns, and else not there.
+
+    Args:
+        items: gives the items of so many rows that come next.
+
+    Raises:
+        FolderUnusable: by every method, where the folder cannot be written.
     """
-    rows = shard.stop - shard.first
-    assert len(items) == rows and all(len(values) == rows for values in found.values())
-    counts = {name: count for name in STATUSES if (count := Counter(found["status"].tolist())[name])}
-    meta = {"job": description, "shard": list(shard), "counts": counts, "made": made(seconds or {}, description)}
-    table = _table(items, found).replace_schema_metadata({KEY: json.dumps(meta, ensure_ascii=False)})
-    try:
-        with replacing(path_of(folder, shard.number)) as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-    except OSError as error:
-        raise unusable(folder, error) from error
-    return counts
+
+    def __init__(
+        self, folder: Path, shard: Shard, description: Description, items: Callable[[int], list[Item]]
+    ) -> None:
+        self._folder, self._shard, self._description, self._items = folder, shard, description, items
+        self._counts, self._seconds = Counter[str](), defaultdict[str, float](float)
+        self._waiting: list[Arrays] = []
+        self._rows = self._rows_waiting = 0
+        self._writer: pq.ParquetWriter | None = None
+        self._replacing = replacing(path_of(folder, shard.number))
+        with self._writable():
+            self._file = self._replacing.__enter__()
+
+    def add(self, rows: Arrays, seconds: dict[str, float]) -> None:
+        """Rows that come next, and the seconds that they took, by what these were spent on: they go into the footer."""
+        self._counts.update(rows["status"].tolist())
+        for what, took in seconds.items():
+            self._seconds[what] += took
+        self._waiting.append(rows)
+        self._rows_waiting += len(rows["status"])
+        at_once, left = self._group(rows), self._shard.stop - self._shard.first - self._rows - self._rows_waiting
+        while self._rows_waiting >= at_once or (self._rows_waiting and not left):
+            self._write(min(at_once, self._rows_waiting))
+
+    def close(self) -> Counts:
+        """Call the file by its name, once all rows are there; how many rows have which status."""
+        assert self._writer is not None and self._rows == self._shard.stop - self._shard.first
+        counts = {name: self._counts[name] for name in STATUSES if self._counts[name]}
+        seconds = made(dict(self._seconds), self._description)
+        meta = {"job": self._description, "shard": list(self._shard), "counts": counts, "made": seconds}
+        with self._writable():
+            self._writer.add_key_value_metadata({KEY.decode(): json.dumps(meta, ensure_ascii=False)})
+            self._writer.close()
+            self._replacing.__exit__(None, None, None)
+        return counts
+
+    def give_up(self) -> None:
+        """Leave nothing behind."""
+        if self._writer is not None:
+            with contextlib.suppress(OSError):  # of a full disk: it would write its footer
+                self._writer.close()
+        with contextlib.suppress(Unwritten, OSError):
+            self._replacing.__exit__(Unwritten, Unwritten(), None)
+
+    def _group(self, rows: Arrays) -> int:
+        """Rows of a group."""
+        kept = sum(rows[name][:1].nbytes for name in KEEPABLE if name in rows)
+        return max(1, GROUP_BYTES // kept) if kept else self._shard.stop - self._shard.first
+
+    def _write(self, count: int) -> None:
+        """The first `count` rows of those that wait."""
+        whole = {name: _joined([rows[name] for rows in self._waiting]) for name in self._waiting[0]}
+        table = _table(self._items(count), {name: values[:count] for name, values in whole.items()})
+        with self._writable():
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(self._file, table.schema, compression="zstd", write_page_checksum=True)
+            self._writer.write_table(table, row_group_size=count)
+        self._rows, self._rows_waiting = self._rows + count, self._rows_waiting - count
+        # Copied, so that what has been written is let go.
+        rest = {name: values[count:].copy() for name, values in whole.items()}
+        self._waiting = [rest] if self._rows_waiting else []
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unusable(self._folder, error) from error
+
+
+def _joined(pieces: list[Any]) -> Any:
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
 
 
 def made(seconds: dict[str, float], description: Description) -> dict[str, Any]:
@@ -163,32 +230,71 @@ def clear(folder: Path, whole: bool = False) -> None:
         raise unusable(folder, error) from error
 
 
-def tables(folder: Path) -> Iterator[pa.Table]:
+def tables(
+    folder: str | os.PathLike[str], columns: Sequence[str] | None = None, *, pieces: bool = False
+) -> Iterator[pa.Table]:
     """The parts of a finished job in order, each checked: footer, description, and the checksums of its pages.
+
+    Args:
+        folder: of the job.
+        columns: these alone; None: all. Of reconstructions a part may hold gigabytes.
+        pieces: each part in pieces, of about GROUP_BYTES at most.
 
     Raises FileNotFoundError where there is no job; JobDamaged where a part is missing or damaged; OtherJob where one is
     of another job.
     """
+    folder = Path(folder)
     description = descriptions.read(folder)
     if description is None:
         raise FileNotFoundError(f"{folder} holds no job: there is no {descriptions.NAME} in it")
     for shard in shards(description["manifest"]["items"], description["shard"]):
-        yield table_of(folder, shard, description)
+        if pieces:
+            yield from groups_of(folder, shard, description, columns)
+        else:
+            yield table_of(folder, shard, description, columns)
 
 
 def table_of(folder: Path, shard: Shard, description: Description, columns: Sequence[str] | None = None) -> pa.Table:
     """One part of a finished job, checked; of its columns these alone. Raises JobDamaged and OtherJob as `tables`."""
+    return pa.concat_tables(list(groups_of(folder, shard, description, columns)))
+
+
+def groups_of(
+    folder: Path,
+    shard: Shard,
+    description: Description,
+    columns: Sequence[str] | None = None,
+    rows: Sequence[int] | None = None,
+) -> Iterator[pa.Table]:
+    """`table_of`, one group of rows after the other. rows: of the part, ascending, those alone that are given."""
     path = path_of(folder, shard.number)
     if not path.exists():
         raise JobDamaged(f"{path} is not there: the job is not finished. Run it again, and it goes on")
     try:
         counts_of(path, shard, description)
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            first = 0
+            for number in range(file.num_row_groups):
+                stop = first + file.metadata.row_group(number).num_rows
+                mine = None if rows is None else [row - first for row in rows if first <= row < stop]
+                if mine is None or mine:
+                    table = file.read_row_group(number, columns).replace_schema_metadata(None)
+                    yield table if mine is None else table.take(mine)
+                first = stop
     except (Unfinished, pa.ArrowInvalid, OSError) as error:
         raise JobDamaged(
             f"{path} is damaged: {str(error).splitlines()[0]}. Remove it and run the job again: it is computed anew"
         ) from error
-    return table.replace_schema_metadata(None)
+
+
+def plain_columns(folder: str | os.PathLike[str]) -> list[str]:
+    """The columns of a job's parts but for KEEPABLE, by the first part; none where there is no part yet."""
+    first = path_of(Path(folder), 0)
+    try:
+        names = pq.read_schema(first).names if first.exists() else []
+    except (pa.ArrowInvalid, OSError) as error:
+        raise JobDamaged(f"{first} is damaged: {str(error).splitlines()[0]}") from error
+    return [name for name in names if name not in KEEPABLE]
 
 
 def made_in(path: Path) -> dict[str, Any]:

@@ -83,7 +83,8 @@ def shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
         return min(MOST_IMAGES, 1 << int(np.log2(max(1.0, PART_SECONDS / max(seconds, 1e-6)))))
     if image is None or score.total <= LEAST_IMAGES:
         return MOST_IMAGES
-    batch = {"image": image[None], "index": np.zeros(1, int)}
+    # Not its own pixels: what holds NaN is for its shard to say.
+    batch = {"image": np.zeros_like(image)[None], "index": np.zeros(1, int)}
     took = []
     for _ in range(2):  # the first one also loads and compiles
         began = time.perf_counter()

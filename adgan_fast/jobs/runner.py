@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import signal
@@ -27,9 +28,9 @@ from .batch import KEEPABLE, STATUSES
 from .crew import Crew, Local
 from .decision import Decision
 from .description import Description
-from .errors import JobInterrupted, OtherJob
-from .manifest import Digest, Shard, changed, manifest_of, shards, shards_with_items
-from .source import Item, Source
+from .errors import InputUnusable, JobError, JobInterrupted, OtherJob
+from .manifest import SecondLook, Shard, manifest_of, shards
+from .source import Source
 
 log = logging.getLogger("adgan_fast")
 
@@ -110,6 +111,7 @@ def run(
         OtherJob: the folder holds another job; the difference is named.
         JobDamaged: job.json is not what a job writes.
         InputsChanged: the inputs changed while the job ran.
+        InputUnusable: a file of images is damaged, or strict=True and an image holds NaN or Inf (a ValueError).
         FolderUnusable: the folder cannot be written.
         JobInterrupted: SIGINT or SIGTERM came (a KeyboardInterrupt).
         WorkerDied: the process of a device was killed.
@@ -182,47 +184,42 @@ def _carried_out(
     if finished:
         log.info("%s: %d of %d parts are finished, the job goes on", folder, len(finished), len(of))
     left = [shard for shard in of if shard.number not in finished]
-    digest = Digest()
-    items = _Items(shards_with_items(source, of, digest), {shard.number for shard in left})
-    images = 0
-    outcomes = crew.outcomes(source, left)
-    with contextlib.closing(outcomes), _shown(progress, manifest.items, finished, of) as advance:
-        for shard, found, spent in outcomes:
-            for what, took in spent.items():
-                seconds[what] += took
-            if decision is not None:
-                found |= decision.columns(found)
-            with _timed(seconds, "write"):
-                counts.update(parts.write(folder, shard, items.of(shard), found, description, spent))
-            images += shard.stop - shard.first
-            advance(shard.stop - shard.first)
-    items.pass_over_rest()
-    if digest.manifest() != manifest:
-        raise changed(source)
+    look = SecondLook(source, of, {shard.number for shard in left})
+    images, wanted = 0, sum(shard.stop - shard.first for shard in left)
+    unfinished: dict[int, parts.Writer] = {}
+    pieces = crew.pieces(source, left)
+    with contextlib.closing(pieces), _shown(progress, manifest.items, finished, of) as advance:
+        try:
+            for piece in pieces:
+                shard = piece.shard
+                for what, took in piece.seconds.items():
+                    seconds[what] += took
+                decided = {} if decision is None else decision.columns(piece.rows)
+                with _timed(seconds, "write"):
+                    if shard.number not in unfinished:
+                        items = functools.partial(look.items, shard)
+                        unfinished[shard.number] = parts.Writer(folder, shard, description, items)
+                    unfinished[shard.number].add(piece.rows | decided, piece.seconds)
+                    if not piece.last:
+                        continue
+                    if images + shard.stop - shard.first == wanted:
+                        look.require(manifest)  # before the last part: a job of changed inputs is never a finished one
+                    counts.update(unfinished[shard.number].close())
+                del unfinished[shard.number]
+                images += shard.stop - shard.first
+                advance(shard.stop - shard.first)
+        except ValueError as error:
+            if isinstance(error, JobError):
+                raise
+            raise InputUnusable(str(error)) from error  # not a setting: these were looked at before
+        finally:
+            for writer in unfinished.values():
+                writer.give_up()
+    look.require(manifest)
     seconds["total"] = time.perf_counter() - began
     spent_on = {name: seconds[name] for name in ("manifest", "prepare", "wait", "search", "write", "total")}
     ordered = {name: counts[name] for name in STATUSES if counts[name]}
     return JobResult(folder, ordered, len(of), len(finished), images, spent_on, description.get("engine"))
-
-
-class _Items:
-    """The items of shards that are done in nearly the order of the manifest; held are those of shards overtaken."""
-
-    def __init__(self, coming: Iterator[tuple[Shard, list[Item]]], wanted: set[int]) -> None:
-        self._coming, self._wanted = coming, wanted
-        self._held: dict[int, list[Item]] = {}
-
-    def of(self, shard: Shard) -> list[Item]:
-        """Of each shard once."""
-        while shard.number not in self._held:
-            passed, items = next(self._coming)
-            if passed.number in self._wanted:
-                self._held[passed.number] = items
-        return self._held.pop(shard.number)
-
-    def pass_over_rest(self) -> None:
-        for _ in self._coming:
-            pass
 
 
 def _finished(folder: Path, of: list[Shard], description: Description) -> tuple[Counter[str], set[int]]:

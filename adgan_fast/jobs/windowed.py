@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import torch
 
+from .. import validate
 from .. import windows as of_windows
 from ..calibration import Calibration
 from ..outcome import Status
@@ -90,6 +92,7 @@ class WindowBatch(ScoreBatch):
             return {"status": UNREADABLE, "error": fault}
         assert isinstance(image, np.ndarray)
         if image.dtype != np.uint8 and not np.isfinite(image).all():
+            validate.scan(torch.from_numpy(image[None]), self.scorer.config.strict)  # which raises where it is strict
             return {"status": Status.not_finite.name, "error": NOT_FINITE}
         at, scores, initial = [], [], []
         for some, windows, _ in of_windows.in_blocks(image, self.windows):

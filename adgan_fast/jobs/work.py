@@ -1,43 +1,59 @@
-"""The rows of shards, computed: read ahead, searched, put together."""
+"""The rows of shards, computed: read ahead, searched, handed out in pieces."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Generator, Iterator
+from typing import NamedTuple
 
 import numpy as np
 
 from .batch import NUMBERS, UNREADABLE, Arrays, ScoreBatch
 from .decoding import Batch, batch_size, decoded
 from .manifest import Shard
-from .source import Source, Unreadable
+from .source import Source, Unreadable, require_same
 from .windowed import WindowBatch
 
 Seconds = dict[str, float]
 """Seconds by what they were spent on."""
 
-Outcome = tuple[Shard, Arrays, Seconds]
+
+class Piece(NamedTuple):
+    """Rows [first, stop) of a shard. Those of one shard come in order; a whole shard may be more than memory holds."""
+
+    shard: Shard
+    first: int
+    rows: Arrays
+    seconds: Seconds
+
+    @property
+    def stop(self) -> int:
+        return self.first + len(self.rows["status"])
+
+    @property
+    def last(self) -> bool:
+        """Whether it is the last one of its shard."""
+        return self.stop == self.shard.stop
 
 
-def worked(score: ScoreBatch, source: Source, shards: Iterator[Shard]) -> Generator[Outcome, None, None]:
-    """Each shard with its rows, in order, while the images of the next ones are read.
+def worked(score: ScoreBatch, source: Source, shards: Iterator[Shard]) -> Generator[Piece, None, None]:
+    """The rows of each shard, batch after batch, while the images of the next ones are read.
 
-    Its seconds: "wait" for images, "search" for the rest.
+    Their seconds: "wait" for images, "search" for the rest. Raises InputsChanged before the last piece of a shard whose
+    images lie in a file that has changed.
     """
-    parts: list[Arrays] = []
-    seconds: Seconds = {"wait": 0.0, "search": 0.0}
     score.prepare()
     began = time.perf_counter()
     # Images that are cut into windows are of any size, and may be large.
     size = 1 if isinstance(score, WindowBatch) else batch_size(score.image_shape)
     for batch in decoded(source, shards, size):
         ready = time.perf_counter()
-        parts.append(rows_of(score, batch))
-        seconds["wait"] += ready - began
-        seconds["search"] += time.perf_counter() - ready
-        if batch.first + len(batch.images) == batch.shard.stop:
-            yield batch.shard, {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, seconds
-            parts, seconds = [], {"wait": 0.0, "search": 0.0}
+        rows = rows_of(score, batch)
+        seconds = {"wait": ready - began, "search": time.perf_counter() - ready}
+        piece = Piece(batch.shard, batch.first, rows, seconds)
+        if piece.last:
+            require_same(source, batch.shard.first, batch.shard.stop)
+        yield piece
         began = time.perf_counter()
 
 

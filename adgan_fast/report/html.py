@@ -183,7 +183,10 @@ def _plain(value: float) -> float | None:
 def _first_threshold(found: Finished, scores: Scores, groups: dict[str, Array]) -> float:
     """Where the job says itself what is anomalous, what parts these; else what flags 5 % of the normal images."""
     decided = _decisions(found)
-    if decided is not None and (passed := scores.scored & ~decided).any():
+    if decided is not None and scores.scored.any():
+        passed = scores.scored & ~decided
+        if not passed.any():  # below all of them
+            return float(np.nextafter(scores.values[scores.scored].min(), -np.inf))
         return float(scores.values[passed].max())
     values = groups.get("normal", scores.values[scores.scored])
     return float(np.quantile(values, 1 - LEVELS[1])) if len(values) else 0.0

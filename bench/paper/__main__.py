@@ -18,9 +18,11 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from adgan_fast.cli.settings import takes
 from adgan_fast.data import CIFAR10_CLASSES
 from adgan_fast.training import TrainingDiverged
 
+from .ablation import PANELS
 from .ablation import ablation as run_ablation
 from .entries import ENTRIES, wgan
 from .lengths import lengths as run_lengths
@@ -38,61 +40,34 @@ app = typer.Typer(
 )  # fmt: skip
 
 INTERRUPTED = 130  # as a shell says it
-USUAL = Settings()
+OPTIONS: dict[str, type] = {"settings": Settings}
 Data = Annotated[Path, typer.Option(help="the image set, see above")]
 Out = Annotated[Path, typer.Option(help="folder of results; also holds the trained networks")]
 Name = Annotated[str | None, typer.Option(help="the set's name in results; without it the folder's, or cifar10")]
-Items = Annotated[int, typer.Option(help="test images, drawn at random")]
-Holdout = Annotated[int, typer.Option(help="training images of the normal class kept to choose on")]
-Seed = Annotated[int, typer.Option(help="of all that is drawn")]
-Objective = Annotated[str, typer.Option(help="of the shared generator's training: clip or gp")]
-Width = Annotated[int, typer.Option(help="of every network")]
-Latent = Annotated[int, typer.Option(help="length of the generators' latent")]
-GanSteps = Annotated[int, typer.Option(help="generator steps of each generator's training")]
-Code = Annotated[int, typer.Option(help="length of an autoencoder's code")]
-AutoencoderSteps = Annotated[int, typer.Option(help="of autoencoders, Deep SVDD and encoders")]
-NSeed = Annotated[int, typer.Option(help="starts of each search")]
-Steps = Annotated[int, typer.Option(help="of each search")]
-Precision = Annotated[str, typer.Option(help="of the networks' training on a GPU: float32 or tf32")]
-Device = Annotated[str | None, typer.Option(help="where to train and search, cuda say; without it the CPU")]
-Engine = Annotated[str, typer.Option(help="of the searches")]
 Side = Annotated[int | None, typer.Option(help="pad images with black to this side, 32 say")]
 Threads = Annotated[int | None, typer.Option(help="torch's threads; without it torch's own choice")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="no progress")]
 
 
 @app.command()
+@takes(OPTIONS)
 def table1(
     data: Data,
     out: Out,
     name: Name = None,
     classes: Annotated[str | None, typer.Option(help="A,B: normal classes, by number or name; without it all")] = None,
     detectors: Annotated[str | None, typer.Option(help=f"A,B of {', '.join(ENTRIES)}; without it all")] = None,
-    items: Items = USUAL.items,
-    holdout: Holdout = USUAL.holdout,
-    seed: Seed = USUAL.seed,
-    objective: Objective = USUAL.objective,
-    width: Width = USUAL.width,
-    latent: Latent = USUAL.latent,
-    gan_steps: GanSteps = USUAL.gan_steps,
-    code: Code = USUAL.code,
-    autoencoder_steps: AutoencoderSteps = USUAL.autoencoder_steps,
-    n_seed: NSeed = USUAL.n_seed,
-    steps: Steps = USUAL.steps,
-    alexnet: Annotated[Path | None, typer.Option(help="ImageNet weights of AlexNet, .pth or .safetensors")] = None,
     fit_only: Annotated[bool, typer.Option("--fit-only", help="train the networks and score nothing")] = False,
     side: Side = None,
-    precision: Precision = USUAL.precision,
-    device: Device = None,
-    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Table 1: one class against the others. AUC of every detector, for every class.
 
     Writes table1-SET.csv, .md and .png. Several may run at once on one --out, each with classes of its own.
     """
-    settings = _settings(locals())
+    settings = _settings(options, threads)
     images = open_set(data, name, side)
     chosen = [images.named(each) for each in classes.split(",")] if classes else images.classes
     entries = detectors.split(",") if detectors else list(ENTRIES)
@@ -106,6 +81,7 @@ def table1(
 
 
 @app.command()
+@takes(OPTIONS, but=("items", "code", "autoencoder_steps", "alexnet"))
 def lengths(
     data: Data,
     out: Out,
@@ -114,32 +90,23 @@ def lengths(
     every: Annotated[int, typer.Option(help="generator steps between two looks at the holdout")] = 1000,
     lr: Annotated[float | None, typer.Option(help="learning rate; without it table1's")] = None,
     n_critic: Annotated[int | None, typer.Option(help="critic steps for each of the generator; ditto")] = None,
-    holdout: Holdout = USUAL.holdout,
-    seed: Seed = USUAL.seed,
-    objective: Objective = USUAL.objective,
-    width: Width = USUAL.width,
-    latent: Latent = USUAL.latent,
-    gan_steps: GanSteps = USUAL.gan_steps,
-    n_seed: NSeed = USUAL.n_seed,
-    steps: Steps = USUAL.steps,
     side: Side = None,
-    precision: Precision = USUAL.precision,
-    device: Device = None,
-    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """ADGAN's AUC on the holdout (training images) as the generator's training goes on: how long, and how, to train.
 
     Writes lengths-SET.csv and .png, of all such runs in OUT.
     """
-    settings = _settings(locals())
+    settings = _settings(options, threads)
     changes = {"lr": lr, "n_critic": n_critic}
     training = dataclasses.replace(
         wgan(settings), **{key: given for key, given in changes.items() if given is not None}
     )
     images = open_set(data, name, side)
-    shown = f"{objective} {training.lr:g} x {training.n_critic}, width {width}" + (f", side {side}" if side else "")
+    shown = f"{settings.objective} {training.lr:g} x {training.n_critic}, width {settings.width}"
+    shown += f", side {side}" if side else ""
     chosen = [images.named(each) for each in classes.split(",")]
     print(run_lengths(images, out, settings, training, shown, classes=chosen, every=every, progress=not quiet))
 
@@ -151,102 +118,86 @@ def roc(data: Data, out: Out, name: Name = None) -> None:
 
 
 @app.command()
+@takes(OPTIONS, but=("items", "holdout", "latent", "code", "autoencoder_steps", "alexnet", "engine"))
 def search2d(
     data: Data,
     out: Out,
     name: Name = None,
     normal: Annotated[str, typer.Option(help="the class to train on")] = "8",
     other: Annotated[str, typer.Option(help="the class of the anomalous image")] = "1",
-    seed: Seed = USUAL.seed,
-    objective: Objective = USUAL.objective,
-    width: Width = USUAL.width,
-    gan_steps: GanSteps = USUAL.gan_steps,
-    n_seed: NSeed = 16,
-    steps: Steps = USUAL.steps,
-    precision: Precision = USUAL.precision,
-    device: Device = None,
+    n_seed: Annotated[int, typer.Option(help="starts of each search")] = 16,
     threads: Threads = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Figure 2: where searches go in a latent space of two dimensions. Writes search2d-SET.png."""
-    settings = _settings(locals())
+    settings = _settings({**options, "n_seed": n_seed}, threads)
     images = open_set(data, name)
-    at = trial(images, images.named(normal), items=0, holdout=settings.holdout, seed=seed)
+    at = trial(images, images.named(normal), items=0, holdout=settings.holdout, seed=settings.seed)
+    training = wgan(settings)
     print(
         run_search2d(
-            images, at, images.named(other), out, wgan(settings), n_seed=n_seed, steps=steps, progress=not quiet
+            images, at, images.named(other), out, training, n_seed=n_seed, steps=settings.steps, progress=not quiet
         )
     )
 
 
 @app.command()
+@takes(OPTIONS, but=("code", "alexnet"))
 def ablation(
     data: Data,
     out: Out,
     name: Name = None,
     classes: Annotated[str, typer.Option(help="A,B: normal classes, by number or name")] = "3,8",
-    items: Items = 1000,
-    holdout: Holdout = USUAL.holdout,
-    seed: Seed = USUAL.seed,
-    objective: Objective = USUAL.objective,
-    width: Width = USUAL.width,
-    latent: Latent = USUAL.latent,
-    gan_steps: GanSteps = USUAL.gan_steps,
-    autoencoder_steps: AutoencoderSteps = USUAL.autoencoder_steps,
-    n_seed: NSeed = USUAL.n_seed,
-    steps: Steps = USUAL.steps,
-    precision: Precision = USUAL.precision,
-    device: Device = None,
-    engine: Engine = USUAL.engine,
+    vary: Annotated[str, typer.Option(help="A,B: which settings")] = ",".join(PANELS),
+    items: Annotated[int, typer.Option(help="test images, drawn at random")] = 1000,
     threads: Threads = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """AUC and time against starts, steps, weights, loss, kinds of starts and learning rates, one after the other.
 
     Writes ablation-SET.csv and .png. The networks of table1 in the same --out are used where settings agree.
     """
-    settings = _settings(locals())
+    settings = _settings({**options, "items": items}, threads)
     images = open_set(data, name)
     chosen = [images.named(each) for each in classes.split(",")]
-    print(run_ablation(images, out, settings, classes=chosen, progress=not quiet))
+    varied = vary.split(",")
+    if unknown := [each for each in varied if each not in PANELS]:
+        raise ValueError(f"--vary knows {', '.join(PANELS)}, not {', '.join(unknown)}")
+    print(run_ablation(images, out, settings, classes=chosen, varied=varied, progress=not quiet))
 
 
 @app.command()
+@takes(OPTIONS, but=("items", "holdout", "code", "autoencoder_steps", "alexnet"))
 def scenes(
     data: Data,
     out: Out,
     scene: Annotated[str, typer.Option(help=f"to train on: of LSUN's, or of {', '.join(CIFAR10_CLASSES)}")] = "bedroom",
     size: Annotated[int, typer.Option(help="side of LSUN's images")] = 64,
     most: Annotated[int | None, typer.Option(help="training images at most")] = None,
-    seed: Seed = USUAL.seed,
-    objective: Objective = USUAL.objective,
-    width: Width = USUAL.width,
-    latent: Latent = USUAL.latent,
-    gan_steps: GanSteps = USUAL.gan_steps,
-    n_seed: NSeed = USUAL.n_seed,
-    steps: Steps = USUAL.steps,
-    precision: Precision = USUAL.precision,
-    device: Device = None,
-    engine: Engine = USUAL.engine,
     threads: Threads = None,
     quiet: Quiet = False,
+    **options: Any,
 ) -> None:
     """Section 4.4: the most and least anomalous images of a scene, and the scene against the others.
 
     Writes scenes-SET-SCENE.csv and .png.
     """
-    settings = _settings(locals())
+    settings = _settings(options, threads)
     given = open_scenes(data, scene, size, most)
     print(run_scenes(given, scene, out, settings, progress=not quiet))
 
 
-def _settings(arguments: dict[str, Any]) -> Settings:
-    """Those among a command's arguments, echoed; and torch's threads, set."""
-    if arguments.get("threads"):
-        torch.set_num_threads(arguments["threads"])
-    names = Settings.__dataclass_fields__
-    settings = Settings(**{name: value for name, value in arguments.items() if name in names})
-    print(json.dumps(settings.described(names), sort_keys=True), flush=True)
+def _settings(options: dict[str, Any], threads: int | None) -> Settings:
+    """Those that a command was given, echoed; and torch's threads, set."""
+    if threads:
+        torch.set_num_threads(threads)
+    given = {name: value for name, value in options.items() if value is not None}
+    if "alexnet" in given:
+        given["alexnet"] = Path(given["alexnet"])
+    settings = Settings(**given)
+    print(json.dumps(settings.described(Settings.__dataclass_fields__), sort_keys=True), flush=True)
     return settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,30 +54,32 @@ class Run(NamedTuple):
     seconds: float
 
 
-def ablation(images: PaperSet, out: Path, settings: Settings, *, classes: list[int], progress: bool) -> Path:
-    """Runs what is not in ``out`` yet; writes ``ablation-<set>.csv`` and ``.png`` after each setting."""
+def ablation(
+    images: PaperSet, out: Path, settings: Settings, *, classes: list[int], varied: Sequence[str], progress: bool
+) -> Path:
+    """Varies the settings ``varied``: runs what is not in ``out`` yet; writes ``ablation-<set>.csv`` and ``.png``."""
     store = Store(out, images.name)
     path = out / f"ablation-{images.name}.csv"
     rows: list[dict[str, Any]] = []
     for label in classes:
         name = images.class_name(label)
         at = trial(images, label, items=settings.items, holdout=settings.holdout, seed=settings.seed)
-        for row in _of_class(at, Context(settings, store.of_class(name), progress), images.name, name):
+        for row in _of_class(at, Context(settings, store.of_class(name), progress), images.name, name, varied):
             rows.append(row)
             _write(path, rows)
-    panels = {setting: [row for row in rows if row["setting"] == setting] for setting in PANELS}
+    panels = {setting: [row for row in rows if row["setting"] == setting] for setting in varied}
     save_ablation(path.with_suffix(".png"), panels)
     return path
 
 
-def _of_class(at: Trial, context: Context, dataset: str, name: str) -> Iterator[dict[str, Any]]:
+def _of_class(at: Trial, context: Context, dataset: str, name: str, varied: Sequence[str]) -> Iterator[dict[str, Any]]:
     gan, _ = context.gan(at)
     uses = (*SEARCH, "autoencoder_steps")
     described = context.settings.described(uses)
     folder = context.folder / "ablation" / context.settings.key(uses)
     folder.mkdir(parents=True, exist_ok=True)
-    for setting, values in PANELS.items():
-        for value in values:
+    for setting in varied:
+        for value in PANELS[setting]:
             if setting == "n_seed" and value > context.settings.n_seed:
                 continue
             kept = folder / f"{setting}-{value}.json"

@@ -18,16 +18,20 @@ class Settings:
         items: test images, drawn at random.
         holdout: training images of the normal class kept to choose on, and as many of the others.
         seed: of all that is drawn.
-        objective: of the generator that ADGAN, AnoGAN, critic and prior share: clip or gp.
-        width, latent, gan_steps: of that generator and its training; a step is one of the generator.
+        objective: of the training of the generator that ADGAN, AnoGAN, critic and prior share: clip or gp.
+        width: of every network.
+        latent: length of the generators' latent.
+        gan_steps: generator steps of each generator's training.
         code: length of an autoencoder's code.
-        autoencoder_steps: of training of autoencoders and Deep SVDD.
-        precision: of every network's training, see ``TrainConfig``.
-        n_seed, steps: of the search.
+        autoencoder_steps: of the training of autoencoders, Deep SVDD and encoders.
+        precision: of every network's training on a GPU, float32 or tf32; see ``TrainConfig``.
+        n_seed: starts of each search.
+        steps: of each search.
         device: where networks are trained and searched; the CPU when None. Like `engine` it does not decide a figure,
             beyond rounding.
-        engine: of the search.
-        alexnet: state dict of the ImageNet AlexNet; None: detectors on its features are refused.
+        engine: of the searches.
+        alexnet: state dict of the ImageNet AlexNet, .pth or .safetensors; when None detectors on its features are
+            refused.
     """
 
     items: int = 5000

@@ -242,15 +242,21 @@ def test_every_detector_runs(digits: Path, tmp_path: Path) -> None:
 
 def test_ablation_and_search2d(digits: Path, tmp_path: Path) -> None:
     few = [*QUICK, "--autoencoder-steps", "3"]
-    few[few.index("--n-seed") + 1] = "64"
+    few[few.index("--n-seed") + 1] = "8"
     few[few.index("--items") + 1] = "20"
-    for _ in range(2):  # the second time from what is kept
-        run("ablation", "--data", digits, "--out", tmp_path, "--classes", "3", *few, "--quiet")
+
+    def ablation(*more: str) -> list[dict[str, str]]:
+        run("ablation", "--data", digits, "--out", tmp_path, "--classes", "3", *few, "--quiet", *more)
         with open(tmp_path / "ablation-small.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
+            return list(csv.DictReader(file))
+
+    rows = ablation()
+    assert ablation("--vary", "weights,lr_z") == [  # from what is kept
+        row for setting in ("weights", "lr_z") for row in rows if row["setting"] == setting
+    ]
     of_setting = {(row["setting"], row["value"]): row for row in rows}
     usual = {
-        of_setting[key]["auc"] for key in (("n_seed", "64"), ("steps", "5"), ("weights", "per_seed"), ("lr_z", "0.25"))
+        of_setting[key]["auc"] for key in (("n_seed", "8"), ("steps", "5"), ("weights", "per_seed"), ("lr_z", "0.25"))
     }
     assert len(usual) == 1, "one and the same search"
     assert all(float(row["seconds_per_image"]) >= 0 for row in rows)

@@ -10,6 +10,7 @@ import pytest
 
 from adgan_fast import Detector, jobs
 from adgan_fast.training import load_generator
+from adgan_fast.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.support.pictures import random_bytes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -64,6 +65,27 @@ def test_an_image_that_cannot_be_read_has_no_decision(detector: Path, here: Path
         "calibrate", "g.safetensors", "images", "--out", "e", "--contamination", "0.5", *QUICK, "--json"
     )
     assert status == 3 and "broken.png" in err and json.loads(out)["unreadable"] == 1
+
+
+def test_on_a_cluster_the_workers_have_the_device_and_not_this_machine(
+    detector: Path, told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, meta = load_checkpoint(detector)
+    save_checkpoint(detector, tensors, meta | {"device": "cuda:3", "engine": "triton"})
+    given = []
+
+    def here_instead(source, gen, out, config, **settings):
+        given.append((next(gen.parameters()).device.type, config.device))
+        return jobs.run(gen, source, out, config=config.replace(device="cpu"), **settings)
+
+    monkeypatch.setattr("adgan_fast.jobs.ray.score_dataset", here_instead)
+    for generator in ("d", "g.safetensors"):
+        for device in ([], ["--device", "cuda"]):
+            command = ["score", generator, "images.npy", "--out", "s", "-q", "--overwrite", "--runner", "ray"]
+            status, _, err = told(*command, *device)
+            assert status == 0
+            assert ("calibrated by the engine 'triton', and 'native' has searched" in err) == (generator == "d")
+    assert given == [("cpu", None), ("cpu", "cuda")] * 2
 
 
 @pytest.mark.parametrize(

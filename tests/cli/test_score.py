@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from pyarrow import parquet
 
 import adgan_fast
 from adgan_fast import jobs
+from adgan_fast.cli import given
+from adgan_fast.cli import images as shown
 from adgan_fast.jobs.errors import JobInterrupted
 from adgan_fast.training import load_generator
 from tests.support.pictures import random_bytes, write_picture
@@ -79,6 +82,80 @@ def test_images_that_cannot_be_read_are_named_counted_and_told_by_the_status(her
     assert "its head is damaged" in err
 
 
+def test_a_job_goes_on_however_many_of_its_first_images_cannot_be_read(here: Path, told, monkeypatch) -> None:
+    for index in range(300):
+        (here / "images" / f"a{index:03d}.png").write_bytes(b"no picture")
+    command = ["score", "g.safetensors", "images", "--out", "s", *QUICK]
+    status, out, err = told(*command)
+    assert status == 3 and "307 images in s: 7 ok, 300 unreadable" in out and "and 295 more could not" in err
+    status, out, again = told(*command)  # all is finished
+    assert status == 3 and "nothing was left to do" in out and again == err
+    monkeypatch.setattr(shown, "MISFITS", 2)
+    for index in range(2):
+        write_picture(here / "images" / f"b{index}.png", random_bytes(9, 9))
+    status, _, err = told(*command, "--overwrite")
+    assert status == 2 and "no image can be used; the first, 'b0.png': an image of shape (1, 9, 9)" in err
+
+
+def test_paths_in_a_table_lead_out_of_its_folder_where_that_is_said(here: Path, told) -> None:
+    (here / "tables").mkdir()
+    parquet.write_table(pa.table({"path": ["../images/cat/0.png"]}), here / "tables" / "a.parquet")
+    command = ["score", "g.safetensors", "tables/a.parquet", "--out", "s", *QUICK]
+    status, _, err = told(*command)
+    assert status == 3 and "leads out of" in err and "--within DIR" in err
+    status, _, err = told(*command, "--within", "images")
+    assert status == 1 and "source.within is None there" in err
+    assert told(*command, "--within", "images", "--overwrite")[0] == 0
+    assert scores_of(here / "s")[0] == expected(np.load("images.npy"))[0]
+
+
+def test_where_no_image_can_be_read_there_are_rows(here: Path, told) -> None:
+    (here / "bad").mkdir()
+    for index in range(2):
+        (here / "bad" / f"{index}.png").write_bytes(b"no picture")
+    (here / "own_unsaid.py").write_text(  # nothing but an image says the shape of its latent
+        "from torch import nn\nclass Own(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.inner = nn.Linear(4, 64)\n    def forward(self, z):\n"
+        "        return self.inner(z.flatten(1)).view(-1, 1, 8, 8)\n"
+    )
+    for generator in ("g.safetensors", "own_unsaid:Own"):
+        status, out, err = told("score", generator, "bad", "--out", generator[:3], *QUICK)
+        assert status == 3 and "2 unreadable" in out and "nothing was searched" in out and err.count("'0.png'") == 1
+        assert jobs.read(generator[:3])["status"].to_pylist() == ["unreadable"] * 2
+    for command in (["train", "bad", "--out", "r"], ["calibrate", "g.safetensors", "bad", "--out", "r"]):
+        status, _, err = told(*command, "-q")
+        assert status == 2 and "bad: holds no image that can be read" in err and not (here / "r").exists()
+
+
+def test_an_argument_is_2_and_what_goes_wrong_on_the_way_is_1_whatever_is_there_already(
+    here: Path, told, monkeypatch
+) -> None:
+    images = np.load("images.npy").astype(np.float32) / 255
+    images[5] = np.nan
+    np.save("nan.npy", images)
+    command = ["score", "g.safetensors", "nan.npy", "--out", "s", *QUICK, "--shard", "2"]
+    status, _, err = told(*command, "--strict")
+    assert status == 1 and "NaN" in err and len(list(here.glob("s/part-*"))) == 2
+    for wrong in (["--keep", "all"], ["--latent-shape", "7"], ["--engine", "warp"]):
+        assert told(*command, *wrong)[0] == 2
+    assert told(*command)[0] == 0
+    for error, status, words in (
+        (torch.OutOfMemoryError("CUDA out of memory"), 1, "CUDA out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "can't allocate memory"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ):
+        monkeypatch.setattr(jobs, "run", raising(error))
+        found, out, err = told(*command)
+        assert (found, out) == (status, "") and words in err and err.count("\n") == 1
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def function(*_: object, **__: object) -> None:
+        raise error
+
+    return function
+
+
 def test_settings_reach_the_search(here: Path, told) -> None:
     (here / "own_loss.py").write_text("def mine(a, b):\n    return (a - b).abs().flatten(1).sum(1)\n")
     images = np.load("images.npy")
@@ -95,12 +172,17 @@ def test_settings_reach_the_search(here: Path, told) -> None:
         np.testing.assert_allclose(scores_of(here / "s"), expected(images, **settings), rtol=1e-5)
 
 
-def test_reconstructions_are_kept_where_asked(here: Path, told) -> None:
+def test_reconstructions_are_kept_where_asked(here: Path, told, monkeypatch) -> None:
     assert told("score", "g.safetensors", "images", "--out", "s", *QUICK, "--keep", "reconstructions")[0] == 0
     kept = jobs.read("s")["reconstructions"].combine_chunks().to_numpy_ndarray()
     want = adgan_fast.search(load_generator("g.safetensors"), np.load("images.npy"), n_seed=2, steps=1).reconstructions
     assert np.array_equal(kept, want.numpy())
+    read, columns = parquet.ParquetFile.read_row_group, []
+    monkeypatch.setattr(
+        parquet.ParquetFile, "read_row_group", lambda *given: (columns.extend(given[2]), read(*given))[1]
+    )
     assert told("export", "s", "s.csv")[0] == 0 and "reconstructions" not in (here / "s.csv").read_text()
+    assert "score" in columns and "reconstructions" not in columns
 
 
 def test_generators_of_every_kind(here: Path, told) -> None:
@@ -238,6 +320,15 @@ def test_progress_is_a_line_where_there_is_no_terminal(here: Path, told) -> None
     assert "7 of 7 images" in err and "engine 'native'" in err and "\r" not in err and "images/s" in out
 
 
+def test_check_takes_the_first_images_that_can_be_read(here: Path) -> None:
+    (here / "images" / "a.png").write_bytes(b"no picture")
+    assert np.array_equal(given.images("images", 2).numpy(), np.load("images.npy")[:2])
+    for path in here.glob("images/*/*.png"):
+        path.unlink()
+    with pytest.raises(given.Mistake, match="images holds no image that can be read, the first: not a picture"):
+        given.images("images", 2)
+
+
 # -- export ------------------------------------------------------------------------------------------------------------
 
 
@@ -263,6 +354,23 @@ def test_every_format_holds_the_same_rows(here: Path, told, job: Path) -> None:
             assert row["score"] == np.float32(of_json["score"]) == np.float32(of_csv["score"])
         else:
             assert of_json["score"] is None and of_csv["score"] == "" and "damaged" in of_csv["error"]
+
+
+def test_texts_that_a_spreadsheet_would_run_are_told_and_quoted_where_asked(here: Path, told, job: Path) -> None:
+    (here / "images" / "=HYPERLINK(1).png").write_bytes(b"no picture")
+    (here / "images" / "-dog").mkdir()
+    write_picture(here / "images" / "-dog" / "x.png", random_bytes(8, 8))
+    assert told("score", "g.safetensors", "images", "--out", "s", *QUICK, "--labels", "--overwrite")[0] == 3
+    status, _, err = told("export", "s", "s.csv", "-q")
+    assert status == 0 and "3 texts begin like a formula" in err and "--spreadsheet" in err
+    assert (
+        "\n=HYPERLINK(1).png," in (here / "s.csv").read_text() and "\n-dog/x.png,-dog," in (here / "s.csv").read_text()
+    )
+    assert told("export", "s", "s.csv", "-q", "--spreadsheet") == (0, "", "")
+    text = (here / "s.csv").read_text()
+    assert "\n'=HYPERLINK(1).png," in text and "\n'-dog/x.png,'-dog," in text and "\ncat/0.png,cat," in text
+    status, _, err = told("export", "s", "s.json", "--spreadsheet")
+    assert status == 2 and "--spreadsheet is for a .csv" in err
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import errno
-import io
 import itertools
 import os
 import signal
@@ -83,18 +82,16 @@ def die_at(owner: object, name: str, count: int, after: bool = False) -> None:
 
 def die_while_writing(count: int) -> None:
     """... with the part of this number half written."""
-    write, calls = parts.pq.write_table, itertools.count()
+    close, calls = parts.Writer.close, itertools.count()
 
-    def half(table, file, **settings):
+    def half(self: parts.Writer) -> parts.Counts:
         if next(calls) == count:
-            whole = io.BytesIO()
-            write(table, whole, **settings)
-            file.write(whole.getvalue()[: len(whole.getvalue()) * (count + 1) // (PARTS + 1)])
-            file.flush()
+            self._file.flush()
+            self._file.truncate(self._file.tell() * (count + 1) // (PARTS + 1))
             die()
-        write(table, file, **settings)
+        return close(self)
 
-    parts.pq.write_table = half
+    parts.Writer.close = half
 
 
 MOMENTS: dict[str, Callable[[int], None]] = {
@@ -178,8 +175,8 @@ class TestSignals:
 
         def work() -> None:
             ScoreBatch.__call__ = slow
-            write = parts.write
-            parts.write = lambda *given: (time.sleep(0.1), write(*given))[1]
+            close = parts.Writer.close
+            parts.Writer.close = lambda self: (time.sleep(0.1), close(self))[1]
             try:
                 run(tmp_path / "out", devices=devices)
             except jobs.JobInterrupted as error:
@@ -236,16 +233,15 @@ def test_a_second_run_in_the_same_process_is_refused_too(tmp_path):
 
 
 def test_a_full_disk_ends_it_and_finished_parts_are_kept(tmp_path, undisturbed, monkeypatch):
-    write, calls = parts.pq.write_table, itertools.count()
+    write, calls = parts.pq.ParquetWriter.write_table, itertools.count()
 
-    def full(table, file, **settings):
+    def full(self, table, **settings):
         if next(calls) == 4:
-            file.write(b"PAR1")
             raise OSError(errno.ENOSPC, "No space left on device")
-        write(table, file, **settings)
+        write(self, table, **settings)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.pq, "write_table", full)
+        patch.setattr(parts.pq.ParquetWriter, "write_table", full)
         with pytest.raises(jobs.FolderUnusable, match=r"No space left on device.*kept.*run again to go on"):
             run(tmp_path)
     assert not list(tmp_path.glob(".*"))
@@ -273,9 +269,9 @@ def test_a_part_in_the_place_of_another_is_computed_anew(tmp_path, undisturbed):
 
 
 def test_a_flipped_bit_in_a_part_is_found_when_it_is_read(tmp_path, monkeypatch):
-    write = parts.pq.write_table
     plain = {"compression": "none", "use_dictionary": False}  # where nothing but the checksum tells
-    monkeypatch.setattr(parts.pq, "write_table", lambda table, file, **given: write(table, file, **{**given, **plain}))
+    writer = parts.pq.ParquetWriter
+    monkeypatch.setattr(parts.pq, "ParquetWriter", lambda *given, **more: writer(*given, **{**more, **plain}))
     run(tmp_path)
     path, scores = tmp_path / "part-00001.parquet", jobs.read(tmp_path)["score"].to_numpy()[2:4].tobytes()
     data = path.read_bytes()

@@ -88,11 +88,14 @@ def test_an_array_with_other_pixels_is_not_the_job_s(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", random_bytes(3, 1, 8, 8))
     source = open_source(tmp_path / "a.npy")
     jobs.run(reported.generator(), source, tmp_path / "job", config=SearchConfig(n_seed=2, steps=1))
-    assert Finished(tmp_path / "job").images([0])[0] is not None
+    opened = Finished(tmp_path / "job")
+    assert opened.images([0])[0] is not None
     np.save(tmp_path / "a.npy", 255 - random_bytes(3, 1, 8, 8))
     os.utime(tmp_path / "a.npy", ns=(1, 1))
     with pytest.raises(SourceGone, match="not those of the job"):
         Finished(tmp_path / "job").images([0])
+    with pytest.raises(SourceGone, match="has changed since"):
+        opened.images([0])
 
 
 def test_every_source_that_has_a_name_is_opened_again_as_it_was(tmp_path: Path) -> None:
@@ -178,5 +181,25 @@ def test_images_of_other_folders_are_found_by_their_ids(job: Finished, images: P
     assert all(change.score_a == change.score_b for change in found.moved)
     with pytest.raises(ValueError, match="share no id"):
         compare(job, Finished(reported.evil(tmp_path / "evil")))
+    with pytest.raises(ValueError, match="flagged must be"):
+        compare(job, job, flagged=1.0)
+
+
+def test_rows_of_one_number_in_other_files_are_not_taken_for_one_image(tmp_path: Path) -> None:
+    found = {}
+    for name in ("a", "b"):
+        pixels = random_bytes(3, 1, 8, 8, seed=ord(name))
+        np.savez(tmp_path / f"{name}.npz", images=pixels, y=np.arange(3))
+        for labels in (False, True):
+            source, out = open_source(tmp_path / f"{name}.npz", labels=labels), tmp_path / f"{name}{labels}"
+            jobs.run(reported.generator(), source, out, config=SearchConfig(n_seed=2, steps=1))
+            found[name, labels] = Finished(out)
+    with pytest.raises(ValueError, match=r"are over other files \(.*a\.npz and .*b\.npz\).*--by-number"):
+        compare(found["a", False], found["b", False])
+    assert compare(found["a", False], found["b", False], by_number=True).images == 3
+    assert compare(found["a", False], found["a", True]).rank_correlation == pytest.approx(1)  # one file
+
+
+def test_a_wrong_share_is_refused(job: Finished) -> None:
     with pytest.raises(ValueError, match="flagged must be"):
         compare(job, job, flagged=1.0)

@@ -8,6 +8,7 @@ import json
 import shutil
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pyarrow as pa
@@ -75,7 +76,7 @@ def files(folder):
     found: dict[str, object] = {"job.json": (folder / "job.json").read_bytes()}
     for path in folder.glob("part*"):
         table = pq.read_table(path)
-        footer = json.loads(table.schema.metadata[b"adgan_fast"])
+        footer = json.loads(pq.read_metadata(path).metadata[b"adgan_fast"])
         assert footer.pop("made")["at"]
         rows = io.BytesIO()
         with pa.ipc.new_stream(rows, table.schema.remove_metadata()) as stream:
@@ -151,20 +152,34 @@ def block(number: int, *rows: int) -> dict:
         "score": np.array(rows, float),
         "shard": np.full(n, number),
         "row": np.array(rows),
-        "seconds_wait": np.ones(n),
+        "seconds_wait": np.array([1.0] + [0.0] * (n - 1)),
     }
 
 
-def test_shards_are_put_together_from_blocks_in_any_order_cut_anywhere_and_twice():
+def test_pieces_of_shards_come_in_order_of_blocks_in_any_order_cut_anywhere_and_twice():
     of = [Shard(0, 0, 3), Shard(1, 3, 5)]
     both = {name: np.concatenate([block(0, 2)[name], block(1, 3)[name]]) for name in block(0, 2)}
     blocks = [block(0, 1), both, block(0, 2, 1), block(1, 4), block(1, 3, 4), block(0, 0)]
+    blocks = [{**each, "status": each["row"]} for each in blocks]
     found = list(crew.gathered(iter(blocks), of))
-    assert [shard for shard, _, _ in found] == [of[1], of[0]]
-    assert [rows["score"].tolist() for _, rows, _ in found] == [[3, 4], [0, 1, 2]]
-    assert all(set(rows) == {"score"} and spent == {"wait": 1.0} for _, rows, spent in found)
+    assert [(piece.shard.number, piece.first, piece.stop, piece.last) for piece in found] == [
+        (1, 3, 4, False), (1, 4, 5, True), (0, 0, 3, True),
+    ]  # fmt: skip
+    assert [piece.rows["score"].tolist() for piece in found] == [[3], [4], [0, 1, 2]]
+    assert all(set(piece.rows) == {"score", "status"} for piece in found)
+    assert [piece.seconds["wait"] for piece in found] == [1, 1, 3]  # as much as the blocks say that were taken
     with pytest.raises(jobs.WorkerDied, match="1 shards"):
         list(crew.gathered(iter(blocks[:-1]), of))
+
+
+def test_of_a_device_the_kind_alone_counts_and_this_machine_need_not_have_it(monkeypatch):
+    nodes = [{"Alive": True, "Resources": {"CPU": 8, "GPU": gpus}} for gpus in (1, 2)]
+    monkeypatch.setattr(cluster, "imported", lambda: types.SimpleNamespace(nodes=lambda: nodes))
+    for device in ("cuda:7", "cuda", None):
+        assert cluster.shared_out(device, None, 4) == cluster.Share("cuda", 3, 4, 1)
+    assert cluster.shared_out("cpu", None, 4) == cluster.Share("cpu", 4, 4, 0)
+    with pytest.raises(ValueError, match="device must be 'cpu' or 'cuda' on a cluster, got 'meta'"):
+        cluster.shared_out("meta", None, 1)
 
 
 def test_cells_of_a_data_set(tmp_path):
@@ -182,10 +197,11 @@ def test_cells_of_a_data_set(tmp_path):
     with pytest.raises(ValueError, match=r"no image \(C, H, W\)"):
         cell(np.zeros((2, 2, 2, 2)))
     with pytest.raises(ValueError, match="without an id"):
-        dataset._packed({"id": np.array(["a", None], object), "image": np.zeros((2, 1, 2, 2))}, "image", None)
+        dataset._packed({"id": np.array(["a", None], object), "image": np.zeros((2, 1, 2, 2))}, "image", None, None)
     (tmp_path / "a").write_bytes(b"12")
-    stamps = dataset._packed({"id": np.arange(2), "path": np.array([str(tmp_path / "a"), "b"])}, "path", None)["stamp"]
-    assert stamps[0].as_py().startswith("2:") and stamps[1].as_py() == ""
+    paths = {"id": np.arange(4), "path": np.array([str(tmp_path / "a"), "b", "a", __file__])}
+    stamps = dataset._packed(paths, "path", None, dataset.Places.of(str(tmp_path), None))["stamp"].to_pylist()
+    assert stamps[0] == stamps[2] and stamps[0].startswith("2:") and stamps[1] == stamps[3] == ""
 
 
 def test_a_machine_that_sees_other_images_or_has_another_version_says_so():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import pickle
 import threading
 from pathlib import Path
@@ -16,9 +17,12 @@ import torch
 
 import adgan_fast
 from adgan_fast import Scorer, SearchConfig, jobs
-from adgan_fast.jobs import ScoreBatch, Unreadable, decoding, prepare
+from adgan_fast.jobs import ScoreBatch, Unreadable, decoding, parts, prepare
+from adgan_fast.jobs.finished import Finished
+from adgan_fast.jobs.sources import open_source
 from tests.support.runs import Listed, column, columns_by_search, listed
 from tests.support.small import CASE, FAST, small
+from tests.support.sources import encoded, write_tar
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -45,6 +49,64 @@ def test_the_rows_are_those_of_search_in_order(tmp_path, shard):
     assert (result.counts, result.parts, result.resumed, result.images) == ({"ok": 10}, -(-10 // shard), 0, 10)
     assert result.engine is not None and result.images_per_second > 0
     assert set(result.seconds) == {"manifest", "prepare", "wait", "search", "write", "total"}
+
+
+def test_reconstructions_are_written_in_groups_of_few_bytes_and_read_again_by_groups(tmp_path, monkeypatch):
+    want = columns_by_search(CASE, 10, **FAST)
+    monkeypatch.setattr(parts, "GROUP_BYTES", 3 * want["reconstructions"][0].nbytes)
+    monkeypatch.setattr(decoding, "BLOCK_IMAGES", 4)
+    held, write = [], parts.Writer._write
+    monkeypatch.setattr(
+        parts.Writer, "_write", lambda self, count: (held.append(self._rows_waiting), write(self, count))[1]
+    )
+    run(listed(CASE, 10), tmp_path, shard=7, keep=["reconstructions"])
+    groups = [pq.read_metadata(tmp_path / f"part-0000{part}.parquet") for part in (0, 1)]
+    assert [[found.row_group(n).num_rows for n in range(found.num_row_groups)] for found in groups] == [[3, 3, 1], [3]]
+    assert max(held) < 3 + 4
+    found = jobs.read(tmp_path)
+    assert np.array_equal(found["reconstructions"].combine_chunks().to_numpy_ndarray(), want["reconstructions"])
+    assert np.array_equal(column(found, "score"), want["score"]) and found["id"].to_pylist()[9] == "009.png"
+    assert [table.num_rows for table in jobs.tables(tmp_path, pieces=True)] == [3, 3, 1, 3]
+    rows, read = [2, 3, 6, 9], []
+    monkeypatch.setattr(
+        parts.pq.ParquetFile, "read_row_group",
+        lambda self, number, *more, right=parts.pq.ParquetFile.read_row_group: (
+            read.append(number), right(self, number, *more)
+        )[1],
+    )  # fmt: skip
+    assert np.array_equal(Finished(tmp_path).reconstructions(rows), want["reconstructions"][rows])
+    assert read[-4:] == [0, 1, 2, 0]
+
+
+class TestAFileThatChangesUnderItsReader:
+    """It is seen by its stamp before a part is written, whatever its reader has mapped or holds open."""
+
+    @pytest.mark.parametrize("kind", ["npy", "parquet", "tar"])
+    def test_ends_the_job_and_the_part_is_not_written(self, tmp_path, monkeypatch, kind):
+        images = np.arange(8 * 64, dtype=np.uint8).reshape(8, 8, 8)
+        path = tmp_path / f"in.{kind}"
+        if kind == "npy":
+            np.save(path, images)
+        elif kind == "tar":
+            write_tar(path, {f"{row}.png": encoded(image) for row, image in enumerate(images)})
+        else:
+            pq.write_table(pa.table({"image": [encoded(image) for image in images]}), path)
+        search = ScoreBatch.__call__
+
+        def changing(self, batch):
+            found = search(self, batch)
+            if batch["index"][0] == 4:  # the second shard of two
+                with open(path, "r+b") as file:
+                    file.write(path.read_bytes()[:1])
+                os.utime(path, ns=(0, 0))
+            return found
+
+        monkeypatch.setattr(ScoreBatch, "__call__", changing)
+        with pytest.raises(jobs.InputsChanged, match=rf"in\.{kind}: has changed since the job began to read it"):
+            run(open_source(path), tmp_path / "out")
+        assert sorted(found.name for found in (tmp_path / "out").iterdir()) == [
+            "job.json", "job.lock", "part-00000.parquet"
+        ]  # fmt: skip
 
 
 def test_without_being_asked_parts_hold_no_reconstructions(tmp_path):
@@ -128,10 +190,13 @@ def test_a_scorer_serves_as_a_generator_and_serves_again(tmp_path):
         jobs.run(scorer, listed(CASE, 5), tmp_path / "c", config=CONFIG)
 
 
-@pytest.mark.parametrize("settings", [{"keep": ["latents"]}, {"shard": 0}, {"shard": 2.5}])
-def test_a_wrong_setting_is_named(tmp_path, settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
+@pytest.mark.parametrize(
+    "settings", [{"keep": ["latents"]}, {"shard": 0}, {"shard": 2.5}, {"devices": ["cpu", "abacus"]}]
+)
+def test_a_wrong_setting_is_named_and_is_no_fault_of_the_images(tmp_path, settings):
+    with pytest.raises(ValueError, match=next(iter(settings)).removesuffix("s")) as caught:
         run(listed(CASE, 1), tmp_path, **settings)
+    assert not isinstance(caught.value, jobs.JobError)
 
 
 def test_progress_tells_how_many_are_done(tmp_path):
@@ -225,6 +290,8 @@ def test_inputs_that_change_while_the_job_runs_end_it(tmp_path):
     for number, kind in enumerate((Changing, Shrinking)):
         with pytest.raises(jobs.InputsChanged, match="overwrite"):
             run(kind(source.images), tmp_path / str(number))
+        with pytest.raises(jobs.JobDamaged, match="the job is not finished"):
+            jobs.read(tmp_path / str(number))
 
 
 def test_each_part_knows_its_job(tmp_path):

@@ -102,6 +102,9 @@ def test_images_that_are_not_finite_or_of_other_channels_cost_their_own_row() ->
     assert found["status"].tolist() == ["ok", "not_finite", *["unreadable"] * 3]
     assert "3 channels" in found["error"][2] and "[-1, 1]" in found["error"][3] and found["error"][4] == "gone"
     assert np.isnan(found["score"]).tolist() == [False, True, True, True, True]
+    score.scorer.config = CONFIG.replace(strict=True)
+    with pytest.raises(ValueError, match="NaN"):
+        score.rows([lost])
 
 
 def test_what_has_no_meaning_by_windows_is_refused(images: Path, tmp_path: Path) -> None:

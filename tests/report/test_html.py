@@ -179,7 +179,7 @@ def test_curves_and_thresholds_are_there_where_normal_labels_are_given(job: Path
 def test_a_job_with_a_calibration_shows_p_values_and_begins_at_its_decisions(
     job: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = parts.table_of
+    real, cut = parts.table_of, 50
 
     def calibrated(*given: Any) -> Any:
         table = real(*given)
@@ -190,7 +190,7 @@ def test_a_job_with_a_calibration_shows_p_values_and_begins_at_its_decisions(
         import pyarrow as pa
 
         table = table.append_column("p_value", pa.array(np.where(ok, 0.25, np.nan), mask=~ok))
-        return table.append_column("anomalous", pa.array(scores > np.float32(50), mask=~ok))
+        return table.append_column("anomalous", pa.array(scores > np.float32(cut), mask=~ok))
 
     monkeypatch.setattr(parts, "table_of", calibrated)
     page, scores = page_of(job, tmp_path), jobs.read(job)["score"].to_numpy()
@@ -198,6 +198,9 @@ def test_a_job_with_a_calibration_shows_p_values_and_begins_at_its_decisions(
     assert {row[8] for row in page.data["rows"]} == {0.25, None}
     passed = scores[scores <= 50]
     assert page.data["threshold"] == passed.max()
+    cut = -1  # all are flagged
+    least = float(np.nanmin(scores))
+    assert least - 1e-9 < page_of(job, tmp_path).data["threshold"] < least
 
 
 def test_provenance_is_that_of_the_job(job: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def score_dataset(
     shaping: Shaping | None = None,
     column: str | None = None,
     labels: bool = False,
+    within: str | os.PathLike[str] | None = None,
     overwrite: bool = False,
     keep: Sequence[str] = (),
     shard: int | None = None,
@@ -50,10 +51,11 @@ def score_dataset(
         gen, config, out, overwrite, keep, shard, decision, progress: as for `run`.
         address: of the cluster, as for ray.init: "auto" or "host:port". None: the one that this process is
             connected to, or RAY_ADDRESS names; else one is started on this machine, for the time of the job.
-        device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs.
+        device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs. Its kind alone
+            counts, "cuda:1" is "cuda": Ray chooses the GPU, and this machine need not have one.
         workers: actors; None: one for each GPU, or for each `threads` processors of a machine.
         threads: processors of an actor.
-        shaping, column, labels: as for `open_source`; of what is opened here.
+        shaping, column, labels, within: as for `open_source`; of what is opened here.
 
     Raises:
         ImportError: Ray is not installed, with the remedy.
@@ -66,9 +68,9 @@ def score_dataset(
     with connected(address):
         source: Source
         if is_dataset(data):
-            source = DatasetSource(data, shaping, column=column, labels=labels)
+            source = DatasetSource(data, shaping, column=column, labels=labels, within=within)
         elif isinstance(data, (str, os.PathLike)):
-            source = open_source(data, shaping, labels=labels, column=column)
+            source = open_source(data, shaping, labels=labels, column=column, within=within)
         else:
             source = data
         scorer = gen.to("cpu") if isinstance(gen, Scorer) else Scorer(gen, config=_on_cpu(config))

@@ -65,8 +65,10 @@ def shared_out(device: str | None, workers: int | None, threads: int) -> Share:
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     device = device or ("cuda" if gpus else "cpu")
     kind = device.partition(":")[0]
-    if kind not in ("cpu", "cuda") or kind != device:
-        raise ValueError(f"device must be 'cpu' or 'cuda' on a cluster, where Ray chooses the GPU, got {device!r}")
+    if kind not in ("cpu", "cuda"):
+        raise ValueError(f"device must be 'cpu' or 'cuda' on a cluster, got {device!r}")
+    if kind != device:
+        log.info("device %s: on a cluster any of its kind, Ray chooses which", device)
     there = gpus if kind == "cuda" else sum(int(node.get("CPU", 0)) // threads for node in nodes)
     if workers is not None:
         workers = whole("workers", workers, 1)
@@ -75,4 +77,4 @@ def shared_out(device: str | None, workers: int | None, threads: int) -> Share:
         raise ValueError(f"the cluster has no {lack}: give workers= if machines are still to come")
     if workers is not None and workers > there:
         log.warning("%d workers are asked for, and the cluster has room for %d: Ray waits for more", workers, there)
-    return Share(device, workers or there, threads, int(kind == "cuda"))
+    return Share(kind, workers or there, threads, int(kind == "cuda"))

@@ -16,7 +16,7 @@ from ..description import Description
 from ..errors import WorkerDied
 from ..manifest import Manifest, Shard
 from ..source import Source
-from ..work import Outcome
+from ..work import Piece
 from .cluster import Share, imported
 from .worker import ROW, SECONDS, SHARD, Attempts, Place, Probe, Work, Worker, prepare
 
@@ -47,7 +47,7 @@ class Cluster:
         assert self._found is not None
         return self._found[0]
 
-    def outcomes(self, source: Source, shards: Sequence[Shard]) -> Generator[Outcome, None, None]:
+    def pieces(self, source: Source, shards: Sequence[Shard]) -> Generator[Piece, None, None]:
         """See Crew. Raises what an actor raised; WorkerDied where a shard has ended actor after actor."""
         if not shards:
             return
@@ -81,26 +81,44 @@ def _blocks(work: Work, share: Share, shards: Sequence[Shard]) -> Generator[Arra
     yield from found.iter_batches(batch_size=None, batch_format="numpy")
 
 
-def gathered(blocks: Iterator[Arrays], shards: Sequence[Shard]) -> Iterator[Outcome]:
-    """Shards that are whole, of blocks of rows that come in any order, cut anywhere, and perhaps twice."""
+def gathered(blocks: Iterator[Arrays], shards: Sequence[Shard]) -> Iterator[Piece]:
+    """Pieces of shards in order, of blocks of rows that come in any order, cut anywhere, and perhaps twice."""
     open_ = {shard.number: shard for shard in shards}
-    held: dict[int, list[Arrays]] = {}
+    next_ = {shard.number: shard.first for shard in shards}  # row
+    held: dict[int, Arrays] = {}  # what has come before its turn
     for block in blocks:
         for number in np.unique(block[SHARD]).tolist():
             if number not in open_:
                 continue  # it was whole before
-            mine = block[SHARD] == number
-            held.setdefault(number, []).append({name: values[mine] for name, values in block.items()})
-            shard = open_[number]
-            whole = {name: np.concatenate([piece[name] for piece in held[number]]) for name in block}
-            at, first_seen = np.unique(whole[ROW], return_index=True)
-            if len(at) == shard.stop - shard.first:
-                del open_[number], held[number]
-                spent = {name: float(values[0]) for name, values in whole.items() if name.startswith(SECONDS)}
-                rows = {name: values[first_seen] for name, values in whole.items() if name not in {SHARD, ROW, *spent}}
-                yield shard, rows, {name.removeprefix(SECONDS): took for name, took in spent.items()}
+            rows = _of_shard(block, number)
+            if number in held:
+                rows = {name: np.concatenate([values, rows[name]]) for name, values in held.pop(number).items()}
+            at, seen = np.unique(rows[ROW], return_index=True)
+            seen = seen[at >= next_[number]]
+            ready = int((rows[ROW][seen] == next_[number] + np.arange(len(seen))).sum())
+            if len(seen) > ready:
+                held[number] = {name: values[seen[ready:]] for name, values in rows.items()}
+            if ready:
+                piece = _piece(
+                    open_[number], next_[number], {name: values[seen[:ready]] for name, values in rows.items()}
+                )
+                next_[number] = piece.stop
+                if piece.last:
+                    del open_[number]
+                yield piece
     if open_:
         raise WorkerDied(f"Ray gave no rows of {len(open_)} shards. Finished parts are kept: run again to go on")
+
+
+def _of_shard(block: Arrays, number: int) -> Arrays:
+    mine = block[SHARD] == number
+    return block if mine.all() else {name: values[mine] for name, values in block.items()}
+
+
+def _piece(shard: Shard, first: int, rows: Arrays) -> Piece:
+    spent = {name.removeprefix(SECONDS): float(took.sum()) for name, took in rows.items() if name.startswith(SECONDS)}
+    about = {SHARD, ROW, *(SECONDS + name for name in spent)}
+    return Piece(shard, first, {name: values for name, values in rows.items() if name not in about}, spent)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import bisect
 import hashlib
 import itertools
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,8 @@ import pyarrow as pa
 from ..source import Item, Unreadable
 from ..sources import Shaping
 from ..sources.files import stamp
-from ..sources.table import IMAGE_COLUMNS, LABEL_COLUMNS
+from ..sources.places import Places
+from ..sources.table import IMAGE_COLUMNS, LABEL_COLUMNS, content
 from .cluster import imported
 
 ID = "id"
@@ -32,12 +34,14 @@ class DatasetSource:
 
     A cell of the images holds an encoded picture (bytes), a path, or an array: (C, H, W), (H, W), or (H, W, C) where
     the last axis alone is 1 or 3, of uint8 or of floats in [-1, 1]. An item's stamp is the digest of its bytes, or the
-    size and the time of the file. To go on with a job, the data set has to have the same rows in the same order.
+    size and the time of the file. A path counts from the current folder. To go on with a job, the data set has to have
+    the same rows in the same order.
 
     Args:
         ds: the data set; its column "id" names the rows.
         column: of the images; when None the first of `sources.table.IMAGE_COLUMNS` that there is.
         labels: whether items have labels: the first of `sources.table.LABEL_COLUMNS`.
+        within: the folder that paths may not leave; None: the current one. A row whose path does is Unreadable.
 
     Raises:
         ValueError: no such column, or a row without an id.
@@ -46,7 +50,13 @@ class DatasetSource:
     name = "ray.data.Dataset"
 
     def __init__(
-        self, ds: Any, shaping: Shaping | None = None, *, column: str | None = None, labels: bool = False
+        self,
+        ds: Any,
+        shaping: Shaping | None = None,
+        *,
+        column: str | None = None,
+        labels: bool = False,
+        within: str | os.PathLike[str] | None = None,
     ) -> None:
         ray = imported()
         self.shaping, self.labels = shaping or Shaping(), labels
@@ -54,7 +64,8 @@ class DatasetSource:
         _one_of((ID,), there, "the ids of the rows, without which no row can be told from another")
         self.column = _one_of((column,) if column else IMAGE_COLUMNS, there, "images: name it by column")
         label = _one_of(LABEL_COLUMNS, there, "labels") if labels else None
-        packed = ds.map_batches(_packed, fn_args=(self.column, label), batch_format="numpy")
+        self._places = Places.of("", within)
+        packed = ds.map_batches(_packed, fn_args=(self.column, label, self._places), batch_format="numpy")
         options = packed.context.execution_options
         before, options.preserve_order = options.preserve_order, True
         try:
@@ -82,21 +93,23 @@ class DatasetSource:
             first = self._ends[number]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Kind, column, labels or not, shaping."""
-        return {"kind": "ray", "column": self.column, "labels": self.labels, **self.shaping.described()}
+        """Kind, column, where paths may lead, labels or not, shaping."""
+        about = {"kind": "ray", "column": self.column, "within": self._places.within, "labels": self.labels}
+        return about | self.shaping.described()
 
     def _image(self, form: str, data: Any) -> npt.NDArray | Unreadable:
         if form == NONE:
             return Unreadable("the row holds no image")
         if form == PATH:
-            return self.shaping.of_picture(data.as_py().decode("utf-8", "surrogateescape"))
+            path = self._places.path(data.as_py().decode("utf-8", "surrogateescape"))
+            return path if isinstance(path, Unreadable) else self.shaping.of_picture(path)
         if form == PICTURE:
             return self.shaping.of_picture("image", data.as_py())
         dtype, *shape = form.split()
         return self.shaping.of_array(np.frombuffer(data.as_buffer(), dtype).reshape([int(side) for side in shape]))
 
 
-def _packed(batch: dict[str, npt.NDArray], column: str, label: str | None) -> pa.Table:
+def _packed(batch: dict[str, npt.NDArray], column: str, label: str | None, places: Places) -> pa.Table:
     """Rows as plain columns: id, label, stamp, form, data."""
     cells = [_cell(cell) for cell in batch[column]]
     ids = [_text(name) for name in batch[ID]]
@@ -106,7 +119,7 @@ def _packed(batch: dict[str, npt.NDArray], column: str, label: str | None) -> pa
         {
             ID: pa.array(ids, pa.string()),
             "label": pa.array([_text(each) for each in batch[label]] if label else [None] * len(ids), pa.string()),
-            "stamp": pa.array([_stamp(*cell) for cell in cells], pa.string()),
+            "stamp": pa.array([_stamp(*cell, places) for cell in cells], pa.string()),
             "form": pa.array([form for form, _ in cells], pa.string()),
             "data": pa.array([data for _, data in cells], pa.large_binary()),
         }
@@ -119,8 +132,7 @@ def _about(table: pa.Table) -> pa.Table:
 
 def _cell(cell: Any) -> tuple[str, bytes]:
     """What a cell holds, and its bytes."""
-    if isinstance(cell, dict):
-        cell = cell.get("bytes") or cell.get("path")
+    cell = content(cell)
     if cell is None or (isinstance(cell, (bytes, str)) and not cell):
         return NONE, b""
     if isinstance(cell, bytes):
@@ -141,9 +153,10 @@ def _channels_first(image: npt.NDArray) -> npt.NDArray:
     return np.moveaxis(image, 2, 0) if image.shape[2] in (1, 3) and image.shape[0] not in (1, 3) else image
 
 
-def _stamp(form: str, data: bytes) -> str:
+def _stamp(form: str, data: bytes, places: Places) -> str:
     if form == PATH:
-        return stamp(data.decode("utf-8", "surrogateescape"))
+        path = places.path(data.decode("utf-8", "surrogateescape"))
+        return "" if isinstance(path, Unreadable) else stamp(path)
     return hashlib.sha256(form.encode() + data).hexdigest()
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from ... import __version__
 from ...scorer import Scorer
-from ..batch import Arrays, ScoreBatch
+from ..batch import ScoreBatch
 from ..description import Description
 from ..errors import JobError, WorkerDied
 from ..manifest import Manifest, Shard
@@ -26,7 +27,7 @@ from .cluster import imported
 SHARD, ROW = "shard", "row"
 """Columns that say whose the other columns of an actor's rows are."""
 SECONDS = "seconds_"
-"""Before the names of the columns that say what time was spent on: of a shard, the same in all its rows."""
+"""Before the names of the columns that say what time was spent on: of a piece, all in its first row."""
 
 
 class Probe(NamedTuple):
@@ -103,18 +104,15 @@ class Worker:
         self._work = work
         self._score: ScoreBatch | None = None
 
-    def __call__(self, batch: dict[str, npt.NDArray]) -> dict[str, Any]:
-        """Rows of the shards (number, first, stop): the columns of ScoreBatch, and SHARD, ROW and SECONDS."""
+    def __call__(self, batch: dict[str, npt.NDArray]) -> Iterator[dict[str, Any]]:
+        """Rows of the shards (number, first, stop), in pieces: what ScoreBatch gives, SHARD, ROW, SECONDS."""
         of = [Shard(*map(int, shard)) for shard in zip(batch["number"], batch["first"], batch["stop"], strict=True)]
         for shard in of:
             self._count(shard)
-        score = self._ready()
-        found: list[Arrays] = []
-        for shard, rows, seconds in worked(score, self._work.source, iter(of)):
-            n = shard.stop - shard.first
-            about = {SHARD: np.full(n, shard.number), ROW: np.arange(shard.first, shard.stop)}
-            found.append(rows | about | {SECONDS + name: np.full(n, took) for name, took in seconds.items()})
-        return {name: np.concatenate([rows[name] for rows in found]) for name in found[0]}
+        for piece in worked(self._ready(), self._work.source, iter(of)):
+            n = piece.stop - piece.first
+            spent = {SECONDS + name: np.array([took] + [0.0] * (n - 1)) for name, took in piece.seconds.items()}
+            yield piece.rows | {SHARD: np.full(n, piece.shard.number), ROW: np.arange(piece.first, piece.stop)} | spent
 
     def _count(self, shard: Shard) -> None:
         most = self._work.most_attempts

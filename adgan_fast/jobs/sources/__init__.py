@@ -19,7 +19,12 @@ __all__ = ["RESIZES", "ArraySource", "Files", "Held", "Shaping", "Table", "Tar",
 
 
 def open_source(
-    name: str | os.PathLike[str], shaping: Shaping | None = None, *, labels: bool = False, column: str | None = None
+    name: str | os.PathLike[str],
+    shaping: Shaping | None = None,
+    *,
+    labels: bool = False,
+    column: str | None = None,
+    within: str | os.PathLike[str] | None = None,
 ) -> Source:
     """The source of images that ``name`` stands for.
 
@@ -29,6 +34,7 @@ def open_source(
         shaping: how images become the generator's shape; when None they are taken as they are.
         labels: take labels where the source has them, see each class.
         column: of a table, which holds the images.
+        within: of a table with paths, the folder that these may not leave; None: the table's own.
 
     Raises:
         FileNotFoundError, ValueError, ImportError: see the classes.
@@ -36,9 +42,10 @@ def open_source(
     text = os.fspath(name)
     suffix = os.path.splitext(text)[1].lower()
     if is_parquet(text) or _holds_tables(text):
-        return Table(text, shaping, column=column, labels=labels)
-    if column is not None:
-        raise ValueError(f"{as_text(text)}: a column is of parquet files alone, got {column!r}")
+        return Table(text, shaping, column=column, labels=labels, within=within)
+    for what, given in (("a column is", column), ("within= (--within) is", within)):
+        if given is not None:
+            raise ValueError(f"{as_text(text)}: {what} of parquet files alone, got {str(given)!r}")
     if text == DIGITS:
         return ArraySource(text, shaping, labels=labels)
     if os.path.isfile(text) and suffix not in IMAGE_SUFFIXES:
@@ -68,8 +75,8 @@ def reopened(fingerprint: dict[str, Any], expected: tuple[int, int, int] | None 
     shaping = Shaping(
         tuple(size) if size else None, fingerprint.get("channels"), fingerprint.get("resize") or "fit", expected
     )
-    labels, column = bool(fingerprint.get("labels")), fingerprint.get("column")
-    return open_source(path, shaping, labels=labels, column=column)
+    labels, column, within = bool(fingerprint.get("labels")), fingerprint.get("column"), fingerprint.get("within")
+    return open_source(path, shaping, labels=labels, column=column, within=within)
 
 
 def _holds_tables(folder: str) -> bool:

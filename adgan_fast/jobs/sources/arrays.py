@@ -46,6 +46,7 @@ class ArraySource:
         self.name, self.shaping, self.labels = os.fspath(name), shaping or Shaping(), labels
         self.kind, self._load = _loader(self.name)
         self._held: Arrays | None = None
+        self._stamp = self._stamp_now()  # before it is read: what is changed meanwhile is seen then
         images, classes = self._arrays()
         try:
             validate.as_images(images[:0])
@@ -55,7 +56,6 @@ class ArraySource:
             raise ValueError(f"{as_text(self.name)}: no labels in it")
         if classes is not None and len(classes) != len(images):
             raise ValueError(f"{as_text(self.name)}: {len(classes)} labels for {len(images)} images")
-        self._stamp = self._stamp_now()
 
     def items(self) -> Iterator[Item]:
         """The rows by their numbers."""
@@ -75,6 +75,11 @@ class ArraySource:
         about = {"kind": self.kind, "path": path, "stamp": self._stamp, "labels": self.labels}
         return about | self.shaping.described()
 
+    def require_same(self, first: int, stop: int) -> None:
+        """InputsChanged where the file has changed."""
+        if self._stamp_now() != self._stamp:
+            raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
+
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("_held", "_load")}
 
@@ -85,8 +90,7 @@ class ArraySource:
     def _arrays(self) -> Arrays:
         if self._held is not None:
             return self._held
-        if getattr(self, "_stamp", None) not in (None, self._stamp_now()):
-            raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
+        self.require_same(0, 0)
         found = self._load(self.shaping.expected)
         if not isinstance(found[0], np.memmap):
             self._held = found

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ...data.folders import IMAGE_SUFFIXES
+from ...data.paths import special
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .names import Names, as_text
@@ -26,8 +27,9 @@ class Files:
 
     A folder is searched with its subfolders for files that are named like pictures, in small letters or capitals.
     Passed over are hidden files and folders (".x"), ``__MACOSX``, and, with a log line, links to folders: they may lead
-    round for ever. A link that leads nowhere counts as a picture that cannot be read. A pattern takes every file that
-    it matches, whatever its name; ``**`` stands for folders in folders. A label is the first folder below the root.
+    round for ever. A link that leads nowhere counts as a picture that cannot be read, and so does what is named like a
+    picture but no regular file (a FIFO, a device). A pattern takes every file that it matches, whatever its name;
+    ``**`` stands for folders in folders. A label is the first folder below the root.
 
     Args:
         name: the folder, the pattern, or one file.
@@ -35,7 +37,7 @@ class Files:
 
     Raises:
         FileNotFoundError: nothing is there.
-        ValueError: a folder that may not be read.
+        ValueError: a folder that may not be read; one name that is neither a folder nor a regular file.
         InputsChanged: while it is read, other files than there were before.
     """
 
@@ -48,6 +50,10 @@ class Files:
             self.root, self._single = os.path.split(self.name)
         elif glob.has_magic(self.name):
             self.root, self._pattern = _parts(self.name)
+        elif os.path.exists(self.name):
+            raise ValueError(
+                f"{as_text(self.name)}: {special(os.stat(self.name).st_mode)}, no file or folder of pictures"
+            )
         else:
             raise FileNotFoundError(f"{as_text(self.name)}: no such file or folder")
         self._names: Names | None = None
@@ -114,7 +120,7 @@ def below(root: str, inner: str = "") -> Iterator[str]:
                 log.warning("%s: %s", as_text(os.path.join(root, path)), said)
             else:
                 yield from below(root, path)
-        elif stat.S_ISREG(mode) and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+        elif os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
             yield path
 
 

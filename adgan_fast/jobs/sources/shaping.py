@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from ...data import pictures
 from ...given import one_of, whole
 from ...validate import RANGE_SLACK
-from ..source import Unreadable
+from ..source import Misfit, Unreadable
 
 Resize = Literal["fit", "crop", "pad"]
 RESIZES: tuple[Resize, ...] = get_args(Resize)
@@ -74,12 +74,12 @@ class Shaping:
             finite = image[np.isfinite(image)]
             low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
             if low < -1 - RANGE_SLACK or high > 1 + RANGE_SLACK:
-                return Unreadable(
+                return Misfit(
                     f"floats have to lie in [-1, 1], these span [{low:.4g}, {high:.4g}]: scale them, or store uint8"
                 )
         if self.channels is not None and len(image) != self.channels:
             if len(image) not in (1, 3):
-                return Unreadable(f"an image of {len(image)} channels, of which none of {self.channels} can be made")
+                return Misfit(f"an image of {len(image)} channels, of which none of {self.channels} can be made")
             image = np.repeat(image, 3, 0) if self.channels == 3 else _grey(image)
         if self.size is not None and image.shape[1:] != self.size:
             planes = [np.asarray(self._resized(Image.fromarray(np.ascontiguousarray(plane)))) for plane in image]
@@ -102,7 +102,7 @@ class Shaping:
     def _checked(self, image: Pixels) -> Pixels | Unreadable:
         if self.expected is None or image.shape == self.expected:
             return image
-        return Unreadable(mismatch(image.shape, self.expected))
+        return Misfit(mismatch(image.shape, self.expected))
 
 
 def mismatch(found: tuple[int, ...], expected: tuple[int, ...]) -> str:

@@ -8,15 +8,17 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from ...data.paths import opened
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import as_text
+from .places import Places
 from .shaping import Shaping
 
 IMAGE_COLUMNS = ("image", "img", "bytes", "jpg", "png", "image_path", "path", "file", "filename", "file_name")
@@ -27,6 +29,9 @@ ROWS = 64
 KEPT = 32
 """So often so many rows are kept, for threads that are a little behind."""
 
+Hold = Literal["pictures", "paths", "both"]
+"""What the cells of a file's column are."""
+
 _making = threading.Lock()  # of a reader, by the first of several threads
 
 
@@ -34,12 +39,14 @@ class Table:
     """The rows of a parquet file, or of all those in a folder in the order of their names.
 
     A cell holds an encoded picture (binary), a path (text, relative to the table's folder), or both, as Hugging Face's
-    ``Image`` does (a struct of ``bytes`` and ``path``). An id is the row's number, counted over all files.
+    ``Image`` does (a struct of ``bytes`` and ``path``, which counts where there are no bytes). An id is the row's
+    number, counted over all files.
 
     Args:
         name: the file or the folder.
         column: of the images; when None the first of IMAGE_COLUMNS that there is.
         labels: whether items have labels: the first of LABEL_COLUMNS.
+        within: the folder that paths may not leave; None: the table's own. A row whose path does is Unreadable.
 
     Raises:
         FileNotFoundError: nothing is there.
@@ -54,6 +61,7 @@ class Table:
         *,
         column: str | None = None,
         labels: bool = False,
+        within: str | os.PathLike[str] | None = None,
     ) -> None:
         self.name, self.shaping, self.labels = os.fspath(name), shaping or Shaping(), labels
         if os.path.isdir(self.name):
@@ -62,10 +70,12 @@ class Table:
             self.root, files = os.path.dirname(self.name), [os.path.basename(self.name)]
         if not files or not os.path.exists(self.name):
             raise FileNotFoundError(f"{as_text(self.name)}: no parquet file")
-        self._files = files
+        self._files, self._within = files, None if within is None else os.path.abspath(within)
+        self._places = Places.of(self.root, within)
         self._stamps = [stamp(os.path.join(self.root, file)) for file in files]
         self._kept: Reader | None = None
         self._ends: list[int] = []  # rows up to the end of each file
+        self._hold: list[Hold] = []  # of each file
         for file in files:
             with Opened(os.path.join(self.root, file)) as found:
                 schema, rows = found.schema_arrow, found.metadata.num_rows
@@ -75,17 +85,18 @@ class Table:
             for wanted in filter(None, (self.column, self._label)):
                 if wanted not in schema.names:
                     raise ValueError(f"{as_text(file)}: no column {wanted!r}, but {', '.join(schema.names)}")
-            self._paths = _are_paths(as_text(file), self.column, schema.field(self.column).type)
+            self._hold.append(_held(as_text(file), self.column, schema.field(self.column).type))
             self._ends.append(rows + (self._ends[-1] if self._ends else 0))
 
     def items(self) -> Iterator[Item]:
         """The rows by their numbers; of a path, the size and the time of its file."""
-        number, columns = 0, [*filter(None, (self._label,))]
+        number = 0
         for file in range(len(self._files)):
-            for row in self._rows(file, columns + ([self.column] if self._paths else [])):
+            for row in self._rows(file):
                 label = row[self._label] if self._label else None
-                path = row[self.column] if self._paths else None
-                yield Item(str(number), None if label is None else str(label), stamp(self._path(path)) if path else "")
+                yield Item(
+                    str(number), None if label is None else str(label), self._stamp(content(row.get(self.column)))
+                )
                 number += 1
 
     def read(self, first: int, stop: int) -> Iterator[npt.NDArray[np.uint8 | np.float32] | Unreadable]:
@@ -101,21 +112,29 @@ class Table:
         """Kind, absolute path, files with their sizes and times, column, labels or not, shaping."""
         files = {as_text(file): stamp for file, stamp in zip(self._files, self._stamps, strict=True)}
         about = {"kind": "table", "path": as_text(os.path.abspath(self.name)), "files": files}
-        return about | {"column": self.column, "labels": self.labels} | self.shaping.described()
+        within = None if self._within is None else as_text(self._within)
+        return about | {"column": self.column, "within": within, "labels": self.labels} | self.shaping.described()
+
+    def require_same(self, first: int, stop: int) -> None:
+        """InputsChanged where one of the files that hold these rows has changed."""
+        for file in range(bisect.bisect_right(self._ends, first), len(self._files)):
+            self._require_same(file)
+            if self._ends[file] >= stop:
+                break
 
     def _image(self, cell: Any) -> npt.NDArray[np.uint8] | Unreadable:
-        if isinstance(cell, dict):
-            cell = cell.get("bytes") or cell.get("path")
-        if cell is None or not len(cell):
+        found = content(cell)
+        if not found:
             return Unreadable("the row holds no image")
-        if isinstance(cell, bytes):
-            return self.shaping.of_picture("image", cell)
-        if "\0" in cell:
-            return Unreadable("the row holds no path")
-        return self.shaping.of_picture(self._path(cell))
+        if isinstance(found, bytes):
+            return self.shaping.of_picture("image", found)
+        path = self._places.path(found)
+        return path if isinstance(path, Unreadable) else self.shaping.of_picture(path)
 
-    def _path(self, cell: str) -> str:
-        return os.path.join(self.root, cell)
+    def _stamp(self, found: bytes | str | None) -> str:
+        """Of the file that a cell names; "" where it names none that may be read."""
+        path = self._places.path(found) if isinstance(found, str) else ""
+        return stamp(path) if isinstance(path, str) and path else ""
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_kept": None}  # no open file is sent to another process
@@ -131,21 +150,38 @@ class Table:
     def _length(self, file: int) -> int:
         return self._ends[file] - (self._ends[file - 1] if file else 0)
 
-    def _rows(self, file: int, columns: list[str]) -> Iterator[dict[str, Any]]:
-        """All rows of a file, of these columns alone."""
-        if not columns:
+    def _rows(self, file: int) -> Iterator[dict[str, Any]]:
+        """All rows of a file: the labels, and the images' column where it names files."""
+        if self._label is None and self._hold[file] == "pictures":
             yield from ({} for _ in range(self._length(file)))
             return
         with self._checked(file) as found, damage_named(self._files[file]):
-            for batch in found.iter_batches(ROWS, columns=columns):
-                yield from batch.to_pylist()
+            for number in range(found.metadata.num_row_groups):
+                group = found.metadata.row_group(number)
+                wanted = [self._label, self.column if self._names_files(file, group) else None]
+                if columns := [name for name in wanted if name]:
+                    for batch in found.iter_batches(ROWS, row_groups=[number], columns=columns):
+                        yield from batch.to_pylist()
+                else:
+                    yield from ({} for _ in range(group.num_rows))
+
+    def _names_files(self, file: int, group: Any) -> bool:
+        """Whether cells of a group of rows may name files. Of structs: unless it is said that none lacks its bytes."""
+        if self._hold[file] != "both":
+            return self._hold[file] == "paths"
+        leaves = [group.column(number) for number in range(group.num_columns)]
+        told = [leaf.statistics for leaf in leaves if leaf.path_in_schema == f"{self.column}.bytes"]
+        return not told or told[0] is None or not told[0].has_null_count or told[0].null_count > 0
 
     def _checked(self, file: int) -> Opened:
         """A file, which has to be the one that it was in the beginning."""
+        self._require_same(file)
+        return Opened(os.path.join(self.root, self._files[file]))
+
+    def _require_same(self, file: int) -> None:
         name = self._files[file]
         if stamp(os.path.join(self.root, name)) != self._stamps[file]:
             raise InputsChanged(f"{as_text(name)}: has changed since the job began to read it")
-        return Opened(os.path.join(self.root, name))
 
     def _one_of(self, known: tuple[str, ...], schema: Any, what: str) -> str:
         for name in known:
@@ -221,7 +257,7 @@ class Opened:
         except ImportError as error:
             raise ImportError("parquet files need the package pyarrow: pip install pyarrow") from error
         try:
-            self._file = open(self.path, "rb")
+            self._file = opened(self.path)
         except OSError as error:
             raise FileNotFoundError(f"{as_text(self.path)}: cannot be read ({error.strerror})") from error
         try:
@@ -250,13 +286,22 @@ def is_parquet(name: str) -> bool:
     return base.lower().endswith((".parquet", ".pq")) and not base.startswith(("_", "."))
 
 
-def _are_paths(file: str, column: str, kind: Any) -> bool:
-    """Whether a column holds paths, and not pictures; ValueError where it holds neither."""
+def content(cell: Any) -> bytes | str | None:
+    """What a cell holds: an encoded picture, or a path. Of Hugging Face's struct the bytes, where there are any."""
+    if isinstance(cell, dict):
+        data = cell.get("bytes")
+        return cell.get("path") if data is None else data
+    return cell
+
+
+def _held(file: str, column: str, kind: Any) -> Hold:
+    """What a column holds; ValueError where that is no image."""
     from pyarrow import types
 
     if types.is_string(kind) or types.is_large_string(kind):
-        return True
-    fields = {field.name for field in kind} if types.is_struct(kind) else set()
-    if types.is_binary(kind) or types.is_large_binary(kind) or fields & {"bytes", "path"}:
-        return False
+        return "paths"
+    if types.is_binary(kind) or types.is_large_binary(kind):
+        return "pictures"
+    if types.is_struct(kind) and {field.name for field in kind} & {"bytes", "path"}:
+        return "both"
     raise ValueError(f"{file}: column {column!r} is of {kind}, expected encoded pictures (binary) or paths (text)")

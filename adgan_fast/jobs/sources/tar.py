@@ -56,7 +56,7 @@ class Tar:
         """(C, H, W) uint8 each, decoded as it is asked for."""
         members = self._listed()
         with open(self.name, "rb") as file:
-            self._require_same()
+            self.require_same(first, stop)
             for index in range(first, min(stop, len(members.names))):
                 file.seek(members.starts[index])
                 yield self.shaping.of_picture(members.names[index], file.read(members.sizes[index]))
@@ -71,11 +71,12 @@ class Tar:
 
     def _listed(self) -> _Members:
         if self._members is None:
-            self._require_same()
+            self.require_same(0, 0)
             self._members = _Members(self.name, self.labels)
         return self._members
 
-    def _require_same(self) -> None:
+    def require_same(self, first: int, stop: int) -> None:
+        """InputsChanged where the file has changed."""
         if stamp(self.name) != self._stamp:
             raise InputsChanged(f"{as_text(self.name)}: has changed since the job began to read it")
 

@@ -260,6 +260,73 @@ static void weight_gradients(const MapShape& shape, const MapBackward& job, int 
 #undef ADGAN_CALL
 }
 
+// -- both gradients on one reading of g ----------------------------------------------------------------------------
+
+constexpr int kMostJoint = 128;  // positions whose sums of gx wait in the first-level cache
+
+// What `input_gradient` and `weight_gradient` make, to the last bit: each sum keeps its order. The weights of a tap,
+// all its outputs, and its gradient are in registers; each vector of g that is loaded meets both.
+template <int NV, int PHASE>
+static void both_gradients(const MapShape& shape, const MapBackward& job, int channel) {
+  const AdamVectors adam(job.adam);
+  const std::int64_t list = static_cast<std::int64_t>(channel) * job.lists.stride;
+  const int* position = job.lists.position + list;
+  const float* value = job.lists.value + list;
+  const int count = job.lists.count[channel];
+  const State state = job.state;
+  alignas(64) float of_gx[kMostJoint * L];
+  for (int i = 0; i < count; ++i) store(of_gx + i * L, zero());
+  std::int64_t at = shape.row(channel, 0);
+  const int* row = job.output_row;
+  for (int t = 0; t < shape.taps; ++t, row += job.positions, at += shape.ld) {
+    F w[NV], sums[NV];
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) w[v] = load(job.weights + at + v * L);
+    ADGAN_UNROLL
+    for (int v = 0; v < NV; ++v) sums[v] = zero();
+    for (int i = 0; i < count; ++i) {
+      const F x = set1(value[i]);
+      const float* const from = job.g + row[position[i]];
+      F gx = load(of_gx + i * L);
+      ADGAN_UNROLL
+      for (int v = 0; v < NV; ++v) {
+        const F g = load(from + v * L);
+        sums[v] = fma(x, g, sums[v]);
+        gx = fma(w[v], g, gx);
+      }
+      store(of_gx + i * L, gx);
+    }
+    apply_gradient<NV, PHASE>(job, state, sums, at, shape.stride, adam);
+  }
+  float* const gx = job.gx + channel;
+  int i = 0;
+  for (; i + 8 <= count; i += 8) {
+    F sums[8];
+    ADGAN_UNROLL
+    for (int r = 0; r < 8; ++r) sums[r] = load(of_gx + (i + r) * L);
+    float total[8];
+    sums_of_8(sums, total);
+    for (int r = 0; r < 8; ++r) gx[job.gx_offset[position[i + r]]] += total[r];
+  }
+  for (; i < count; ++i) gx[job.gx_offset[position[i]]] += sum(load(of_gx + i * L));
+}
+
+// Whether it was done so: all outputs of a tap must fit into registers twice, and the positions into the cache.
+template <int PHASE>
+ADGAN_INLINE bool both_gradients(const MapShape& shape, const MapBackward& job, int channel) {
+  if (shape.outputs > kMostVectors * L || job.lists.count[channel] > kMostJoint) return false;
+  switch ((shape.outputs + L - 1) / L) {
+    case 2: both_gradients<2, PHASE>(shape, job, channel); return true;
+    case 3: both_gradients<3, PHASE>(shape, job, channel); return true;
+    case 4: both_gradients<4, PHASE>(shape, job, channel); return true;
+    case 5: both_gradients<5, PHASE>(shape, job, channel); return true;
+    case 6: both_gradients<6, PHASE>(shape, job, channel); return true;
+    case 7: both_gradients<7, PHASE>(shape, job, channel); return true;
+    case 8: both_gradients<8, PHASE>(shape, job, channel); return true;
+    default: return false;
+  }
+}
+
 // body(PHASE), as a constant.
 template <typename Body>
 ADGAN_INLINE void by_phase(const MapBackward& job, const Body& body) {
@@ -278,6 +345,9 @@ ADGAN_INLINE void by_phase(const MapBackward& job, const Body& body) {
 static void map_backward(const MapShape& shape, const MapBackward& job) {
   by_phase(job, [&](auto phase) {
     for (int c = 0; c < job.channels; ++c) {
+      if constexpr (L == 16) {  // 32 registers
+        if (job.gx && job.learn && both_gradients<decltype(phase)::value>(shape, job, c)) continue;
+      }
       if (job.gx) input_gradient(shape, job, c);
       if (job.learn) weight_gradients<decltype(phase)::value>(shape, job, c);
     }

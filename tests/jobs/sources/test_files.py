@@ -262,3 +262,14 @@ def test_a_fingerprint_is_json_and_knows_what_decides_the_pixels(tmp_path: Path)
     assert about == {
         "kind": "folder", "path": f"{tmp_path}", "labels": True, "size": [4, 5], "channels": 3, "resize": "pad",
     }  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_what_is_no_regular_file_is_a_picture_that_cannot_be_read_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "c")
+    for name, kinds in ((tmp_path, ["a FIFO", "a device"]), (tmp_path / "*", ["a FIFO", "a device", "a FIFO"])):
+        assert read_all(Files(name)) == [f"cannot be read ({kind}, no regular file)" for kind in kinds]
+    with pytest.raises(ValueError, match=r"a\.png: a FIFO, no file or folder of pictures"):
+        Files(tmp_path / "a.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from pyarrow import parquet
 
 from adgan_fast.jobs.errors import InputsChanged
-from adgan_fast.jobs.sources import Shaping, Table, table
+from adgan_fast.jobs.manifest import manifest_of
+from adgan_fast.jobs.sources import Shaping, Table, open_source, reopened, table
 from adgan_fast.jobs.sources.table import Opened
 from tests.support.pictures import random_bytes, write_picture
 from tests.support.sources import encoded, ids, labels, read_all
@@ -65,6 +67,61 @@ def test_paths_are_relative_to_the_table_and_have_stamps(tmp_path: Path) -> None
     assert "No such file" in found[2] and found[3] == "the row holds no image" and found[4] == "the row holds no path"
     stamps = [item.stamp for item in source.items()]
     assert stamps[0] == stamps[1] != "" and stamps[2:] == ["", "", ""]
+
+
+def test_paths_may_not_leave_their_folder_unless_another_is_given(tmp_path: Path) -> None:
+    inside, beside = tmp_path / "lake" / "tables", tmp_path / "lake" / "shots"
+    write_picture(beside / "x.png", IMAGES[0])
+    write_picture(inside / "in.png", IMAGES[1])
+    (tmp_path / "link").symlink_to(tmp_path / "lake")
+    paths = ["in.png", "../shots/x.png", str(beside / "x.png"), "a/../../shots/x.png", str(inside / "in.png"), ".."]
+    path = write(inside / "a.parquet", {"path": paths})
+    source = Table(path)
+    found, stamps = read_all(source), [item.stamp for item in source.items()]
+    for row in (1, 2, 3, 5):
+        assert f"leads out of {inside}: --within DIR" in found[row] and stamps[row] == ""
+    for row in (0, 4):
+        assert np.array_equal(found[row][0], IMAGES[1]) and stamps[row]
+    for within in (tmp_path / "lake", tmp_path / "link", "/"):
+        wider = open_source(path, within=within)
+        assert [isinstance(each, str) for each in read_all(wider)] == [False] * 5 + [True]
+        again = reopened(wider.fingerprint())
+        assert ids(again) == ids(wider) and np.array_equal(read_all(again)[1][0], IMAGES[0])
+    assert wider.fingerprint() != source.fingerprint()
+    assert read_all(Table(tmp_path / "link" / "tables" / "a.parquet"))[4].shape == (1, 4, 5)  # by its other name
+    with pytest.raises(ValueError, match="of parquet files alone, got '/'"):
+        open_source(beside, within="/")
+
+
+def test_paths_beside_bytes_have_stamps_where_they_count_and_bytes_are_not_read_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_picture(tmp_path / "x.png", IMAGES[1])
+    held = [{"bytes": DATA[0], "path": "x.png"}] * 3
+    source = Table(
+        write(tmp_path / "a.parquet", {"image": [*held, {"bytes": None, "path": "x.png"}]}, row_group_size=2)
+    )
+    wanted, read = [], parquet.ParquetFile.iter_batches
+    monkeypatch.setattr(
+        parquet.ParquetFile, "iter_batches",
+        lambda self, *some, **more: (wanted.append(more["row_groups"]), read(self, *some, **more))[1],
+    )  # fmt: skip
+    assert [bool(item.stamp) for item in source.items()] == [False, False, False, True] and wanted == [[1]]
+    before = manifest_of(source)
+    write_picture(tmp_path / "x.png", IMAGES[2])
+    os.utime(tmp_path / "x.png", ns=(0, 0))
+    assert manifest_of(source) != before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no FIFOs here")
+def test_what_is_no_regular_file_is_told_by_its_kind_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.png")
+    paths = ["x.png", "/dev/zero", "/dev"]
+    found = read_all(Table(write(tmp_path / "a.parquet", {"path": paths}), within="/"))
+    assert found == [f"cannot be read ({kind}, no regular file)" for kind in ("a FIFO", "a device", "a folder")]
+    os.mkfifo(tmp_path / "b.parquet")
+    with pytest.raises(FileNotFoundError, match=r"b\.parquet: cannot be read \(a FIFO, no regular file\)"):
+        Table(tmp_path)
 
 
 def test_a_column_of_any_name_by_its_name(tmp_path: Path) -> None:
