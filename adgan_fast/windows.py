@@ -21,7 +21,6 @@ from .given import whole
 from .window_settings import QUANTILE, Windows
 
 __all__ = [
-    "QUANTILE",
     "Standardized",
     "WindowScorer",
     "WindowScores",
