@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,8 @@ from .scorer import Scorer, merged
 from .training import InverseConfig, SVDDConfig, TrainConfig, train
 from .training.checkpoint import has_checkpoint
 from .training.objectives import trainer_of
+from .window_calibration import Image, image_scores, split, window_scores
+from .window_settings import Windows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,6 +39,7 @@ WITHOUT_GENERATOR = (SVDDConfig, InverseConfig)
 """Settings of trainings that make no generator."""
 
 
+_NOT_BY_WINDOWS = "adaptive= settles the decision on an image that is searched whole, not one by windows"
 _STARTS = 'a detector needs the same for all: "shared", or a tensor (S, *latent)'
 
 
@@ -55,6 +59,10 @@ class Detector:
             scores and p-values are rough where they are far from the threshold. All starts when None. The calibration
             always takes all; it needs 1 / (1 - adaptive) - 1 images at least.
         config, overrides: settings of the search, as for `adgan_fast.score`.
+        windows: images are of any size, and are searched by windows: those of the generator, where it was trained by
+            some (`generator.windows`). `fit` and the others then take images (C, H, W) one after the other, and `fit`
+            takes half of them, drawn by its seed, for the windows: an image's score is how unusual its windows are
+            among those (`adgan_fast.windows.surprise`); the other half calibrates.
 
     Attributes:
         generator_: the generator, given or trained.
@@ -65,6 +73,7 @@ class Detector:
         decision_scores_: (n,) float64, the scores of the images held out, in the order in which they lay.
         labels_: (n,) int64, the labels of these.
         held_out_: (n,) int64, which of the images given to `fit` they are; None where they were given by themselves.
+        windows_: Calibration, the scores of the windows of the other images; None without windows.
         calibration_engine_: name of the engine that has scored the images held out.
 
     Raises:
@@ -79,6 +88,7 @@ class Detector:
         training: TrainConfig | None = None,
         adaptive: float | None = None,
         config: SearchConfig | None = None,
+        windows: Windows | None = None,
         **overrides: Any,
     ) -> None:
         if not is_number(contamination) or not 0 < contamination <= 0.5:
@@ -101,13 +111,19 @@ class Detector:
                 raise ValueError(f"adaptive must be a confidence between 0 and 1, got {adaptive!r}")
             self.config.replace(adaptive=Adaptive(threshold=0.0))  # which says of a setting that does not go with it
         self.adaptive = None if adaptive is None else float(adaptive)
+        self.windows = getattr(generator, "windows", None) if windows is None else windows
+        if self.windows is not None and generator is None:
+            raise ValueError("windows= is for a generator that was trained on windows: give it")
+        if self.windows is not None and adaptive is not None:
+            raise ValueError(_NOT_BY_WINDOWS)
+        self.windows_: Calibration | None = None
         self._scorer: Scorer | None = None
         self._engine: str | None = None  # of the calibration
         self._told = False  # that another one runs here
 
     def fit(
         self,
-        images: Images,
+        images: Images | Iterable[Image],
         *,
         held_out: float | Images | None = None,
         seed: int = 0,
@@ -129,10 +145,12 @@ class Detector:
             ValueError: images that are too few for `contamination`, of a wrong shape, out of range, NaN or Inf; those
                 of a training and of the search.
         """
-        given = fitting_images(images)
+        if self.generator is not None and held_out is not None:
+            raise ValueError("a generator is given, which all images are to calibrate: held_out= is for a training")
+        if self.windows is not None and self.generator is not None:
+            return self._calibrate_windows(self.generator, images, whole("seed", seed, 0))
+        given = fitting_images(cast(Images, images))
         if self.generator is not None:
-            if held_out is not None:
-                raise ValueError("a generator is given, which all images are to calibrate: held_out= is for a training")
             self._require(len(given))
             return self._calibrate(self.generator, given, np.arange(len(given)))
         indices = None
@@ -153,14 +171,14 @@ class Detector:
         trained = train(fitted, self.training, out=out, resume=resume, progress=progress).generator
         return self._calibrate(trained, others, indices)
 
-    def decision_function(self, images: Images) -> npt.NDArray[np.float64]:
+    def decision_function(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """Scores (N,): the higher, the more anomalous.
 
         NaN, with a warning, for an image that holds NaN or Inf, or whose search diverged. Errors as for
         `adgan_fast.score`; NotFittedError before `fit`.
         """
         scorer = self._ready()
-        scores = _scores(scorer, images)
+        scores = self._scored_by(scorer, images)
         if scorer.engine != self._engine and not self._told:
             self._told = True
             log.warning(
@@ -171,11 +189,11 @@ class Detector:
             )
         return scores
 
-    def score_samples(self, images: Images) -> npt.NDArray[np.float64]:
+    def score_samples(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """The same as `decision_function`, sign included: the higher, the more anomalous."""
         return self.decision_function(images)
 
-    def predict(self, images: Images, *, unscored: int | None = None) -> npt.NDArray[np.int64]:
+    def predict(self, images: Images | Iterable[Image], *, unscored: int | None = None) -> npt.NDArray[np.int64]:
         """Labels (N,): 1 for anomalous, a score above `threshold_`, and 0 for normal.
 
         Args:
@@ -184,7 +202,7 @@ class Detector:
         """
         return self._labels(self.decision_function(images), unscored)
 
-    def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
+    def predict_proba(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """(N, 2): the conformal p-value of each image, and one minus that. NaN for an image without a score.
 
         The second column grows with the anomaly. It is not how likely the image is anomalous, which no detector knows
@@ -193,7 +211,7 @@ class Detector:
         p_values = self.p_values(images)
         return np.stack([p_values, 1 - p_values], axis=1)
 
-    def p_values(self, images: Images) -> npt.NDArray[np.float64]:
+    def p_values(self, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
         """Conformal p-values (N,), see `Calibration.p_values`; NaN for an image without a score."""
         scores = self.decision_function(images)
         return self.calibration_.p_values(scores)
@@ -217,17 +235,19 @@ class Detector:
         losses.
         """
         self._ready()
+        if self.windows is not None:
+            raise ValueError(_NOT_BY_WINDOWS)
         if self.losses_ is None:
             raise ValueError("this detector was saved by a version that kept no losses of its starts: calibrate anew")
         threshold = self.threshold_ if alpha is None else self.threshold(alpha)
         return Adaptive(threshold=threshold, losses=self.losses_, confidence=confidence)
 
-    def drift(self, images: Images) -> Drift:
+    def drift(self, images: Images | Iterable[Image]) -> Drift:
         """Do these images, known to be normal, still score as those of the calibration? See `Calibration.drift`.
 
         By all starts, as those were scored.
         """
-        scores = _scores(self._ready().settled_by(None), images)
+        scores = self._scored_by(self._ready().settled_by(None), images)
         return self.calibration_.drift(scores)
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
@@ -245,6 +265,7 @@ class Detector:
         stored = Stored(
             scorer.generator, self.config, self.contamination, self.decision_scores_, self.held_out_, self._engine,
             self.losses_, self.adaptive,
+            self.windows, None if self.windows_ is None else self.windows_.scores,
         )  # fmt: skip
         return detector_files.write(Path(folder), stored, scorer)
 
@@ -268,7 +289,11 @@ class Detector:
             ValueError: a loss that is missing, or is not asked for.
         """
         stored = detector_files.read(Path(folder), device, loss)
-        made = cls(stored.generator, contamination=stored.contamination, adaptive=stored.adaptive, config=stored.config)
+        made = cls(
+            stored.generator, contamination=stored.contamination, adaptive=stored.adaptive, config=stored.config,
+            windows=stored.windows,
+        )  # fmt: skip
+        made.windows_ = None if stored.window_scores is None else Calibration(stored.window_scores)
         scorer = Scorer(stored.generator, config=stored.config)
         return made._fitted(
             stored.generator, scorer, stored.scores, stored.losses, stored.held_out, stored.engine
@@ -290,6 +315,19 @@ class Detector:
         require(self.contamination, n)
         if self.adaptive is not None:
             require(level_of(self.adaptive), n)
+
+    def _scored_by(self, scorer: Scorer, images: Images | Iterable[Image]) -> npt.NDArray[np.float64]:
+        if self.windows is None:
+            return _scores(scorer, cast(Images, images))
+        return image_scores(window_scores(scorer, self.windows, images), self.windows, self.windows_)
+
+    def _calibrate_windows(self, generator: Generator, images: Iterable[Image], seed: int) -> Self:
+        assert self.windows is not None
+        scorer = Scorer(generator, config=self.config)
+        found = list(window_scores(scorer, self.windows, images))
+        self.windows_, held_out = split(found, self.contamination, seed)
+        scores = image_scores([found[number] for number in held_out], self.windows, self.windows_)
+        return self._fitted(generator, scorer, scores, None, held_out, scorer.engine)
 
     def _fitted(
         self,

@@ -30,6 +30,7 @@ from .training.checkpoint import (
     require_finite,
     save_checkpoint,
 )
+from .window_settings import Windows
 
 KIND = "detector"
 
@@ -46,6 +47,8 @@ class Stored:
     engine: str | None
     losses: npt.NDArray[np.floating] | None
     adaptive: float | None
+    windows: Windows | None = None
+    window_scores: npt.NDArray[np.float64] | None = None
 
 
 def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
@@ -59,6 +62,8 @@ def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
             tensors[name] = torch.from_numpy(array)
     if isinstance(stored.config.starts, torch.Tensor):
         tensors["starts"] = stored.config.starts
+    if stored.window_scores is not None:
+        tensors["window_scores"] = torch.from_numpy(stored.window_scores.copy())
     meta: dict[str, Any] = {
         "kind": KIND,
         "contamination": stored.contamination,
@@ -67,6 +72,8 @@ def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
         "device": str(_device(scorer)),
         "engine": stored.engine,
     }
+    if stored.windows is not None:
+        meta["windows"] = stored.windows.described()
     if models.builds(generator):
         state = generator.state_dict()
         require_finite(state)
@@ -117,6 +124,8 @@ def read(folder: Path, device: str | torch.device | None, loss: LossFunction | N
             meta["engine"],
             losses,
             meta.get("adaptive"),
+            Windows.read(meta["windows"]) if "windows" in meta else None,
+            tensors["window_scores"].numpy() if "window_scores" in tensors else None,
         )
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: an entry is missing or malformed ({error})") from error

@@ -2,8 +2,8 @@
 
 Train on random windows of normal images (`random_windows`), score the windows of a grid (`WindowScorer`), and put
 their scores together: as a map of the image (`overlap_average`), and as one number for it that does not grow with the
-number of windows (`image_scores`, `image_p_values`). The largest window score does grow: of two images of one kind the
-larger one, which has more windows, would look the more anomalous.
+number of windows (`image_scores`, `image_p_values`, `surprise`). The largest window score does grow: of two images of
+one kind the larger one, which has more windows, would look the more anomalous.
 """
 
 from __future__ import annotations
@@ -17,11 +17,32 @@ import numpy.typing as npt
 
 from .calibration import Calibration
 from .data import to_model_range
-from .given import is_number, whole
+from .given import whole
+from .window_settings import QUANTILE, Windows
+
+__all__ = [
+    "Standardized",
+    "WindowScorer",
+    "WindowScores",
+    "Windows",
+    "corners",
+    "cut",
+    "image_p_values",
+    "image_score",
+    "image_scores",
+    "in_blocks",
+    "overlap_average",
+    "random_places",
+    "random_windows",
+    "standardized",
+    "surprise",
+    "too_small",
+]
 
 Image = npt.NDArray[Any]
 """(C, H, W): uint8, or floats in [-1, 1]."""
-QUANTILE = 0.95
+BLOCK = 1024
+"""Windows of an image that are in memory at once."""
 _LEAST_SCALE = 1e-3
 """Standard deviation, of pixels that span 2, below which a window counts as plain and is not made larger."""
 _CONTRAST = 1 / 3
@@ -61,12 +82,8 @@ def corners(height: int, width: int, size: int, stride: int | None = None) -> np
 
     Raises ValueError for an image smaller than a window, or a stride beyond the size, which would leave pixels out.
     """
-    size = whole("size", size, 1)
-    stride = size if stride is None else whole("stride", stride, 1)
-    if stride > size:
-        raise ValueError(
-            f"stride must be at most size, which is {size}, got {stride}: pixels between would be left out"
-        )
+    settings = Windows(size, stride)
+    size, stride = settings.size, settings.step
     if min(height, width) < size:
         raise ValueError(f"the image has {height} by {width} pixels, a window {size} by {size}")
     ys, xs = (_places(length, size, stride) for length in (height, width))
@@ -82,6 +99,30 @@ def cut(image: Image, at: npt.NDArray[np.int64], size: int) -> npt.NDArray[Any]:
     """The windows of an image (C, H, W) at corners (n, 2): (n, C, size, size), a copy of its own dtype."""
     views = np.lib.stride_tricks.sliding_window_view(image, (size, size), axis=(1, 2))
     return views[:, at[:, 0], at[:, 1]].transpose(1, 0, 2, 3).copy()
+
+
+def too_small(image: Image, size: int) -> str:
+    """Why no window of this size can be cut from an image (C, H, W), or ""."""
+    height, width = image.shape[1:]
+    return "" if min(height, width) >= size else f"it has {height} by {width} pixels, a window {size} by {size}"
+
+
+def in_blocks(
+    image: Image, windows: Windows, at: npt.NDArray[np.int64] | None = None
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[Any], Standardized | None]]:
+    """The windows of an image (C, H, W), BLOCK at a time: corners (n, 2), windows (n, C, S, S), and what they lost.
+
+    Args:
+        at: which, as corners (m, 2); None: the grid's (`corners`).
+
+    Raises ValueError as `corners`; where windows are standardized also for pixels that are not finite or out of range.
+    """
+    at = corners(image.shape[1], image.shape[2], windows.size, windows.step) if at is None else at
+    for first in range(0, len(at), BLOCK):
+        some = at[first : first + BLOCK]
+        found = cut(image, some, windows.size)
+        lost = standardized(found) if windows.standardize else None
+        yield some, found if lost is None else lost.windows, lost
 
 
 def random_windows(images: Sequence[Image], size: int, count: int, *, seed: int = 0) -> npt.NDArray[Any]:
@@ -103,18 +144,25 @@ def random_windows(images: Sequence[Image], size: int, count: int, *, seed: int 
     kinds = {(image.shape[0], image.dtype.str) for image in images if image.ndim == 3}
     if len(kinds) != 1 or any(image.ndim != 3 for image in images):
         raise ValueError("images must be (C, H, W), all of one number of channels and one dtype")
-    free = np.array([[image.shape[1] - size + 1, image.shape[2] - size + 1] for image in images])
-    if free.min() < 1:
-        smallest = int(free.min(1).argmin())
-        raise ValueError(f"image {smallest} of shape {images[smallest].shape} is smaller than a window of {size}")
-    random = np.random.Generator(np.random.Philox(whole("seed", seed, 0)))
-    places = free.prod(1)
-    chosen = random.choice(len(images), size=count, p=places / places.sum())
+    for number, image in enumerate(images):
+        if min(image.shape[1:]) < size:
+            raise ValueError(f"image {number} of shape {image.shape} is smaller than a window of {size}")
     made = np.empty((count, images[0].shape[0], size, size), images[0].dtype)
-    for row, which in enumerate(chosen):
-        y, x = random.integers(0, free[which])
+    for row, (which, y, x) in enumerate(random_places([image.shape[1:] for image in images], size, count, seed)):
         made[row] = images[which][:, y : y + size, x : x + size]
     return made
+
+
+def random_places(sides: Sequence[tuple[int, ...]], size: int, count: int, seed: int) -> npt.NDArray[np.int64]:
+    """Where windows of `random_windows` come from: image and upper left corner of each, (count, 3).
+
+    `sides` are (H, W) of each image, at least `size`: so no pixels are needed to draw.
+    """
+    free = np.asarray(sides, np.int64) - size + 1
+    random = np.random.Generator(np.random.Philox(whole("seed", seed, 0)))
+    places = free.prod(1)
+    chosen = random.choice(len(free), size=count, p=places / places.sum())
+    return np.array([(which, *random.integers(0, free[which])) for which in chosen], np.int64).reshape(-1, 3)
 
 
 class WindowScores(NamedTuple):
@@ -159,16 +207,25 @@ class WindowScorer:
     def __call__(self, image: Image) -> WindowScores:
         """The windows of one image (C, H, W), uint8 or floats in [-1, 1]; an image's scores depend on it alone.
 
+        NaN for windows with NaN or Inf; for all of such an image where they are standardized.
+
         Raises ValueError as `corners` and `adgan_fast.score` do.
         """
         if image.ndim != 3:
             raise ValueError(f"an image must have shape (C, H, W), got {image.shape}")
-        at = corners(image.shape[1], image.shape[2], self.size, self.stride)
-        windows, mean, scale = cut(image, at, self.size), None, None
-        if self.standardize:
-            windows, mean, scale = standardized(windows)
-        scores = np.asarray(self.scorer(windows), np.float64)
-        return WindowScores(scores, at, (image.shape[1], image.shape[2]), self.size, mean, scale)
+        settings = Windows(self.size, self.stride, self.standardize)
+        if self.standardize and image.dtype.kind == "f" and not np.isfinite(image).all():
+            grid = corners(image.shape[1], image.shape[2], self.size, self.stride)
+            nothing = np.full(len(grid), np.nan)
+            return WindowScores(nothing, grid, (image.shape[1], image.shape[2]), self.size)
+        at, scores, lost = [], [], []
+        for some, windows, gone in in_blocks(image, settings):
+            at.append(some)
+            scores.append(np.asarray(self.scorer(windows), np.float64))
+            lost.append(gone)
+        light = [np.concatenate([each[part] for each in lost if each is not None]) for part in (1, 2) if lost[0]]
+        shape = (image.shape[1], image.shape[2])
+        return WindowScores(np.concatenate(scores), np.concatenate(at), shape, self.size, *light)
 
     def each(self, images: Iterable[Image]) -> Iterator[WindowScores]:
         """Of one image after the other."""
@@ -191,16 +248,40 @@ def overlap_average(
 
 
 def image_scores(windows: Iterable[WindowScores], quantile: float = QUANTILE) -> npt.NDArray[np.float64]:
-    """One score for each image: a quantile of its windows' scores, (N,).
+    """One score for each image: a quantile of its windows' scores, (N,), estimated as `image_score` does.
 
     It sees what covers more than a share of 1 - quantile of the windows.
 
     Raises ValueError for a quantile outside [0, 1). 1 is the largest, which grows with the number of windows.
     """
-    if not is_number(quantile) or not 0 <= quantile < 1:
-        more = "the largest score grows with the number of windows"
-        raise ValueError(f"quantile must be a number from 0 to below 1, got {quantile!r}; {more}")
-    return np.array([np.quantile(each.scores, quantile) for each in windows])
+    settings = Windows(1, quantile=quantile)
+    return np.array([image_score(each.scores, settings) for each in windows], np.float64)
+
+
+def image_score(
+    scores: npt.NDArray[np.floating], windows: Windows, known: Calibration | None = None
+) -> np.floating[Any]:
+    """The score of one image from those of its windows, (n,), of their dtype; NaN where one of them is.
+
+    `surprise` where window scores of normal images are known; else a quantile. That is estimated without bias in its
+    median (Hyndman and Fan 1996, type 8): NumPy's usual one lies too low where windows are few, and so would grow with
+    their number. Of fewer than about 1 / (1 - quantile) windows it is the largest, which still grows. And the more
+    windows, the less it varies: for images of different sizes take a calibration.
+    """
+    found = np.asarray(scores)
+    if known is not None:
+        return found.dtype.type(surprise(found, known))
+    value = np.quantile(found.astype(np.float64), windows.quantile, method="median_unbiased")
+    return found.dtype.type(value)
+
+
+def surprise(scores: npt.ArrayLike, known: Calibration) -> float:
+    """How unusual an image's windows are, among scores of windows of normal images: -log10 of `image_p_values`' value.
+
+    Of normal images it is distributed nearly alike, whatever the number of windows. So images of different sizes may
+    be calibrated together.
+    """
+    return float(-np.log10(_simes(known.p_values(np.asarray(scores)))))
 
 
 def image_p_values(windows: Iterable[WindowScores], calibration: npt.ArrayLike) -> npt.NDArray[np.float64]:

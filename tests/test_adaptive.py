@@ -19,6 +19,7 @@ from adgan_fast.baselines import prior_scores
 from adgan_fast.core.block import Block
 from adgan_fast.engine.eager import Eager
 from adgan_fast.engine.grouped import Grouped
+from adgan_fast.windows import Windows
 from tests.support.engines import on_cpu
 from tests.support.runs import Listed
 from tests.support.small import small
@@ -279,6 +280,7 @@ def test_a_detector_decides_as_by_all_starts_and_keeps_how(tmp_path):
         ({"adaptive": 1.0}, "adaptive must be a confidence between 0 and 1"),
         ({"adaptive": 0.9, "weights": "per_sample"}, "move one copy of the weights"),
         ({"config": SearchConfig(adaptive=Adaptive(threshold=1))}, "give it the confidence alone"),
+        ({"adaptive": 0.9, "windows": Windows(16)}, "not one by windows"),
         ({"adaptive": 0.99}, "30 calibration images are too few.* needs 99"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 import adgan_fast
 from adgan_fast import Scorer, windows
-from adgan_fast.windows import WindowScorer, WindowScores
+from adgan_fast.models import DCGANGenerator
+from adgan_fast.training import CheckpointError, load_generator, save_generator
+from adgan_fast.windows import Windows, WindowScorer, WindowScores
 
 RANDOM = np.random.default_rng(0)
 GENERATOR = torch.nn.Sequential(torch.nn.Linear(3, 32), torch.nn.Tanh(), torch.nn.Unflatten(1, (2, 4, 4))).eval()
@@ -136,9 +139,33 @@ def test_p_values_are_those_of_simes_over_conformal_ranks() -> None:
             windows.image_p_values([found], bad)
 
 
+def test_a_quantile_of_the_windows_has_one_middle_however_many_they_are() -> None:
+    random = np.random.default_rng(0)
+    for count in (20, 60, 500):  # the usual estimate lies at 1.43, 1.56, 1.63
+        found = windows.image_scores([of_scores(row) for row in random.normal(size=(1500, count))])
+        assert abs(np.median(found) - 1.645) < 0.06, count
+
+
 def test_a_quantile_of_the_windows_is_one_number_and_the_largest_is_refused() -> None:
     found = of_scores(np.arange(101.0))
-    assert windows.image_scores([found, found], 0.9).tolist() == [90.0, 90.0]
+    expected = np.interp(0.9 * (101 + 1 / 3) + 1 / 3 - 1, np.arange(101), np.arange(101))
+    np.testing.assert_allclose(windows.image_scores([found, found], 0.9), [expected, expected])
     for wrong in (1, -0.1, "0.5"):
         with pytest.raises(ValueError, match="quantile must be a number from 0 to below 1"):
             windows.image_scores([found], wrong)
+
+
+def test_how_images_are_cut_is_kept_with_a_generator_and_damage_is_told(tmp_path: Path) -> None:
+    made = DCGANGenerator(8, 1, 4, 2)
+    assert made.windows is None
+    for how in (Windows(8), Windows(8, 3, standardize=True, quantile=0.5)):
+        made.windows = how
+        assert Windows.read(how.described()) == how
+        assert load_generator(save_generator(made, tmp_path / "g.safetensors")).windows == how
+    data = (tmp_path / "g.safetensors").read_bytes()
+    (tmp_path / "g.safetensors").write_bytes(data.replace(b'stride\\": 3', b'stride\\": 9'))
+    with pytest.raises(CheckpointError, match="stride must be at most size"):
+        load_generator(tmp_path / "g.safetensors")
+    for wrong in ({"size": 0}, {"size": 8, "stride": 9}, {"stride": 2}, {"size": 8, "more": 1}, [8], {"size": "8"}):
+        with pytest.raises(ValueError, match=r"size|windows must be an object"):
+            Windows.read(wrong)

@@ -4,7 +4,7 @@ What takes long to load, or may be missing, is imported when a command comes to 
 for the package alone. The settings of training are not: they are options.
 
 Exit status of every command: 0 done; 1 what was asked failed, the reason on stderr; 2 a mistake in the arguments;
-3 done, but some images could not be read; 130 interrupted, and what is needed to go on.
+3 done, but some images could not be read; 4 drift was found; 130 interrupted, and what is needed to go on.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import typer
 from ..core import plan
 from ..generator.look import first_line
 from ..terminal import any_text
-from . import calibrate, check, compare, demo, export, info, maps, report, score, train
+from . import calibrate, check, compare, demo, drift, export, info, maps, report, score, train
 
 __all__ = ["app", "main"]
 
@@ -33,6 +33,7 @@ app.command()(train.train)
 app.command()(calibrate.calibrate)
 app.command()(score.score)
 app.command()(export.export)
+app.command()(drift.drift)
 app.command()(report.report)
 app.command()(maps.maps)
 app.command()(compare.compare)

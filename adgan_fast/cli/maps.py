@@ -21,18 +21,20 @@ def maps(
     most: Annotated[int | None, typer.Option(min=1, help="only so many, of the highest scores")] = None,
     sigma: Sigma = 0.0,
     scale: Annotated[
-        float | None, typer.Option(help="residual drawn at full colour; without it the largest of all")
+        float | None, typer.Option(help="what is drawn at full colour; without it the largest of all")
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings.")] = False,
 ) -> None:
-    """Draw where each image differs from its best reconstruction: the image in grey, the residual over it in colour.
+    """Draw where images are anomalous: each in grey, and over it in colour how it differs from its reconstruction.
 
     \b
     adgan-fast score run/generator.safetensors new/ --out scores --keep reconstructions
     adgan-fast maps scores --out maps --most 100 --sigma 1
+    adgan-fast score run/generator.safetensors scans/ --out scores --windows 32,8 --keep windows
 
     One PNG for each image with a score, of any number of channels (their mean is drawn), all on one scale; and maps.csv
-    with file, id, score and the largest residual. The images are read again from where the job found them.
+    with file, id, score and the largest residual. Of large images by windows the colour is how far the windows over a
+    pixel score above what windows usually do. The images are read again from where the job found them.
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments.
     """

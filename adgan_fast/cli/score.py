@@ -13,7 +13,8 @@ from torch import nn
 from .. import SearchConfig
 from ..generator.latent_shape import latent_shape
 from ..generator.working_copy import home_of
-from . import given, images, say
+from ..window_settings import Windows
+from . import given, images, say, windowing
 from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
 
@@ -44,9 +45,13 @@ def score(
         bool, typer.Option("--labels", help="keep labels: subfolders' names, or those of the file")
     ] = False,
     column: images.Column = None,
+    windows: windowing.Option = None,
+    standardize: windowing.Standardize = None,
+    quantile: windowing.Quantile = None,
     within: images.Within = None,
     keep: Annotated[
-        list[str] | None, typer.Option(help="reconstructions: of each image's best start, in the parts")
+        list[str] | None,
+        typer.Option(help="reconstructions: of each image's best start, in the parts; windows: what each scored"),
     ] = None,
     shard: Annotated[int | None, typer.Option(min=1, help="images in a part; without it a size that suits")] = None,
     devices: Annotated[str | None, typer.Option(help="A,B: a process for each, as cuda:0,cuda:1")] = None,
@@ -93,6 +98,9 @@ def score(
     data runs code. Images have to have the shape that the generator makes; --resize, --gray and --color bring them to
     it.
 
+    Large images go by windows (--windows; by themselves where the generator was trained so): images of any size, one
+    score for each, and with --keep windows what adgan-fast maps draws.
+
     The job is cut into parts, which are whole or not there: after an interrupt, or a crash, the same command goes on.
 
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
@@ -115,17 +123,23 @@ def score(
                 if value is not None:
                     raise Mistake(f"--{name} goes with a detector: adgan-fast calibrate makes one of a generator")
             module = given.module(generator, here)
-            search = Search(module, configured(settings))  # after it: the user's module may register an engine
+            by = windowing.of_generator(module, windows, standardize, quantile)
+            search = Search(module, configured(settings), windows=by)  # after it: the module may register an engine
         else:
+            if windows or standardize is not None or quantile is not None:
+                raise Mistake("a detector has its own windows: leave out --windows and what goes with it")
             search = _of_detector(detector, settings, alpha, adaptive, here)
+        if search.windows is not None and runner == RAY:
+            raise Mistake(f"images by windows are scored by --runner {LOCAL}")
         shape = {"size": size, "gray": gray, "resize": resize}
         source, config = shaped(
-            search.module, images_, search.config, shape, labels=labels, column=column, within=within
+            search.module, images_, search.config, shape, search.windows, labels=labels, column=column, within=within
         )
         result = _run(
             search.module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard,
             decision=search.decision, progress=progress,
-            **({"runner": RAY, **on_ray} if runner == RAY else {"devices": devices.split(",") if devices else None}),
+            **({"runner": RAY, **on_ray} if runner == RAY
+               else {"devices": devices.split(",") if devices else None, "windows": search.windows}),
         )  # fmt: skip
         if search.engine and result.engine not in (None, search.engine):
             say.line(
@@ -134,18 +148,23 @@ def score(
             )
         if unreadable := result.counts.get(UNREADABLE, 0):
             _tell_unreadable(out, unreadable)
-    typer.echo(json.dumps(_described(result)) if as_json else _said(result))
+    described, said = _described(result), _said(result)
+    if (decision := search.decision) is not None:
+        described |= (flagged := _flagged(out, decision.level))
+        said += f"\n{flagged['anomalous']} of them anomalous, where {decision.level:g} of normal ones are at most"
+    typer.echo(json.dumps(described) if as_json else said)
     if unreadable:
         raise typer.Exit(3)
 
 
 class Search(NamedTuple):
-    """What is scored by; of a detector also how it decides, and the engine of its calibration."""
+    """What is scored by; of a detector also how it decides, the engine of its calibration, and windows."""
 
     module: nn.Module
     config: SearchConfig
     decision: jobs.Decision | None = None
     engine: str | None = None
+    windows: Windows | None = None
 
 
 def configured(settings: dict[str, Any]) -> SearchConfig:
@@ -175,34 +194,43 @@ def _of_detector(
     try:
         detector = Detector.load(folder, device=here, loss=loss)
         level = detector.contamination if alpha is None else alpha
-        decision = jobs.Decision(detector.calibration_, level)
+        decision = jobs.Decision(detector.calibration_, level, detector.windows_)
         confidence = detector.adaptive if adaptive is None else adaptive
         if confidence is not None:
             values["adaptive"] = detector.until(confidence, level)
         module = given.copied(detector.generator_, here)
-        return Search(module, detector.config.replace(**values), decision, detector.calibration_engine_)
+        config = detector.config.replace(**values)
+        return Search(module, config, decision, detector.calibration_engine_, detector.windows)
     except (OSError, TypeError, ValueError) as error:
         raise Mistake(str(error)) from error
 
 
 def shaped(
-    module: nn.Module, name: str, config: SearchConfig, shaping: dict[str, Any], **options: Any
+    module: nn.Module,
+    name: str,
+    config: SearchConfig,
+    shaping: dict[str, Any],
+    windows: Windows | None = None,
+    **options: Any,
 ) -> tuple[Source, SearchConfig]:
     """The source of images of the generator's shape; and the config with the shape of the latent, which tells it.
 
     Where neither generator nor config says it, the first image has the shape that is looked for; where no image can be
-    read, nothing is to be searched, and it is left open.
+    read, nothing is to be searched, and it is left open. With `windows` images are of any size, and the windows have
+    that shape.
     """
     latent = config.latent_shape or given.said_latent_shape(module)
     shape = given.image_shape(module, latent, config.prior) if latent else None
-    source = images.opened(name, images.shaping(shape=shape, **shaping), **options)
-    first = images.first_shape(source)
+    whole = None if windows else shape
+    source = images.opened(name, images.shaping(shape=whole, **shaping), **options)
+    first = windowing.fitting(source, windows, shape) if windows else images.first_shape(source)
     if latent is None and first is not None:
         try:
             latent = latent_shape(module, first, *home_of(module))
         except ValueError as error:
             raise Mistake(f"{error}. (--size, --gray and --color change what images are)") from error
-        source = images.opened(name, images.shaping(shape=first, **shaping), **options)
+        if not windows:
+            source = images.opened(name, images.shaping(shape=first, **shaping), **options)
     return source, config.replace(latent_shape=latent)
 
 
@@ -239,6 +267,13 @@ def _tell_unreadable(out: Path, count: int) -> None:
             break
     bad.count = count
     bad.tell(f": status and error in the parts of {out} say which and why")
+
+
+def _flagged(out: Path, level: float) -> dict[str, Any]:
+    """How many images the job calls anomalous."""
+    from ..jobs.finished import Finished
+
+    return {"anomalous": sum(map(bool, Finished(out).texts("anomalous"))), "alpha": level}
 
 
 def _described(result: JobResult) -> dict[str, Any]:

@@ -12,7 +12,8 @@ import typer
 
 from .. import training
 from ..training import TrainConfig
-from . import given, images, say
+from ..window_settings import Windows
+from . import given, images, say, windowing
 from .given import Failure, Interrupted, Mistake
 from .settings import chosen, takes
 
@@ -41,6 +42,9 @@ def train(
     gray: images.Gray = None,
     resize: images.Resize = None,
     column: images.Column = None,
+    windows: windowing.Option = None,
+    standardize: windowing.Standardize = None,
+    crops: windowing.Crops = None,
     within: images.Within = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="go on from the checkpoint in --out, if there is one")
@@ -56,10 +60,12 @@ def train(
     adgan-fast train normal/ --out run --size 32 --gray
     adgan-fast train normal/ --out run --size 32 --gray --resume
     adgan-fast train 'shots/**/*.png' --out run --objective wgan-gp --steps 4000 --width 32
+    adgan-fast train scans/ --out run --windows 32,16 --standardize
 
     IMAGES is a folder of pictures (with its subfolders), a pattern in quotes, one picture, a parquet file or a folder
     of them, an uncompressed tar file (webdataset), a .npy, .npz or idx file, or sklearn:digits. Nothing that is read as
-    data runs code. Images are square, of 8, 16, 28, 32 or 64 pixels: --size brings pictures to that.
+    data runs code. Images are square, of 8, 16, 28, 32 or 64 pixels: --size brings pictures to that. Or they are of any
+    size, and random windows of them are learned (--windows): the generator keeps how, and score follows it.
 
     The objective is wgan (the paper's: weight clipping), wgan-gp (gradient penalty), gan, gan-saturating, lsgan, bigan
     or gmmn, which make a generator; vae, whose decoder is one; dcae or svdd, for the detectors of the package; or
@@ -75,6 +81,11 @@ def train(
         config = kind(**chosen(kind, settings, objective), **decided)
     except ValueError as error:
         raise Mistake(str(error)) from error
+    by = windowing.given(windows, standardize)
+    if crops is not None and by is None:
+        raise Mistake("--crops goes with --windows SIZE")
+    if by is not None and objective == "inverse":
+        raise Mistake("--windows are of images, and --objective inverse takes a generator")
     bad = say.Bad()
     with say.aloud(quiet):
         if threads is not None:
@@ -84,20 +95,23 @@ def train(
         else:
             source = images.opened(images_, images.shaping(size, gray, resize), column=column, within=within)
             images.first_shape(source)  # before all are read
-            shown = images.whole(source, bad)
-        step = _trained(shown, config, out, resume, not quiet)
+            count = windowing.CROPS if crops is None else crops
+            shown = images.whole(source, bad) if by is None else windowing.crops(source, by, count, config.seed, bad)
+        step = _trained(shown, config, out, resume, not quiet, by)
         bad.tell()
     told = {"step": step, "out": str(out), "objective": objective, "unreadable": bad.count}
     if objective != "inverse":
-        told["images"] = len(shown)
+        told["windows" if by else "images"] = len(shown)
     typer.echo(json.dumps(told) if as_json else _said(told, out))
     if bad.count:
         raise typer.Exit(3)
 
 
-def _trained(shown: Any, config: TrainConfig, out: Path, resume: bool, progress: bool) -> int:
+def _trained(
+    shown: Any, config: TrainConfig, out: Path, resume: bool, progress: bool, windows: Windows | None = None
+) -> int:
     try:
-        return training.train(shown, config, out=out, resume=resume, progress=progress).step
+        return training.train(shown, config, out=out, resume=resume, progress=progress, windows=windows).step
     except FileExistsError as error:
         raise Mistake(f"{out} holds a checkpoint: --resume goes on from it; else give another --out") from error
     except training.CheckpointError as error:
@@ -113,7 +127,7 @@ def _trained(shown: Any, config: TrainConfig, out: Path, resume: bool, progress:
 
 
 def _sized(error: Exception) -> str:
-    return ": --size brings pictures to it" if "H one of" in str(error) else ""
+    return ": --size brings pictures to it, --windows takes parts of them" if "H one of" in str(error) else ""
 
 
 def _said(told: Mapping[str, Any], out: Path) -> str:

@@ -20,7 +20,7 @@ DIVERGED = (
     "(adgan_fast.search says where it begins)"
 )
 
-KEEPABLE = ("reconstructions",)
+KEEPABLE = ("reconstructions", "windows")
 NUMBERS = ("score", "score_std", "score_min", "initial_loss")
 STARTS_USED = "starts_used"
 Arrays = dict[str, npt.NDArray]
@@ -70,7 +70,7 @@ class ScoreBatch:
         images, index = batch["image"], batch["index"]
         if len(index) and (np.diff(index) != 1).any():
             raise ValueError("index must be consecutive: a batch is a part of a run")
-        outside = _outside(images)
+        outside = beyond(images)
         if any(outside.values()):
             images = images.copy()
             images[list(outside)] = 0
@@ -105,7 +105,7 @@ class ScoreBatch:
         return {name: tensor.numpy() for name, tensor in found.items()} | {"status": status, "error": error}
 
 
-def _outside(images: npt.NDArray) -> dict[int, str]:
+def beyond(images: npt.NDArray) -> dict[int, str]:
     """Of float images the finite ones that leave [-1, 1], with the fault in words."""
     if images.dtype == np.uint8 or not images.size:
         return {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from typing import Protocol
 
+from ..calibration import Calibration
 from ..config import SearchConfig
 from ..generator.working_copy import Generator as Network
 from ..scorer import Scorer
+from ..window_settings import Windows
 from . import devices as processes
 from .batch import ScoreBatch
 from .description import Description
@@ -33,15 +35,23 @@ class Crew(Protocol):
 class Local:
     """This process, or one for each of several devices of this machine."""
 
-    def __init__(self, gen: Scorer | Network, config: SearchConfig | None, devices: Sequence[str] | None) -> None:
+    def __init__(
+        self,
+        gen: Scorer | Network,
+        config: SearchConfig | None,
+        devices: Sequence[str] | None,
+        windows: Windows | None = None,
+        known: Calibration | None = None,
+    ) -> None:
         self._gen, self._config, self._devices = gen, config, list(devices or ())
+        self._windows, self._known = windows, known
         self._score: ScoreBatch | None = None
 
     def prepare(self, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Description:
         scorer = self._gen if isinstance(self._gen, Scorer) else Scorer(self._gen, config=self._config)
         if self._devices and scorer.job is None:
             scorer = scorer.to(self._devices[0])
-        self._score, _, description = prepared(scorer, source, manifest, keep, shard)
+        self._score, _, description = prepared(scorer, source, manifest, keep, shard, self._windows, self._known)
         for device in self._devices[1:]:
             self._score.on(device)  # one that cannot be used is said before anything is begun
         return description

@@ -15,8 +15,9 @@ import pyarrow as pa
 import torch
 
 from .. import validate
+from ..window_settings import Windows
 from . import description as descriptions
-from . import parts
+from . import parts, windowed
 from .errors import InputsChanged
 from .manifest import manifest_of, shards
 from .source import Source, Unreadable
@@ -76,6 +77,30 @@ class Finished:
         return str(self.description.get("config", {}).get("loss", "l2"))
 
     @property
+    def windows(self) -> Windows | None:
+        """How its images were cut; None where they were searched whole."""
+        found = self.description.get("windows")
+        return None if found is None else Windows.read(found)
+
+    @property
+    def keeps_windows(self) -> bool:
+        """Whether `windows_of` has anything to give."""
+        return "windows" in self.description["keep"]
+
+    def windows_of(self, rows: Sequence[int]) -> Iterator[npt.NDArray[Any]]:
+        """Of ascending rows, the windows of each: `windowed.KEPT` (n,), n 0 where the status is not "ok".
+
+        ValueError where none were kept.
+        """
+        if not self.keeps_windows:
+            raise ValueError(f"{self.folder} holds no windows: score by windows, with keep=['windows']")
+        for number, some in groupby(rows, self._shard_of):
+            shard = self._shards[number]
+            column = parts.table_of(self.folder, shard, self.description, ["windows"])["windows"]
+            for row in some:
+                yield windowed.unpacked(column[row - shard.first])
+
+    @property
     def keeps_reconstructions(self) -> bool:
         """Whether `reconstructions` has anything to give."""
         return "reconstructions" in self.description["keep"]
@@ -119,7 +144,8 @@ class Finished:
         """The job's source, which has to hold what it held."""
         about, shape = self.description["source"], self.description.get("image_shape")
         try:
-            source = reopened(about, None if shape is None else (shape[0], shape[1], shape[2]))
+            whole = None if shape is None or self.windows else (shape[0], shape[1], shape[2])
+            source = reopened(about, whole)
             now = json.loads(json.dumps({"manifest": manifest_of(source)._asdict(), **source.fingerprint()}))
             then = {"manifest": self.description["manifest"], **about}
             same = {**then, "name": None} == {**now, "name": None}  # stamps of whole files are in the fingerprint

@@ -19,7 +19,7 @@ import torch
 
 from ..core.processor import processor
 from ..files import replacing, temporary_names
-from . import decision
+from . import decision, windowed
 from . import description as descriptions
 from .batch import KEEPABLE, NUMBERS, STARTS_USED, STATUSES, Arrays
 from .description import Description
@@ -156,8 +156,12 @@ def _table(items: list[Item], found: Arrays) -> pa.Table:
     columns |= {name: pa.array(found[name], mask=~well) for name in (*NUMBERS, STARTS_USED) if name in found}
     columns |= {name: pa.array(found[name], pa.string()) for name in ("status", "error")}
     columns |= {name: pa.array(found[name], mask=~well) for name in decision.COLUMNS if name in found}
+    if windowed.COUNT in found:
+        columns[windowed.COUNT] = pa.array(found[windowed.COUNT])
+    if "windows" in found:
+        columns["windows"] = windowed.lists(found["windows"])
     for name in KEEPABLE:
-        if name in found:
+        if name in found and name not in columns:
             columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(np.ascontiguousarray(found[name]))
     return pa.table(columns)
 
@@ -218,7 +222,7 @@ def clear(folder: Path, whole: bool = False) -> None:
         refuse_foreign(folder.glob(PATTERN))
     gone = [*folder.glob(temporary_names(PATTERN)), *folder.glob(temporary_names(descriptions.NAME))]
     if whole:
-        gone += [*folder.glob(PATTERN), folder / descriptions.NAME]
+        gone += [*folder.glob(PATTERN), folder / decision.NAME, folder / descriptions.NAME]
     try:
         for path in gone:
             path.unlink(missing_ok=True)

@@ -8,12 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from ..calibration import Calibration
 from ..scorer import Scorer
+from ..window_settings import Windows
 from . import description as descriptions
 from .batch import ScoreBatch
 from .description import Description
 from .manifest import Manifest
 from .source import Source, Unreadable
+from .windowed import WindowBatch, seconds_of
 
 MOST_IMAGES, LEAST_IMAGES = 4096, 16
 """Of a shard, where its size is not given."""
@@ -36,16 +39,33 @@ class Prepared(NamedTuple):
     description: Description
 
 
-def prepared(scorer: Scorer, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Prepared:
+def prepared(
+    scorer: Scorer,
+    source: Source,
+    manifest: Manifest,
+    keep: tuple[str, ...],
+    shard: int | None,
+    windows: Windows | None = None,
+    known: Calibration | None = None,
+) -> Prepared:
     """Make the search ready, and describe the job; `shard`: images of a part, None for as many as suit.
+
+    With `windows`, and `known` scores of some, images are searched by them: see `windowed.WindowBatch`.
 
     Raises ValueError, TypeError and MemoryError as `adgan_fast.score`.
     """
     first = first_image(source, manifest.items)
-    score = ScoreBatch(scorer, first.image.shape if first else None, manifest.items, keep)
+    shape = first.image.shape if first else None
+    if windows is None:
+        if "windows" in keep:
+            raise ValueError("keep=['windows'] is for a job by windows")
+        score = ScoreBatch(scorer, shape, manifest.items, keep)
+    else:
+        score = WindowBatch(scorer, shape, manifest.items, keep, windows, known)
     score.prepare()
     shard = shard or shard_size(score, first.image if first else None)
-    return Prepared(score, first, descriptions.describe(source, manifest, shard, keep, scorer.job, scorer.engine))
+    description = descriptions.describe(source, manifest, shard, keep, scorer.job, scorer.engine)
+    return Prepared(score, first, description | ({} if windows is None else {"windows": windows.described()}))
 
 
 def first_image(source: Source, items: int) -> First | None:
@@ -58,6 +78,9 @@ def first_image(source: Source, items: int) -> First | None:
 
 def shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:
     """So many that a part takes about PART_SECONDS: a power of two, by the time of one image."""
+    if isinstance(score, WindowBatch):  # one image may take longer than a part is to take
+        seconds = 0.0 if image is None else seconds_of(score, image)
+        return min(MOST_IMAGES, 1 << int(np.log2(max(1.0, PART_SECONDS / max(seconds, 1e-6)))))
     if image is None or score.total <= LEAST_IMAGES:
         return MOST_IMAGES
     # Not its own pixels: what holds NaN is for its shard to say.

@@ -21,6 +21,7 @@ from ..generator.working_copy import Generator
 from ..given import one_of, whole
 from ..progress import bar
 from ..scorer import Scorer
+from ..window_settings import Windows
 from . import description as descriptions
 from . import lock, parts
 from .batch import KEEPABLE, STATUSES
@@ -79,6 +80,7 @@ def run(
     devices: Sequence[str] | None = None,
     decision: Decision | None = None,
     progress: bool | Progress = False,
+    windows: Windows | None = None,
 ) -> JobResult:
     """Score every image of a source into parquet files in a folder; where that was begun before, go on with it.
 
@@ -92,7 +94,8 @@ def run(
         out: the folder, made where it is not there.
         config: as for `adgan_fast.score`, with a generator.
         overwrite: begin anew, whatever job the folder holds.
-        keep: ("reconstructions",) keeps the best one of each image in the parts.
+        keep: ("reconstructions",) keeps the best one of each image in the parts; ("windows",), of a job by windows,
+            what each of these scored.
         shard: images of a part; None: that of the job that is gone on with, else as many as take about a minute, up to
             4,096.
         devices: torch devices to share the shards, a process each; None: that of the scorer, in this process.
@@ -100,6 +103,8 @@ def run(
             are left out.
         progress: shown on stderr (a bar, or a line each minute where that is no terminal), or told to a function of
             how many images are done, and of how many.
+        windows: images are of any size, and searched by windows of the generator's: one score for each image, in memory
+            that does not grow with it; None: every image has the generator's size.
 
     Raises:
         JobLocked: another run works on the folder.
@@ -115,8 +120,8 @@ def run(
     if isinstance(gen, Scorer) and config is not None:
         raise TypeError("a Scorer has its config: give config with a generator, or make the Scorer with it")
     return carried_out(
-        Local(gen, config, devices), source, out, overwrite=overwrite, keep=keep, shard=shard, decision=decision,
-        progress=progress,
+        Local(gen, config, devices, windows, decision.windows if decision else None), source, out,
+        overwrite=overwrite, keep=keep, shard=shard, decision=decision, progress=progress,
     )  # fmt: skip
 
 
@@ -167,11 +172,15 @@ def _carried_out(
     with _timed(seconds, "prepare"):
         description = crew.prepare(source, manifest, keep, size or (before["shard"] if before else None))
     if decision is not None:
+        if decision.windows is not None and "windows" not in description:
+            raise ValueError("the decision is of images by windows, and these are searched whole: give windows=")
         description |= decision.described()
     if overwrite:  # not before it is known that the new job can run
         parts.clear(folder, whole=True)
     of = shards(manifest.items, description["shard"])
     counts, finished = _finished(folder, of, description)
+    if decision is not None:
+        decision.keep(folder)
     if finished:
         log.info("%s: %d of %d parts are finished, the job goes on", folder, len(finished), len(of))
     left = [shard for shard in of if shard.number not in finished]

@@ -12,6 +12,7 @@ from .batch import NUMBERS, STARTS_USED, UNREADABLE, Arrays, ScoreBatch
 from .decoding import Batch, batch_size, decoded
 from .manifest import Shard
 from .source import Source, Unreadable, require_same
+from .windowed import WindowBatch
 
 Seconds = dict[str, float]
 """Seconds by what they were spent on."""
@@ -43,7 +44,9 @@ def worked(score: ScoreBatch, source: Source, shards: Iterator[Shard]) -> Genera
     """
     score.prepare()
     began = time.perf_counter()
-    for batch in decoded(source, shards, batch_size(score.image_shape)):
+    # Images that are cut into windows are of any size, and may be large.
+    size = 1 if isinstance(score, WindowBatch) else batch_size(score.image_shape)
+    for batch in decoded(source, shards, size):
         ready = time.perf_counter()
         rows = rows_of(score, batch)
         seconds = {"wait": ready - began, "search": time.perf_counter() - ready}
@@ -59,6 +62,8 @@ def rows_of(score: ScoreBatch, batch: Batch) -> Arrays:
 
     Others are searched with a black image in its place, so that a batch stays a part of the run.
     """
+    if isinstance(score, WindowBatch):
+        return score.rows(batch.images)
     shape = score.image_shape
     faults = {row: fault for row, image in enumerate(batch.images) if (fault := _fault(image, shape))}
     index = np.arange(batch.first, batch.first + len(batch.images))

@@ -10,6 +10,7 @@ from torch import nn
 from .dcgan import DCGANCritic, DCGANGenerator
 from .encoder import DCGANEncoder, JointCritic
 from .heads import Centre, GaussianLikelihood
+from .parts import Model
 
 __all__ = [
     "Centre",
@@ -22,12 +23,12 @@ __all__ = [
     "builds",
 ]
 
-_KINDS: dict[str, type[nn.Module]] = {
+_KINDS: dict[str, type[Model]] = {
     kind.__name__: kind for kind in (DCGANGenerator, DCGANCritic, DCGANEncoder, JointCritic, GaussianLikelihood, Centre)
 }
 
 
-def build(config: Mapping[str, Any]) -> nn.Module:
+def build(config: Mapping[str, Any]) -> Model:
     """The model that ``config`` (a model's ``config``: its kind and its arguments) describes, freshly initialised.
 
     Raises:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..window_settings import Windows
+
 # Side lengths from the first feature map to the picture. Each step is one strided convolution.
 SIDES: dict[int, tuple[int, ...]] = {
     8: (2, 4, 8),
@@ -26,7 +28,13 @@ _INIT_STD = 0.02  # Radford et al. 2016, Sect. 4
 
 
 class Model(nn.Module):
-    """A network that `adgan_fast.models.build` can build again: its positional arguments are attributes, by name."""
+    """A network that `adgan_fast.models.build` can build again: its positional arguments are attributes, by name.
+
+    Attributes:
+        windows: how images were cut into those that it was trained on; None where they were taken whole.
+    """
+
+    windows: Windows | None = None
 
     @property
     def config(self) -> dict[str, Any]:

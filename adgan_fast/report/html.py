@@ -19,6 +19,7 @@ from markupsafe import Markup
 
 from .. import __version__, files, metrics
 from ..given import whole
+from ..jobs.drift import drift
 from ..jobs.finished import Finished
 from . import charts
 from .pictures import SIDE, Pictures, pictures
@@ -26,6 +27,8 @@ from .pictures import SIDE, Pictures, pictures
 log = logging.getLogger("adgan_fast")
 
 TEMPLATES = Path(__file__).parent / "templates"
+DRIFT_LEVEL = 0.01
+"""Of the test of drift, as on the command line."""
 LEVELS = (0.1, 0.05, 0.01)
 """Shares of normal images flagged for which a threshold is told; the page begins with the second."""
 
@@ -134,7 +137,8 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
         labels=sorted({label for label in scores.labels if label is not None}), normal=normal,
         statuses=sorted(counts), histogram=histogram, gallery=gallery, calibrated=_calibrated(found, scores),
         curves=_curves(scores), level=metrics.LEVEL, thresholds=_thresholds(scores), course=_course(scores),
-        provenance=_provenance(found), decisions=_decisions(found),
+        provenance=_provenance(found), decisions=_decisions(found), windows=found.windows,
+        drift=drift(found, normal) if scores.scored.any() else None, drift_level=DRIFT_LEVEL,
         data=_data(found, scores, groups, histogram, gallery),
     )  # fmt: skip
 
@@ -165,6 +169,7 @@ def _data(
             [name, base64.b64encode(np.sort(values).astype(little).tobytes()).decode()]
             for name, values in groups.items()
         ],
+        "of": "windows" if found.windows else "starts",
         "low": histogram.low, "high": histogram.high, "threshold": _first_threshold(found, scores, groups),
         "rows": rows, "panels": gallery.panels, "cell": gallery.cell, "cells": gallery.per_sheet,
         "columns": gallery.columns,

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ..jobs.finished import Finished, SourceGone
 from .overlays import overlays, residual_maps
 from .sheets import CELLS, COLUMNS, sheet, shown, thumbnails
+from .window_pictures import WindowPanels
 
 SIDE = 96
 BUDGET = 20e6
@@ -105,7 +106,7 @@ def pictures(found: Finished, scores: Array, count: int | None, side: int, sigma
     """
     ok = np.flatnonzero(np.isfinite(scores))
     bad = np.flatnonzero(~np.isfinite(scores))[:_BAD]
-    panels = _Panels(found, side, sigma)
+    panels = (WindowPanels if found.windows else _Panels)(found, side, sigma)
     order = ok[np.argsort(-scores[ok], kind="stable")]
     cost = 0.0
     if len(order) and count != 0:

@@ -24,6 +24,8 @@ from torch import nn
 from .. import files, models
 from ..core.ambient import neutral
 from ..generator.pt2 import PICKLES
+from ..models.parts import Model
+from ..window_settings import Windows
 
 FORMAT = "adgan_fast"
 VERSION = 1
@@ -48,6 +50,8 @@ def save_generator(generator: nn.Module, path: str | os.PathLike[str]) -> Path:
     tensors = _portable(generator.state_dict())
     require_finite(tensors)
     header = {"format": FORMAT, "version": str(VERSION), "architecture": json.dumps(architecture)}
+    if (windows := getattr(generator, "windows", None)) is not None:
+        header["windows"] = json.dumps(windows.described())
     path = Path(path)
     files.replace(path, to_bytes(tensors, header))
     return path
@@ -74,9 +78,14 @@ def load_generator(path: str | os.PathLike[str], device: str | torch.device = "c
         described = _architectures(meta, folder)
         if "generator" not in described:
             raise CheckpointError(f"{folder}: no generator in this run, only {', '.join(described)}: see load_models")
-        return _built(described["generator"], below(tensors, "generator/"), path).to(device)
-    tensors, architecture = _read_generator(path)
-    return _built(architecture, tensors, path).to(device)
+        made = _built(described["generator"], below(tensors, "generator/"), path)
+        return _of_windows(made, meta.get("windows"), path).to(device)
+    tensors, header = _read_generator(path)
+    try:
+        architecture, windows = json.loads(header.get("architecture", "")), json.loads(header.get("windows", "null"))
+    except ValueError as error:
+        raise CheckpointError(f"{path}: its architecture, or its windows, are not JSON ({error})") from error
+    return _of_windows(_built(architecture, tensors, path), windows, path).to(device)
 
 
 @neutral()
@@ -162,7 +171,7 @@ def _architectures(meta: Mapping[str, Any], folder: str | os.PathLike[str]) -> d
     return described
 
 
-def _built(architecture: Any, tensors: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> nn.Module:
+def _built(architecture: Any, tensors: Mapping[str, torch.Tensor], source: str | os.PathLike[str]) -> Model:
     """The network that was stored so, in eval mode."""
     if not isinstance(architecture, dict):
         raise CheckpointError(f"{source}: holds no architecture of a network")
@@ -174,6 +183,16 @@ def _built(architecture: Any, tensors: Mapping[str, torch.Tensor], source: str |
         model.double()  # else its numbers would be rounded
     load_state(model, tensors, source)
     return model.eval()
+
+
+def _of_windows(generator: Model, windows: Any, source: str | os.PathLike[str]) -> Model:
+    """The generator, with the windows that were stored with it."""
+    if windows is not None:
+        try:
+            generator.windows = Windows.read(windows)
+        except ValueError as error:
+            raise CheckpointError(f"{source}: {error}") from error
+    return generator
 
 
 def below(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
@@ -196,7 +215,8 @@ def require_finite(tensors: Mapping[str, torch.Tensor]) -> None:
             raise ValueError(f"{name} holds NaN or Inf")
 
 
-def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
+def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """Its tensors, and what its header says."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no generator here")
     data = path.read_bytes()  # not by safe_open, which takes no path that is not UTF-8
@@ -216,10 +236,7 @@ def _read_generator(path: Path) -> tuple[dict[str, torch.Tensor], Any]:
     if header.get("version") != str(VERSION):
         found = header.get("version")
         raise CheckpointError(f"{path}: format version {found!r}, this release reads version {VERSION}")
-    try:
-        return tensors, json.loads(header.get("architecture", ""))
-    except ValueError as error:
-        raise CheckpointError(f"{path}: its architecture is not JSON ({error})") from error
+    return tensors, header
 
 
 def _portable(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

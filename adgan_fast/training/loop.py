@@ -16,7 +16,9 @@ from torch import nn
 
 from ..core.ambient import neutral
 from ..core.precision import arithmetic
+from ..models.parts import Model
 from ..progress import bar
+from ..window_settings import Windows
 from .checkpoint import has_checkpoint, require_finite, save_generator
 from .config import TrainConfig
 from .interrupt import Interrupt, held_back
@@ -72,6 +74,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     resume: bool = False,
     progress: bool = False,
+    windows: Windows | None = None,
 ) -> TrainResult:
     """Trains the networks of an objective on ``images``: by default a DCGAN generator by the WGAN of the paper.
 
@@ -94,6 +97,8 @@ def train(
         resume: go on from the checkpoint in ``out``, if there is one. Images and settings must be the same; the
             number of steps may grow, and device and the spacing of checkpoints and samples may change.
         progress: show on stderr how far it is: a bar, or a line each minute where that is no terminal.
+        windows: how ``images`` were cut from larger ones (``adgan_fast.windows.random_windows``), for windows of their
+            size. It is kept with the generator, in its file and the checkpoints, and scoring follows it.
 
     Raises:
         TypeError, ValueError: images or settings that cannot be trained on, naming what is wrong.
@@ -115,6 +120,8 @@ def train(
         held_back(folder is not None) as interrupt,
     ):
         trainer = make(images, config)
+        if windows is not None:
+            _note(trainer, windows)
         if folder is not None and resume and has_checkpoint(folder):
             trainer.restore(folder)
         try:
@@ -128,6 +135,16 @@ def train(
         model.eval()
     history = {name: np.array([row[index] for row in trainer.history]) for index, name in enumerate(trainer.losses)}
     return TrainResult(trainer.models, history, trainer.step)
+
+
+def _note(trainer: Trainer, windows: Windows) -> None:
+    """With the generator; ValueError where there is none, or for windows of another size."""
+    generator = trainer.models.get("generator")
+    if not isinstance(generator, Model):
+        raise ValueError(f"windows are kept with a generator, and {trainer.kind} trains none")
+    if windows.size != trainer.image_size:
+        raise ValueError(f"windows have size {windows.size}, the images to train on {trainer.image_size}")
+    generator.windows = windows
 
 
 def _loop(trainer: Trainer, folder: Path | None, progress: bool, interrupt: Interrupt) -> None:

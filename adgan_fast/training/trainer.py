@@ -192,6 +192,8 @@ class Trainer(abc.ABC):
             "architecture": {name: model.config for name, model in self.models.items()},
             "history": self.losses,
         }
+        if (windows := getattr(self.models.get("generator"), "windows", None)) is not None:
+            meta["windows"] = windows.described()
         save_checkpoint(folder, tensors, meta)
 
     def restore(self, folder: Path) -> None:

@@ -72,8 +72,9 @@ def main() -> int:
         where = "import adgan_fast, sys; sys.exit(not adgan_fast.__file__.startswith(sys.argv[1]))"
         subprocess.run([sys.executable, "-c", where, temporary], check=True, env=environment, cwd=temporary)
         command = [
-            sys.executable, "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml"),
-            "-o", "pythonpath=", "-k", f"not ({SKIPPED})", *(str(ROOT / test) for test in TESTS),
+            sys.executable, "-m", "pytest", "-q", "-n", "auto", "-p", "no:cacheprovider",
+            "-c", str(ROOT / "pyproject.toml"), "-o", "pythonpath=", "-k", f"not ({SKIPPED})",
+            *(str(ROOT / test) for test in TESTS),
         ]  # fmt: skip
         # Not in the tree: `python -m` puts the folder it runs in before all others.
         return subprocess.run(command, env=environment, cwd=temporary).returncode

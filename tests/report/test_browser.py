@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adgan_fast import jobs
+from adgan_fast import Calibration, SearchConfig, jobs
+from adgan_fast.jobs.sources import open_source
 from adgan_fast.report.html import write_report
+from tests.support import reported
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright: pip install playwright")
@@ -147,6 +149,26 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(job: Path, opened:
     back, text = page.evaluate("""['backgroundColor', 'color'].map((name) =>
         getComputedStyle(document.body)[name].match(/\\d+/g).map(Number).reduce((a, b) => a + b) / 3)""")
     assert (back > 200 and text < 60) if scheme == "light" else (back < 60 and text > 200)
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, opened: Open, width: int) -> None:
+    decision = jobs.Decision(Calibration(np.linspace(1, 2, 40)), 0.1)
+    jobs.run(
+        reported.generator(), open_source(images, labels=True), tmp_path / "job",
+        config=SearchConfig(n_seed=2, steps=1), decision=decision,
+    )  # fmt: skip
+    page = opened(tmp_path / "job", width)
+    text = page.inner_text("#calibration")
+    assert "24 of 24 images (100.0 %) are called anomalous; of normal images it would be 10 % at most" in text
+    assert (
+        "The job's own decision: 24 images are anomalous" in text
+        and "Calibrated on 40 images" in text
+        and "Drift: these images score higher" in text
+        and "p = 0.001" in text
+    )
+    assert page.locator("#calibration .note").count() == 1 and "P-values" in text
+    assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_it_prints_with_pictures_and_without_what_is_for_a_screen(job: Path, opened: Open) -> None:

@@ -217,7 +217,7 @@
     const about = [
       ["score", number(row.score)], ["decision", row.score === null ? "–" : flagged(row) ? "flagged" : "passed"],
       ["label", row.label ?? "–"], ["status", row.status], ["error", row.error],
-      ["spread over starts", number(row.std)], ["least of the starts", number(row.least)],
+      [`spread over ${data.of}`, number(row.std)], [`least of the ${data.of}`, number(row.least)],
       ["before the search", number(row.initial)], ["p-value", row.p === null ? "" : number(row.p)],
       ["the job's decision", row.anomalous === null ? "" : row.anomalous ? "anomalous" : "normal"],
       ["number in the job", count(row.row)],

@@ -1,0 +1,107 @@
+"""Drift: whether the images of a job still score as those that it was calibrated on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..calibration import Calibration, Drift
+from .decision import NAME, digest
+from .errors import JobDamaged
+from .finished import Finished
+
+MOST = 20_000
+"""Scores that a test of drift takes; of more it takes so many, evenly by their places."""
+
+
+class JobDrift(NamedTuple):
+    """The images of a job against its calibration.
+
+    Attributes:
+        test: see `adgan_fast.calibration.Drift`; its `n` is how many scores were compared.
+        images: those that count as normal, and have a score.
+        flagged: how many of them the job calls anomalous.
+        level: the share of normal images that it may so call, on average.
+        calibration: how many images it was calibrated on.
+        known: whether labels say that they are normal; else all were taken for it.
+    """
+
+    test: Drift
+    images: int
+    flagged: int
+    level: float
+    calibration: int
+    known: bool
+
+    def has_drifted(self, alpha: float) -> bool:
+        """Whether a test at this level says so."""
+        return self.test.p_value <= alpha
+
+    def counted(self) -> str:
+        """In words, how many are flagged, and how many would be expected."""
+        what = "normal images" if self.known else "images"
+        share = f"{self.flagged:,} of {self.images:,} {what} ({100 * self.flagged / self.images:.1f} %)"
+        return (
+            f"{share} are called anomalous; of normal images it would be {100 * self.level:g} % at most, on average. "
+            f"Calibrated on {self.calibration:,} images."
+        )
+
+    def said(self, alpha: float) -> str:
+        """In words, with what to do."""
+        p = f"p = {self.test.p_value:.3g}"
+        if not self.has_drifted(alpha):
+            return f"No drift is seen: these images score as those of the calibration do ({p})."
+        if self.test.above > 0.5:
+            moved = "higher than those of the calibration: more normal images are flagged than was asked for"
+        else:
+            moved = "not as those of the calibration, lower on the whole: anomalies may pass"
+        return (
+            f"Drift: these images score {moved} ({p}). If they are normal, find out what has changed, and calibrate "
+            "anew; if not, the test says nothing: give it normal images alone."
+        )
+
+
+def calibration_of(found: Finished) -> Calibration | None:
+    """What a job was calibrated on; None where it was scored without, or by a version that did not keep it.
+
+    Raises JobDamaged where what lies there is another.
+    """
+    about = found.description.get("calibration")
+    path = found.folder / NAME
+    if about is None or not path.exists():
+        return None
+    try:
+        known = Calibration.load(path)
+    except ValueError as error:
+        raise JobDamaged(str(error)) from error
+    if digest(known) != about["sha256"]:
+        raise JobDamaged(f"{path} is not the calibration of the job: remove it, and run the job again")
+    return known
+
+
+def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift | None:
+    """Do the images of a job still score as those that it was calibrated on? None where that is not known.
+
+    Args:
+        normal: labels of normal images, which alone are compared; without any, all images are taken for normal.
+
+    Raises:
+        JobDamaged: see `calibration_of`.
+        ValueError: no image is left to compare.
+    """
+    known = calibration_of(found)
+    if known is None:
+        return None
+    scores = found.numbers("score")
+    taken = np.isfinite(scores)
+    if normal:
+        taken &= np.isin(np.array(found.texts("label"), object), list(normal))
+    if not taken.any():
+        raise ValueError(f"{found.folder}: no image{' with such a label' if normal else ''} has a score")
+    some = scores[taken]
+    compared = some[np.linspace(0, len(some) - 1, min(len(some), MOST)).astype(int)]
+    flagged = np.array(found.texts("anomalous"), object)[taken]
+    level = float(found.description["calibration"]["level"])
+    return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known), bool(normal))
