@@ -126,7 +126,8 @@ def test_drift_is_told_and_ends_with_a_status_of_its_own(
     assert status == 4 and out.splitlines()[1].startswith("Drift: these images score")
     for arguments, message in [
         (("--normal", "x"), "no image with such a label"),
-        (("--alpha", "1"), "between 0 and 1"),
+        (("--alpha", "1"), "below 1"),
+        (("--alpha", "0.0009"), "at least 0.001, the least p-value"),
     ]:
         status, _, err = told("drift", job, *arguments)
         assert status == 2 and message in err
