@@ -104,7 +104,7 @@ def test_paths_in_a_table_lead_out_of_its_folder_where_that_is_said(here: Path, 
     status, _, err = told(*command)
     assert status == 3 and "leads out of" in err and "--within DIR" in err
     status, _, err = told(*command, "--within", "images")
-    assert status == 1 and "source.within is None there" in err
+    assert status == 1 and "source.within is 'not there' there" in err
     assert told(*command, "--within", "images", "--overwrite")[0] == 0
     assert scores_of(here / "s")[0] == expected(np.load("images.npy"))[0]
 
