@@ -303,12 +303,16 @@ class Detector:
 
     def _calibrate(self, generator: Generator, images: torch.Tensor, held_out: npt.NDArray[np.int64] | None) -> Self:
         scorer = Scorer(generator, config=self.config).prepare(tuple(images.shape[1:]))
-        starts, job = self.config.starts, scorer.job
-        if isinstance(starts, torch.Tensor) and job is not None and starts.dim() > 1 + len(job.latent_shape):
-            raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
+        self._require_same_starts(scorer)
         found = scorer._run(validate.as_images(images), ["scores", "losses"])
         scores, losses = (found[name].cpu().numpy() for name in ("scores", "losses"))
         return self._fitted(generator, scorer, scores.astype(np.float64), losses, held_out, scorer.engine)
+
+    def _require_same_starts(self, scorer: Scorer) -> None:
+        """ValueError where starts are of single images, once that is known."""
+        starts, job = self.config.starts, scorer.job
+        if isinstance(starts, torch.Tensor) and job is not None and job.starts.common is None:
+            raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
 
     def _require(self, n: int) -> None:
         """ValueError where n images are too few to calibrate on."""
@@ -324,7 +328,10 @@ class Detector:
     def _calibrate_windows(self, generator: Generator, images: Iterable[Image], seed: int) -> Self:
         assert self.windows is not None
         scorer = Scorer(generator, config=self.config)
-        found = list(window_scores(scorer, self.windows, images))
+        found = []
+        for scores_of_image in window_scores(scorer, self.windows, images):
+            self._require_same_starts(scorer)
+            found.append(scores_of_image)
         self.windows_, held_out = split(found, self.contamination, seed)
         scores = image_scores([found[number] for number in held_out], self.windows, self.windows_)
         return self._fitted(generator, scorer, scores, None, held_out, scorer.engine)

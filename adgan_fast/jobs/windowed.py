@@ -42,7 +42,7 @@ class WindowBatch(ScoreBatch):
             score is a quantile of them.
 
     Raises:
-        ValueError: settings that windows have no meaning for.
+        ValueError: settings that windows have no meaning for; of starts by `prepare`.
     """
 
     def __init__(
@@ -56,11 +56,15 @@ class WindowBatch(ScoreBatch):
     ) -> None:
         if "reconstructions" in keep:
             raise ValueError("reconstructions are of whole images: of a job by windows keep ['windows']")
-        if scorer.config.starts == "independent":
-            raise ValueError('starts="independent" are drawn by the place of an image: windows have the same starts')
         shape = None if image_shape is None else (image_shape[0], windows.size, windows.size)
         super().__init__(scorer, shape, total, keep)
         self.windows, self.known = windows, known
+
+    def prepare(self) -> None:
+        """As ScoreBatch. ValueError where starts are of single images."""
+        super().prepare()
+        if self.scorer.job is not None and self.scorer.job.starts.common is None:
+            raise ValueError("starts go by the place of an image, and windows have the same ones: give (S, *latent)")
 
     def on(self, device: str) -> WindowBatch:
         """The same on another device."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from adgan_fast import Detector, Scorer, SearchConfig, jobs, windows
 from adgan_fast.calibration import Calibration
@@ -108,7 +109,11 @@ def test_images_that_are_not_finite_or_of_other_channels_cost_their_own_row() ->
 
 
 def test_what_has_no_meaning_by_windows_is_refused(images: Path, tmp_path: Path) -> None:
-    for wrong, message in (({"keep": ["reconstructions"]}, "of whole images"), ({"starts": "independent"}, "place")):
+    for wrong, message in (
+        ({"keep": ["reconstructions"]}, "of whole images"),
+        ({"starts": "independent"}, "place"),
+        ({"starts": torch.zeros(1, 2, 6)}, "place"),  # for as many images as the first one has windows
+    ):
         keep, config = wrong.get("keep", []), CONFIG.replace(**{k: v for k, v in wrong.items() if k != "keep"})
         with pytest.raises(ValueError, match=message):
             jobs.run(reported.generator(), open_source(images), tmp_path, config=config, windows=HOW, keep=keep)
