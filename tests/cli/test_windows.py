@@ -109,9 +109,9 @@ def test_maps_are_of_the_images_own_sizes(
         usual = np.median([np.median(each["score"]) for each in found.windows_of([0, 2, 3])])
         assert float(row["largest"]) == pytest.approx(max(0.0, map_.max() - usual), rel=1e-5)
     assert [row["id"] for row in rows] == ["bad/2.png", "good/0.png", "good/1.png"]
-    assert told("maps", str(scans / "s"), "--out", str(tmp_path / "one"), "--most", "1")[0] == 0
-    (one,) = csv.DictReader((tmp_path / "one" / "maps.csv").open())  # what is usual is the job's, not of those drawn
-    assert one == max(rows, key=lambda row: float(row["score"]))
+    assert told("maps", str(scans / "s"), "--out", str(tmp_path / "two"), "--most", "2")[0] == 0
+    few = list(csv.DictReader((tmp_path / "two" / "maps.csv").open()))
+    assert few == [row for row in rows if row in few]  # what is usual is the job's, not of those drawn
 
 
 def test_drift_is_told_and_ends_with_a_status_of_its_own(
