@@ -134,11 +134,13 @@ class WindowBatch(ScoreBatch):
             return f"it has {len(image)} channels, the generator makes {self.image_shape[0]}"
         return beyond(image[None]).get(0, "")
 
+    def searches(self, image: npt.NDArray) -> bool:
+        """Whether an image is searched: it has no fault, and is finite."""
+        return not self.fault(image) and bool(np.isfinite(image).all())
+
 
 def seconds_of(score: WindowBatch, image: npt.NDArray) -> float:
-    """That an image takes about, by the time of some windows; 0 where it cannot be searched."""
-    if score.fault(image) or not np.isfinite(image).all():
-        return 0.0
+    """That an image which it `searches` takes about, by the time of some windows."""
     side, step = score.windows.size, score.windows.step
     grid = of_windows.corners(image.shape[1], image.shape[2], side, step)
     tried = np.repeat(image[None, :, :side, :side], min(_TRIED, len(grid)), 0)
