@@ -55,9 +55,10 @@ class Detector:
         contamination: that share, above 0 and at most 0.5. A level c needs 1 / c - 1 images to calibrate on at least.
         training: settings of `adgan_fast.training` by which `fit` trains; those of the paper where None.
         adaptive: a confidence, 0.99 say: an image gets no more starts once its decision at `threshold_` is settled with
-            it (see `until`). Labels are those of all starts but for a share of 1 - adaptive of normal images at most;
-            scores and p-values are rough where they are far from the threshold. All starts when None. The calibration
-            always takes all; it needs 1 / (1 - adaptive) - 1 images at least.
+            it (see `until`). Of normal images a share of 1 - adaptive at most is flagged against the decision of all
+            starts, and such a share at most passes against it; scores and p-values are rough where they are far from
+            the threshold. All starts when None. The calibration always takes all; it needs 1 / (1 - adaptive) - 1
+            images at least.
         config, overrides: settings of the search, as for `adgan_fast.score`.
         windows: images are of any size, and are searched by windows: those of the generator, where it was trained by
             some (`generator.windows`). `fit` and the others then take images (C, H, W) one after the other, and `fit`
@@ -228,8 +229,8 @@ class Detector:
         """For `SearchConfig.adaptive`: no more starts once the decision at `threshold(alpha)` is settled.
 
         The intervals are those that the calibration's own losses ask for: of normal images at most a share of
-        1 - confidence is decided otherwise than by all starts, on average over calibrations. alpha: `contamination`
-        when None.
+        1 - confidence is flagged that all starts would pass, and at most such a share passes that all would flag, on
+        average over calibrations. alpha: `contamination` when None.
 
         Raises ValueError where the calibration has too few images for that, with how many it takes; or where it kept no
         losses.
