@@ -330,6 +330,13 @@ def test_a_saved_detector_gives_the_same_bits(kind, tmp_path, fitted, calibrated
     same(Detector.load(loaded.save(tmp_path / "again")), detector)
 
 
+def test_a_detector_that_has_scored_nothing_is_saved_again_where_its_generator_says_all(tmp_path, fitted, calibrated):
+    loaded = Detector.load(fitted.save(tmp_path / "d"))
+    same(Detector.load(loaded.save(tmp_path / "again")), fitted)
+    with pytest.raises(ValueError, match="before it has scored an image"):
+        Detector.load(calibrated.save(tmp_path / "own")).save(tmp_path / "more")
+
+
 def load_double():
     """Numbers that float32 does not hold."""
     generator = adgan_fast.models.DCGANGenerator(8, 1, 4, 2, generator=torch.Generator().manual_seed(0)).double()
