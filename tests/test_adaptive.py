@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import adgan_fast
-from adgan_fast import Adaptive, Calibration, Detector, Scorer, SearchConfig, jobs
+from adgan_fast import Adaptive, Calibration, Detector, Scorer, SearchConfig, jobs, testing
 from adgan_fast.adaptive import student
 from adgan_fast.baselines import prior_scores
 from adgan_fast.core.block import Block
@@ -257,6 +257,12 @@ def test_a_search_that_never_looks_says_so(whole, caplog):
     with caplog.at_level(logging.WARNING, "adgan_fast"):
         Scorer(GENERATOR, adaptive=until(threshold), engine="grouped", **SETTINGS)(images[:1])
     assert "each image gets all 12 starts: engine 'grouped' computes 12 of them together" in caplog.text
+
+
+def test_an_engine_is_checked_on_all_starts(whole):
+    images, given = whole[0], {"engine": "native", **SETTINGS}
+    of_all, found = (testing.check_engine(GENERATOR, images[:2], adaptive=a, **given) for a in (None, until(1e9)))
+    assert found.errors == of_all.errors
 
 
 # -- detectors and jobs -----------------------------------------------------------------------------------------------
