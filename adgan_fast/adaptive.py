@@ -34,8 +34,9 @@ class Adaptive:
         calibration: its p-value among these scores, to within `tolerance`.
         losses: (n, n_seed) final losses of normal images, n_seed starts each, that the generator was not trained on, of
             the same search: the intervals are as wide as these ask for (split conformal prediction, over all rounds at
-            once). So `confidence` holds of normal images, on average over calibrations, however losses are distributed,
-            and of anomalous ones nothing is promised. When None, intervals are Student's, the confidence shared out
+            once). So `confidence` holds of normal images, on average over calibrations, however losses are distributed
+            (of a decision for each of its two errors by itself, so that both may come to twice as much), and of
+            anomalous ones nothing is promised. When None, intervals are Student's, the confidence shared out
             over the rounds (Bonferroni), as if losses were normal: theirs have a long tail, so that images near the
             threshold are settled wrongly more often than said.
         confidence: in (0, 1), with which the settled answer is that of all n_seed starts.
@@ -84,7 +85,7 @@ class Adaptive:
 
     @property
     def _level(self) -> float:
-        """How often an end of the interval may be wrong: of a decision one end counts, of a rank both do."""
+        """How often an end of the interval may be wrong: a decision has an error at each end, a rank one of both."""
         level = level_of(self.confidence)
         return level if self.calibration is None else level / 2
 

@@ -55,9 +55,10 @@ class Detector:
         contamination: that share, above 0 and at most 0.5. A level c needs 1 / c - 1 images to calibrate on at least.
         training: settings of `adgan_fast.training` by which `fit` trains; those of the paper where None.
         adaptive: a confidence, 0.99 say: an image gets no more starts once its decision at `threshold_` is settled with
-            it (see `until`). Labels are those of all starts but for a share of 1 - adaptive of normal images at most;
-            scores and p-values are rough where they are far from the threshold. All starts when None. The calibration
-            always takes all; it needs 1 / (1 - adaptive) - 1 images at least.
+            it (see `until`). Of normal images a share of 1 - adaptive at most is flagged against the decision of all
+            starts, and such a share at most passes against it; scores and p-values are rough where they are far from
+            the threshold. All starts when None. The calibration always takes all; it needs 1 / (1 - adaptive) - 1
+            images at least.
         config, overrides: settings of the search, as for `adgan_fast.score`.
         windows: images are of any size, and are searched by windows: those of the generator, where it was trained by
             some (`generator.windows`). `fit` and the others then take images (C, H, W) one after the other, and `fit`
@@ -228,8 +229,8 @@ class Detector:
         """For `SearchConfig.adaptive`: no more starts once the decision at `threshold(alpha)` is settled.
 
         The intervals are those that the calibration's own losses ask for: of normal images at most a share of
-        1 - confidence is decided otherwise than by all starts, on average over calibrations. alpha: `contamination`
-        when None.
+        1 - confidence is flagged that all starts would pass, and at most such a share passes that all would flag, on
+        average over calibrations. alpha: `contamination` when None.
 
         Raises ValueError where the calibration has too few images for that, with how many it takes; or where it kept no
         losses.
@@ -303,12 +304,16 @@ class Detector:
 
     def _calibrate(self, generator: Generator, images: torch.Tensor, held_out: npt.NDArray[np.int64] | None) -> Self:
         scorer = Scorer(generator, config=self.config).prepare(tuple(images.shape[1:]))
-        starts, job = self.config.starts, scorer.job
-        if isinstance(starts, torch.Tensor) and job is not None and starts.dim() > 1 + len(job.latent_shape):
-            raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
+        self._require_same_starts(scorer)
         found = scorer._run(validate.as_images(images), ["scores", "losses"])
         scores, losses = (found[name].cpu().numpy() for name in ("scores", "losses"))
         return self._fitted(generator, scorer, scores.astype(np.float64), losses, held_out, scorer.engine)
+
+    def _require_same_starts(self, scorer: Scorer) -> None:
+        """ValueError where starts are of single images, once that is known."""
+        starts, job = self.config.starts, scorer.job
+        if isinstance(starts, torch.Tensor) and job is not None and job.starts.common is None:
+            raise ValueError(f"starts of shape {tuple(starts.shape)} are of single images; {_STARTS}")
 
     def _require(self, n: int) -> None:
         """ValueError where n images are too few to calibrate on."""
@@ -324,7 +329,10 @@ class Detector:
     def _calibrate_windows(self, generator: Generator, images: Iterable[Image], seed: int) -> Self:
         assert self.windows is not None
         scorer = Scorer(generator, config=self.config)
-        found = list(window_scores(scorer, self.windows, images))
+        found = []
+        for scores_of_image in window_scores(scorer, self.windows, images):
+            self._require_same_starts(scorer)
+            found.append(scores_of_image)
         self.windows_, held_out = split(found, self.contamination, seed)
         scores = image_scores([found[number] for number in held_out], self.windows, self.windows_)
         return self._fitted(generator, scorer, scores, None, held_out, scorer.engine)

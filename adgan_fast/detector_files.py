@@ -21,6 +21,7 @@ from . import files, models
 from .config import LossFunction, SearchConfig
 from .generator.export import exported
 from .generator.exported import load_exported
+from .generator.working_copy import home_of
 from .scorer import Scorer
 from .training.checkpoint import (
     CheckpointError,
@@ -69,7 +70,7 @@ def write(folder: Path, stored: Stored, scorer: Scorer) -> Path:
         "contamination": stored.contamination,
         "adaptive": stored.adaptive,
         "config": _as_json(stored.config),
-        "device": str(_device(scorer)),
+        "device": str(home_of(scorer._module)[0]),
         "engine": stored.engine,
     }
     if stored.windows is not None:
@@ -146,7 +147,10 @@ def _generator(folder: Path, meta: dict[str, Any]) -> nn.Module:
 def _tried(generator: nn.Module, config: SearchConfig, scorer: Scorer) -> bytes:
     """The generator as a `.pt2`, read back and seen to give the same bits: of the scores of two images of noise."""
     job = scorer.job
-    assert job is not None  # it has scored the calibration
+    if job is None:  # nothing else says how large its images are
+        raise ValueError(
+            "the detector cannot be saved before it has scored an image: it was loaded, and has scored none"
+        )
     remedy = (
         "Keep the calibration instead (detector.calibration_.save), and the generator as you make it; or write it with "
         "layers that torch.export captures"
@@ -160,18 +164,13 @@ def _tried(generator: nn.Module, config: SearchConfig, scorer: Scorer) -> bytes:
     except ValueError as error:
         raise ValueError(f"the detector cannot be saved: {error}. {remedy}") from error
     noise = torch.rand((2, *job.image_shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
-    again = Scorer(read_back, config=config, device=_device(scorer))
+    again = Scorer(read_back, config=config, device=home_of(scorer._module)[0])
     if torch.equal(again(noise), scorer(noise)):
         return data
     raise ValueError(
         f"the detector cannot be saved: generator {type(generator).__name__}, exported and read back, scores otherwise "
         f"in the last bits. {remedy}"
     )
-
-
-def _device(scorer: Scorer) -> torch.device:
-    assert scorer.job is not None
-    return scorer.job.device
 
 
 def _as_json(config: SearchConfig) -> dict[str, Any]:

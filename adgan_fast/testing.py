@@ -214,7 +214,7 @@ def check_engine(
     All pairs are searched twice, once by `reference` in float64: give it few images, and few starts (n_seed).
 
     Args:
-        gen, images, config, overrides: as for `adgan_fast.search`.
+        gen, images, config, overrides: as for `adgan_fast.search`. All starts are searched, whatever `adaptive` is.
         engine: the name of an engine.
 
     Raises:
@@ -222,7 +222,7 @@ def check_engine(
     """
     from .api import search  # which takes the rule from here
 
-    config = (config or SearchConfig()).replace(**overrides).replace(verify=False)
+    config = (config or SearchConfig()).replace(**overrides).replace(verify=False, adaptive=None)
     module = working_copy(gen, config.device)
     given = validate.as_images(images)
     began = time.perf_counter()

@@ -38,15 +38,20 @@ def split(found: list[Scores], level: float, seed: int) -> Split:
 
     ValueError where the half that is held out is too small for the level.
     """
+    require_half(level, len(found))
     order = np.random.Generator(np.random.Philox(seed)).permutation(len(found))
     held_out, others = np.sort(order[len(found) // 2 :]), np.sort(order[: len(found) // 2])
-    if not len(others):
-        raise ValueError(f"there must be 2 images at least, one for its windows and one to calibrate, got {len(found)}")
-    try:
-        require(level, len(held_out))
-    except ValueError as error:
-        raise ValueError(f"of {len(found)} images half give their windows, and half calibrate: {error}") from error
     return Split(Calibration(np.concatenate([found[number] for number in others])), held_out)
+
+
+def require_half(level: float, n: int) -> None:
+    """ValueError where half of n images, rounded up, are too few to calibrate on for the level."""
+    if n < 2:
+        raise ValueError(f"there must be 2 images at least, one for its windows and one to calibrate, got {n}")
+    try:
+        require(level, n - n // 2)
+    except ValueError as error:
+        raise ValueError(f"of {n} images half give their windows, and half calibrate: {error}") from error
 
 
 def image_scores(found: Iterable[Scores], windows: Windows, known: Calibration | None) -> npt.NDArray[np.float64]:

@@ -13,12 +13,15 @@ import torch
 from torch import nn
 
 import adgan_fast
-from adgan_fast import Adaptive, Calibration, Detector, Scorer, SearchConfig, jobs
+from adgan_fast import Adaptive, Calibration, Detector, Scorer, SearchConfig, jobs, testing
 from adgan_fast.adaptive import student
 from adgan_fast.baselines import prior_scores
 from adgan_fast.core.block import Block
 from adgan_fast.engine.eager import Eager
 from adgan_fast.engine.grouped import Grouped
+from adgan_fast.jobs.drift import drift, untestable
+from adgan_fast.jobs.finished import Finished
+from adgan_fast.report.html import write_report
 from adgan_fast.windows import Windows
 from tests.support.engines import on_cpu
 from tests.support.runs import Listed
@@ -256,6 +259,12 @@ def test_a_search_that_never_looks_says_so(whole, caplog):
     assert "each image gets all 12 starts: engine 'grouped' computes 12 of them together" in caplog.text
 
 
+def test_an_engine_is_checked_on_all_starts(whole):
+    images, given = whole[0], {"engine": "native", **SETTINGS}
+    of_all, found = (testing.check_engine(GENERATOR, images[:2], adaptive=a, **given) for a in (None, until(1e9)))
+    assert found.errors == of_all.errors
+
+
 # -- detectors and jobs -----------------------------------------------------------------------------------------------
 
 
@@ -307,3 +316,19 @@ def test_a_job_has_the_starts_used_and_is_another_than_one_of_all(tmp_path, whol
             assert rows["initial_loss"][row].as_py() == pytest.approx(float(want.initial_losses[row, :count].mean()))
     with pytest.raises(jobs.OtherJob, match=r"config.adaptive.threshold"):
         jobs.run(GENERATOR, source, tmp_path, config=config.replace(adaptive=None), shard=4)
+
+
+def test_drift_is_not_tested_by_scores_of_few_starts(tmp_path, whole):
+    images, _, threshold = whole
+    decision = jobs.Decision(Calibration(np.linspace(0, 2 * threshold, 30)), 0.1)
+    for adaptive, why in ((None, ""), (until(threshold), "scored with adaptive=")):
+        out, config = tmp_path / str(adaptive is None), SearchConfig(adaptive=adaptive, **SETTINGS)
+        jobs.run(GENERATOR, Listed([*images[:4].numpy()]), out, config=config, decision=decision)
+        found = Finished(out)
+        assert untestable(found).startswith(why) and bool(untestable(found)) == bool(why)
+        assert untestable(found, ["x"]).startswith(why or "no image with such a label")
+        page = write_report(out, tmp_path / "page.html").path.read_text()
+        assert ("Drift is not tested: scored with adaptive=" in page) == bool(why) != ("No drift is seen" in page)
+        assert ("They are rough" in page) == bool(why) != ("they lie evenly" in page)
+    with pytest.raises(ValueError, match="scored with adaptive="):
+        drift(found)

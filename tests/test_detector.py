@@ -25,6 +25,7 @@ from adgan_fast.training import (
     load_generator,
     train,
 )
+from adgan_fast.windows import Windows
 from tests.support.one_class import ANOMALOUS, FIT, TEST
 from tests.support.wgan import SMALL, TRAINING
 
@@ -256,6 +257,9 @@ def test_starts_of_single_images_are_refused():
     starts = torch.zeros(20, 2, 12)
     with pytest.raises(ValueError, match=r"starts of shape \(20, 2, 12\) are of single images"):
         Detector(plain(), config=FEW, starts=starts).fit(FIT[:20])
+    windows = Windows(8)  # one of an image
+    with pytest.raises(ValueError, match=r"starts of shape \(1, 2, 12\) are of single images"):
+        Detector(plain(), config=FEW, starts=starts[:1], windows=windows).fit(FIT[:20])
     Detector(plain(), config=FEW, starts=starts[0]).fit(FIT[:20])
 
 
@@ -324,6 +328,13 @@ def test_a_saved_detector_gives_the_same_bits(kind, tmp_path, fitted, calibrated
     loaded = Detector.load(folder)
     same(loaded, detector)
     same(Detector.load(loaded.save(tmp_path / "again")), detector)
+
+
+def test_a_detector_that_has_scored_nothing_is_saved_again_where_its_generator_says_all(tmp_path, fitted, calibrated):
+    loaded = Detector.load(fitted.save(tmp_path / "d"))
+    same(Detector.load(loaded.save(tmp_path / "again")), fitted)
+    with pytest.raises(ValueError, match="before it has scored an image"):
+        Detector.load(calibrated.save(tmp_path / "own")).save(tmp_path / "more")
 
 
 def load_double():

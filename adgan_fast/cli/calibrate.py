@@ -12,6 +12,7 @@ import numpy as np
 import typer
 
 from .. import SearchConfig
+from ..window_settings import Windows
 from . import given, images, say, windowing
 from .given import Failure, Mistake
 from .score import configured, shaped
@@ -53,9 +54,8 @@ def calibrate(
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments; 3 done, but some images could not
     be read.
     """
-    from ..calibration import require
     from ..detector import Detector
-    from ..jobs.source import Unreadable
+    from ..window_calibration import require_half
     from ..windows import too_small
 
     with say.aloud(quiet):
@@ -64,18 +64,13 @@ def calibrate(
         by = windowing.of_generator(module, windows, standardize, None)
         shape = {"size": size, "gray": gray, "resize": resize}
         source, config = shaped(module, images_, config, shape, by, column=column, within=within)
-        bad, count, items = say.Bad(), 0, list(source.items())
+        bad, count = say.Bad(), 0
 
-        def readable() -> Iterator[np.ndarray]:
+        def fitting(windows: Windows) -> Iterator[np.ndarray]:
             nonlocal count
-            for item, image in zip(items, source.read(0, len(items)), strict=True):
-                if isinstance(image, Unreadable):
-                    bad.add(item.id, str(image))
-                elif by is not None and (why := too_small(image, by.size)):
-                    bad.add(item.id, why)
-                else:
-                    count += 1
-                    yield image
+            for _, _, image in images.readable(source, bad, lambda image: too_small(image, windows.size)):
+                count += 1
+                yield image
 
         try:
             detector = Detector(module, contamination=contamination, config=config, windows=by)
@@ -84,8 +79,8 @@ def calibrate(
                 count = len(found)
                 detector.fit(found)
             else:
-                require(contamination, (len(items) + 1) // 2)  # before hours of search
-                detector.fit(readable())
+                require_half(contamination, sum(1 for _ in source.items()))  # before hours of search
+                detector.fit(fitting(by))
             detector.save(out)
         except (TypeError, ValueError) as error:
             raise Mistake(str(error)) from error

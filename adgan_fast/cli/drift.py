@@ -34,19 +34,21 @@ def drift(
     Exit status: 0 no drift is seen; 1 failed, the reason on stderr; 2 a mistake in the arguments; 4 drift.
     """
     from .. import jobs
+    from ..calibration import PERMUTATIONS
     from ..jobs.drift import drift as tested
     from ..jobs.finished import Finished
 
-    if not 0 < alpha < 1:
-        raise Mistake(f"--alpha must be a number between 0 and 1, got {alpha!r}")
+    least = 1 / (1 + PERMUTATIONS)
+    if not least <= alpha < 1:
+        raise Mistake(
+            f"--alpha must be at least {least:g}, the least p-value that the test has, and below 1, got {alpha!r}"
+        )
     try:
         found = tested(Finished(job), tuple(normal or ()))
     except (FileNotFoundError, ValueError) as error:
         raise Mistake(str(error)) from error
     except (jobs.JobError, OSError) as error:
         raise Failure(str(error)) from error
-    if found is None:
-        raise Mistake(f"{job}: scored without a detector, or by an older version: adgan-fast score DETECTOR IMAGES")
     drifted = found.has_drifted(alpha)
     said = {
         "drift": drifted, "p_value": found.test.p_value, "distance": found.test.distance, "above": found.test.above,

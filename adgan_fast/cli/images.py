@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -115,30 +116,42 @@ def first_shape(source: Source) -> tuple[int, ...] | None:
     return None
 
 
-def whole(source: Source, bad: say.Bad) -> npt.NDArray[Any]:
-    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
+def readable(
+    source: Source, bad: say.Bad | None, why_not: Callable[[npt.NDArray[Any]], str] = lambda _: ""
+) -> Iterator[tuple[int, str, npt.NDArray[Any]]]:
+    """Number, name and image (C, H, W) of those that can be read, and taken; the others are told, unless `bad` is None.
+
+    Failure where a file of them is damaged, or has changed.
+    """
     from ..jobs.errors import JobError
     from ..jobs.source import Unreadable
 
-    found: npt.NDArray[Any] | None = None
-    count, first = 0, ""
     try:
-        names = [item.id for item in source.items()]
-        for name, image in zip(names, source.read(0, len(names)), strict=True):
-            if isinstance(image, Unreadable):
-                bad.add(name, str(image))
-                continue
-            if found is None:
-                found, first = np.empty((len(names), *image.shape), image.dtype), name
-            if image.shape != found.shape[1:]:
-                raise Mistake(
-                    f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
-                    "--size, and --gray or --color, bring them to one"
-                )
-            found[count] = image
-            count += 1
+        for number, (item, image) in enumerate(zip(source.items(), source.read(0, ALL), strict=True)):
+            if why := (str(image) or "unreadable") if isinstance(image, Unreadable) else why_not(image):
+                if bad is not None:
+                    bad.add(item.id, why)
+            else:
+                assert isinstance(image, np.ndarray)
+                yield number, item.id, image
     except (JobError, ValueError) as error:
         raise Failure(str(error)) from error
+
+
+def whole(source: Source, bad: say.Bad) -> npt.NDArray[Any]:
+    """All images of a source that can be read, (N, C, H, W); those that cannot are told."""
+    found: npt.NDArray[Any] | None = None
+    count, first = 0, ""
+    for _, name, image in readable(source, bad):
+        if found is None:
+            found, first = np.empty((sum(1 for _ in source.items()), *image.shape), image.dtype), name
+        if image.shape != found.shape[1:]:
+            raise Mistake(
+                f"{name!r} has shape {image.shape}, but {first!r} has {found.shape[1:]}: "
+                "--size, and --gray or --color, bring them to one"
+            )
+        found[count] = image
+        count += 1
     if found is None:
         bad.tell()
         raise Mistake(f"{source.name}: holds no image" + (" that can be read" if bad.count else ""))

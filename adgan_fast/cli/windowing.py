@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -97,18 +98,16 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
 
     Those that cannot, or are smaller than a window, are told.
     """
-    from ..jobs.errors import JobError
     from ..windows import BLOCK, random_places, standardized, too_small
 
+    def fitting(bad: say.Bad | None) -> Iterator[tuple[int, str, np.ndarray]]:
+        return images.readable(source, bad, lambda image: too_small(image, windows.size))
+
+    changed = Failure(f"{source.name}: images have changed while they were read")
     try:
         sides: dict[int, tuple[int, ...]] = {}
         kinds: set[tuple[Any, ...]] = set()
-        for number, name, image in _each(source):
-            why = image if isinstance(image, str) else too_small(image, windows.size)
-            if why:
-                bad.add(name, why)
-                continue
-            assert isinstance(image, np.ndarray)
+        for number, _, image in fitting(bad):
             sides[number] = image.shape[1:]
             kinds.add((len(image), image.dtype))
         if len(kinds) != 1:
@@ -117,27 +116,21 @@ def crops(source: Source, windows: Windows, count: int, seed: int, bad: say.Bad)
         channels, dtype = kinds.pop()
         places = random_places(list(sides.values()), windows.size, count, seed)
         made = np.empty((count, channels, windows.size, windows.size), dtype)
-        order = {number: which for which, number in enumerate(sides)}
-        for number, _, image in _each(source):
-            if number in order:
-                assert isinstance(image, np.ndarray)
-                for row in np.flatnonzero(places[:, 0] == order[number]):
-                    _, y, x = places[row]
-                    made[row] = image[:, y : y + windows.size, x : x + windows.size]
+        there = enumerate(sides.items())
+        for number, _, image in fitting(None):
+            which, before = next(there, (0, None))
+            if before != (number, image.shape[1:]):
+                raise changed
+            for row in np.flatnonzero(places[:, 0] == which):
+                _, y, x = places[row]
+                made[row] = image[:, y : y + windows.size, x : x + windows.size]
+        if next(there, None):
+            raise changed
         if not windows.standardize:
             return made
         plain = np.empty(made.shape, np.float32)
         for first in range(0, count, BLOCK):
             plain[first : first + BLOCK] = standardized(made[first : first + BLOCK]).windows
         return plain
-    except (JobError, ValueError) as error:
+    except ValueError as error:
         raise Failure(str(error)) from error
-
-
-def _each(source: Source) -> Any:
-    """Number, name, and image or the reason why there is none."""
-    from ..jobs.source import Unreadable
-
-    images_ = source.read(0, sum(1 for _ in source.items()))
-    for number, (item, image) in enumerate(zip(source.items(), images_, strict=True)):
-        yield number, item.id, (str(image) or "unreadable") if isinstance(image, Unreadable) else image

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from ..calibration import Calibration, Drift
 from .decision import NAME, digest
@@ -63,45 +64,53 @@ class JobDrift(NamedTuple):
         )
 
 
-def calibration_of(found: Finished) -> Calibration | None:
-    """What a job was calibrated on; None where it was scored without, or by a version that did not keep it.
-
-    Raises JobDamaged where what lies there is another.
-    """
-    about = found.description.get("calibration")
+def calibration_of(found: Finished) -> Calibration:
+    """What a job with a decision was calibrated on. Raises JobDamaged where what lies there is another."""
     path = found.folder / NAME
-    if about is None or not path.exists():
-        return None
     try:
         known = Calibration.load(path)
     except ValueError as error:
         raise JobDamaged(str(error)) from error
-    if digest(known) != about["sha256"]:
+    if digest(known) != found.description["calibration"]["sha256"]:
         raise JobDamaged(f"{path} is not the calibration of the job: remove it, and run the job again")
     return known
 
 
-def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift | None:
-    """Do the images of a job still score as those that it was calibrated on? None where that is not known.
+def untestable(found: Finished, normal: Sequence[str] = ()) -> str:
+    """Why `drift` cannot test a job, or ""."""
+    if "calibration" not in found.description or not (found.folder / NAME).exists():
+        return "scored without a detector, or by an older version: adgan-fast score DETECTOR IMAGES"
+    if "adaptive" in found.description.get("config", {}):
+        return (
+            "scored with adaptive=, so that many scores are of few starts, and those of the calibration of all: they "
+            "differ where nothing has changed. Score without it, or take Detector.drift, which does so"
+        )
+    if not _taken(found, normal).any():
+        return f"no image{' with such a label' if normal else ''} has a score"
+    return ""
+
+
+def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift:
+    """Do the images of a job still score as those that it was calibrated on?
 
     Args:
         normal: labels of normal images, which alone are compared; without any, all images are taken for normal.
 
     Raises:
         JobDamaged: see `calibration_of`.
-        ValueError: no image is left to compare.
+        ValueError: where it is `untestable`.
     """
-    known = calibration_of(found)
-    if known is None:
-        return None
-    scores = found.numbers("score")
-    taken = np.isfinite(scores)
-    if normal:
-        taken &= np.isin(np.array(found.texts("label"), object), list(normal))
-    if not taken.any():
-        raise ValueError(f"{found.folder}: no image{' with such a label' if normal else ''} has a score")
-    some = scores[taken]
+    if why := untestable(found, normal):
+        raise ValueError(f"{found.folder}: {why}")
+    known, taken = calibration_of(found), _taken(found, normal)
+    some = found.numbers("score")[taken]
     compared = some[np.linspace(0, len(some) - 1, min(len(some), MOST)).astype(int)]
     flagged = np.array(found.texts("anomalous"), object)[taken]
     level = float(found.description["calibration"]["level"])
     return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known), bool(normal))
+
+
+def _taken(found: Finished, normal: Sequence[str]) -> npt.NDArray[np.bool_]:
+    """Which images are compared, (N,)."""
+    scored = np.isfinite(found.numbers("score"))
+    return scored & np.isin(np.array(found.texts("label"), object), list(normal)) if normal else scored

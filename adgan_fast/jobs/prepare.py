@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -63,17 +64,20 @@ def prepared(
     else:
         score = WindowBatch(scorer, shape, manifest.items, keep, windows, known)
     score.prepare()
-    shard = shard or shard_size(score, first.image if first else None)
+    if shard is None:
+        # Windows of the first image that has some: one that has none takes no time, and says nothing of the others.
+        timed = first_image(source, manifest.items, score.searches) if isinstance(score, WindowBatch) else first
+        shard = shard_size(score, timed.image if timed else None)
     description = descriptions.describe(source, manifest, shard, keep, scorer.job, scorer.engine)
     return Prepared(score, first, description | ({} if windows is None else {"windows": windows.described()}))
 
 
-def first_image(source: Source, items: int) -> First | None:
-    """The first image that can be read."""
+def first_image(source: Source, items: int, fits: Callable[[npt.NDArray], bool] = lambda _: True) -> First | None:
+    """The first image that can be read, and `fits`."""
     if not items:
         return None
     read = enumerate(source.read(0, items))
-    return next((First(row, image) for row, image in read if not isinstance(image, Unreadable)), None)
+    return next((First(row, image) for row, image in read if not isinstance(image, Unreadable) and fits(image)), None)
 
 
 def shard_size(score: ScoreBatch, image: npt.NDArray | None) -> int:

@@ -42,7 +42,7 @@ class WindowBatch(ScoreBatch):
             score is a quantile of them.
 
     Raises:
-        ValueError: settings that windows have no meaning for.
+        ValueError: settings that windows have no meaning for; of starts by `prepare`.
     """
 
     def __init__(
@@ -56,11 +56,15 @@ class WindowBatch(ScoreBatch):
     ) -> None:
         if "reconstructions" in keep:
             raise ValueError("reconstructions are of whole images: of a job by windows keep ['windows']")
-        if scorer.config.starts == "independent":
-            raise ValueError('starts="independent" are drawn by the place of an image: windows have the same starts')
         shape = None if image_shape is None else (image_shape[0], windows.size, windows.size)
         super().__init__(scorer, shape, total, keep)
         self.windows, self.known = windows, known
+
+    def prepare(self) -> None:
+        """As ScoreBatch. ValueError where starts are of single images."""
+        super().prepare()
+        if self.scorer.job is not None and self.scorer.job.starts.common is None:
+            raise ValueError("starts go by the place of an image, and windows have the same ones: give (S, *latent)")
 
     def on(self, device: str) -> WindowBatch:
         """The same on another device."""
@@ -130,11 +134,13 @@ class WindowBatch(ScoreBatch):
             return f"it has {len(image)} channels, the generator makes {self.image_shape[0]}"
         return beyond(image[None]).get(0, "")
 
+    def searches(self, image: npt.NDArray) -> bool:
+        """Whether an image is searched: it has no fault, and is finite."""
+        return not self.fault(image) and bool(np.isfinite(image).all())
+
 
 def seconds_of(score: WindowBatch, image: npt.NDArray) -> float:
-    """That an image takes about, by the time of some windows; 0 where it cannot be searched."""
-    if score.fault(image) or not np.isfinite(image).all():
-        return 0.0
+    """That an image which it `searches` takes about, by the time of some windows."""
     side, step = score.windows.size, score.windows.step
     grid = of_windows.corners(image.shape[1], image.shape[2], side, step)
     tried = np.repeat(image[None, :, :side, :side], min(_TRIED, len(grid)), 0)

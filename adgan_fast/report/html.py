@@ -19,7 +19,8 @@ from markupsafe import Markup
 
 from .. import __version__, files, metrics
 from ..given import whole
-from ..jobs.drift import drift
+from ..jobs.batch import STARTS_USED
+from ..jobs.drift import drift, untestable
 from ..jobs.finished import Finished
 from . import charts
 from .pictures import SIDE, Pictures, pictures
@@ -128,7 +129,7 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     groups = scores.groups()
     histogram = charts.histogram(groups, "score")
-    counts = Counter(scores.statuses)
+    counts, untested = Counter(scores.statuses), untestable(found, normal)
     return environment.get_template("report.html").render(
         title=f"Anomaly scores: {found.folder.resolve().name}",
         style=Markup(style), style_hash=_hash(style), script=Markup(script), script_hash=_hash(script),
@@ -138,7 +139,8 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
         statuses=sorted(counts), histogram=histogram, gallery=gallery, calibrated=_calibrated(found, scores),
         curves=_curves(scores), level=metrics.LEVEL, thresholds=_thresholds(scores), course=_course(scores),
         provenance=_provenance(found), decisions=_decisions(found), windows=found.windows,
-        drift=drift(found, normal) if scores.scored.any() else None, drift_level=DRIFT_LEVEL,
+        untested=untested, drift=None if untested else drift(found, normal), drift_level=DRIFT_LEVEL,
+        adaptive=STARTS_USED in found.table.column_names,
         data=_data(found, scores, groups, histogram, gallery),
     )  # fmt: skip
 

@@ -93,7 +93,7 @@ def _drawn(found: Finished, rows: list[int], sigma: float, scale: float) -> Iter
 
 
 def _by_windows(found: Finished, rows: list[int], sigma: float, scale: float) -> Iterator[Drawn]:
-    floor = window_maps.usual(found, rows)
+    floor = window_maps.usual(found)
     for row, map_ in window_maps.excesses(found, rows, floor, sigma):
         yield row, partial(_over_windows, found, row, map_, scale), float(map_.max())
 

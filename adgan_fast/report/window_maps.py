@@ -11,13 +11,20 @@ from .. import maps, windows
 from ..jobs.finished import Finished
 from .overlays import Array, overlays
 
+MOST = 256
+"""Images that say what is usual."""
 _STRIP = 256
 """Rows of pixels that are drawn at once."""
 
 
-def usual(found: Finished, rows: Sequence[int]) -> float:
-    """What a window usually scores: the median over images of the median over windows. Maps are drawn from there on."""
-    medians = [np.median(kept["score"]) for kept in found.windows_of(rows) if len(kept)]
+def usual(found: Finished) -> float:
+    """What a window usually scores: the median over images of the median over windows. Maps are drawn from there on.
+
+    Of MOST images evenly by their places, where more have a score: whichever are drawn, it is the same.
+    """
+    rows = np.flatnonzero(np.isfinite(found.numbers("score")))
+    some = rows[np.linspace(0, len(rows) - 1, min(len(rows), MOST)).astype(int)]
+    medians = [np.median(kept["score"]) for kept in found.windows_of(some.tolist())]
     return float(np.median(medians)) if medians else 0.0
 
 

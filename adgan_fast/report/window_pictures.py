@@ -32,7 +32,7 @@ class WindowPanels:
     def set_scale(self, rows: list[int]) -> None:
         """That of the largest value in these rows' maps."""
         if self.found.keeps_windows:
-            self._floor = window_maps.usual(self.found, rows)
+            self._floor = window_maps.usual(self.found)
             maps = window_maps.excesses(self.found, rows, self._floor, self.sigma)
             self.scale = max((float(map_.max()) for _, map_ in maps), default=0.0)
 

@@ -104,7 +104,7 @@ def test_paths_in_a_table_lead_out_of_its_folder_where_that_is_said(here: Path, 
     status, _, err = told(*command)
     assert status == 3 and "leads out of" in err and "--within DIR" in err
     status, _, err = told(*command, "--within", "images")
-    assert status == 1 and "source.within is None there" in err
+    assert status == 1 and "source.within is 'not there' there" in err
     assert told(*command, "--within", "images", "--overwrite")[0] == 0
     assert scores_of(here / "s")[0] == expected(np.load("images.npy"))[0]
 
@@ -354,6 +354,15 @@ def test_every_format_holds_the_same_rows(here: Path, told, job: Path) -> None:
             assert row["score"] == np.float32(of_json["score"]) == np.float32(of_csv["score"])
         else:
             assert of_json["score"] is None and of_csv["score"] == "" and "damaged" in of_csv["error"]
+
+
+def test_check_reads_what_a_table_names_where_that_is_said(here: Path, told) -> None:
+    (here / "tables").mkdir()
+    parquet.write_table(pa.table({"a": ["../images/cat/0.png"]}), here / "tables" / "a.parquet")
+    command = ["check", "g.safetensors", "--engine", "native", "--images", "tables/a.parquet", "--column", "a"]
+    status, _, err = told(*command)
+    assert status == 2 and "--within DIR" in err
+    assert told(*command, "--within", "images", "--steps", "1")[0] == 0
 
 
 def test_texts_that_a_spreadsheet_would_run_are_told_and_quoted_where_asked(here: Path, told, job: Path) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from adgan_fast import windows
+from adgan_fast import jobs, windows
 from adgan_fast.cli import main
+from adgan_fast.jobs import Unreadable
 from adgan_fast.jobs.finished import Finished
+from adgan_fast.jobs.sources import Files
 from adgan_fast.training import load_generator
 from adgan_fast.windows import Windows
 from tests.support.pictures import random_bytes, write_picture
@@ -106,6 +109,9 @@ def test_maps_are_of_the_images_own_sizes(
         usual = np.median([np.median(each["score"]) for each in found.windows_of([0, 2, 3])])
         assert float(row["largest"]) == pytest.approx(max(0.0, map_.max() - usual), rel=1e-5)
     assert [row["id"] for row in rows] == ["bad/2.png", "good/0.png", "good/1.png"]
+    assert told("maps", str(scans / "s"), "--out", str(tmp_path / "two"), "--most", "2")[0] == 0
+    few = list(csv.DictReader((tmp_path / "two" / "maps.csv").open()))
+    assert few == [row for row in rows if row in few]  # what is usual is the job's, not of those drawn
 
 
 def test_drift_is_told_and_ends_with_a_status_of_its_own(
@@ -126,7 +132,8 @@ def test_drift_is_told_and_ends_with_a_status_of_its_own(
     assert status == 4 and out.splitlines()[1].startswith("Drift: these images score")
     for arguments, message in [
         (("--normal", "x"), "no image with such a label"),
-        (("--alpha", "1"), "between 0 and 1"),
+        (("--alpha", "1"), "below 1"),
+        (("--alpha", "0.0009"), "at least 0.001, the least p-value"),
     ]:
         status, _, err = told("drift", job, *arguments)
         assert status == 2 and message in err
@@ -150,3 +157,30 @@ def test_the_page_shows_windows_calibration_and_drift(
     assert "of normal images it would be 20 % at most" in text and "No drift is seen" in text
     assert "Each picture: image, overlay." in text and "2 scores of normal images" in text
     assert '"of": "windows"' in text and "Histogram of p-values" in text
+
+
+def test_images_that_change_or_are_damaged_on_the_way_are_no_mistake_in_the_arguments(
+    scans: Path, told: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(scans)
+    read = Files.read
+
+    def broken(self: Files, first: int, stop: int) -> Iterator[object]:
+        yield from read(self, first, 5)
+        raise error
+
+    monkeypatch.setattr(Files, "read", broken)
+    for error in (jobs.InputsChanged("a file has changed"), ValueError("a file is damaged")):
+        for command in (["calibrate", "run", "--contamination", "0.2"], ["train", "--windows", "8"]):
+            status, _, err = told(*command, "normal", "--out", str(tmp_path / "x"), "-q")
+            assert status == 1 and err == f"adgan-fast: error: {error}\n", (command, err)
+    passes = itertools.count()
+
+    def vanished(self: Files, first: int, stop: int) -> Iterator[object]:
+        gone = next(passes) == 2  # after the first image, and all once
+        for number, image in enumerate(read(self, first, stop)):
+            yield Unreadable("gone") if gone and number == 7 else image
+
+    monkeypatch.setattr(Files, "read", vanished)
+    status, _, err = told("train", "normal", "--out", str(tmp_path / "x"), "--windows", "8", "-q")
+    assert status == 1 and "images have changed while they were read" in err

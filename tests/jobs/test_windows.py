@@ -7,16 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from adgan_fast import Detector, Scorer, SearchConfig, jobs, windows
 from adgan_fast.calibration import Calibration
+from adgan_fast.jobs import prepare
 from adgan_fast.jobs.finished import Finished
+from adgan_fast.jobs.manifest import manifest_of
 from adgan_fast.jobs.sources import Held, open_source
 from adgan_fast.jobs.windowed import WindowBatch
 from adgan_fast.window_calibration import image_scores, split
 from adgan_fast.windows import Windows, WindowScorer
 from tests.support import reported
 from tests.support.pictures import random_bytes, write_picture
+from tests.support.runs import Listed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,6 +75,15 @@ def test_it_goes_on_and_never_mixes_windows(job: Path, images: Path, tmp_path: P
             jobs.run(reported.generator(), open_source(images), job, **(run | {"windows": other}))
 
 
+def test_a_part_is_as_large_as_the_time_of_an_image_that_is_searched_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = random_bytes(1, 1, 20, 31)[0]
+    source = Listed([image[:, :7], np.full((1, 9, 9), np.nan, np.float32), image, image])
+    monkeypatch.setattr(prepare, "seconds_of", lambda score, given: prepare.PART_SECONDS / 2 if given is image else 0.0)
+    scorer = Scorer(reported.generator(), config=CONFIG)
+    found = prepare.prepared(scorer, source, manifest_of(source), (), None, HOW)
+    assert found.description["shard"] == 2
+
+
 def test_an_image_is_searched_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     image = random_bytes(1, 1, 40, 50)[0]
     known = Calibration(np.arange(20, 60, 0.5))
@@ -108,7 +121,11 @@ def test_images_that_are_not_finite_or_of_other_channels_cost_their_own_row() ->
 
 
 def test_what_has_no_meaning_by_windows_is_refused(images: Path, tmp_path: Path) -> None:
-    for wrong, message in (({"keep": ["reconstructions"]}, "of whole images"), ({"starts": "independent"}, "place")):
+    for wrong, message in (
+        ({"keep": ["reconstructions"]}, "of whole images"),
+        ({"starts": "independent"}, "place"),
+        ({"starts": torch.zeros(1, 2, 6)}, "place"),  # for as many images as the first one has windows
+    ):
         keep, config = wrong.get("keep", []), CONFIG.replace(**{k: v for k, v in wrong.items() if k != "keep"})
         with pytest.raises(ValueError, match=message):
             jobs.run(reported.generator(), open_source(images), tmp_path, config=config, windows=HOW, keep=keep)

@@ -109,11 +109,11 @@ class Table:
             first = self._ends[file]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Kind, absolute path, files with their sizes and times, column, labels or not, shaping."""
+        """Kind, absolute path, files with their sizes and times, column, labels or not, `within` if given, shaping."""
         files = {as_text(file): stamp for file, stamp in zip(self._files, self._stamps, strict=True)}
         about = {"kind": "table", "path": as_text(os.path.abspath(self.name)), "files": files}
-        within = None if self._within is None else as_text(self._within)
-        return about | {"column": self.column, "within": within, "labels": self.labels} | self.shaping.described()
+        within = {} if self._within is None else {"within": as_text(self._within)}  # not there: as in older jobs
+        return about | {"column": self.column, "labels": self.labels} | within | self.shaping.described()
 
     def require_same(self, first: int, stop: int) -> None:
         """InputsChanged where one of the files that hold these rows has changed."""
