@@ -10,23 +10,31 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
+from torch import nn
 
 from .. import SearchConfig
 from ..window_settings import Windows
 from . import given, images, say, windowing
 from .given import Failure, Mistake
 from .score import configured, shaped
-from .settings import takes
+from .settings import chosen, takes
+
+CONTAMINATION = 0.1
 
 
 @takes({"score": SearchConfig}, but=("progress", "strict", "adaptive"))
 def calibrate(
-    generator: Annotated[str, typer.Argument(metavar="GENERATOR", help="as for score")],
+    generator: Annotated[
+        str, typer.Argument(metavar="GENERATOR", help="as for score; or a detector, to calibrate it anew")
+    ],
     images_: Annotated[str, typer.Argument(metavar="IMAGES", help="normal ones, as for score")],
     out: Annotated[Path, typer.Option(help="folder of the detector; replaced if there")],
     contamination: Annotated[
-        float, typer.Option(help="share of normal images that the detector flags at most, on average")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            help=f"share of normal images that the detector flags at most, on average [default: {CONTAMINATION}]"
+        ),
+    ] = None,
     size: images.Size = None,
     gray: images.Gray = None,
     resize: images.Resize = None,
@@ -47,7 +55,8 @@ def calibrate(
 
     IMAGES are normal, and the generator was not trained on them; all are held in memory, but for those that go by
     windows. For one false alarm in a hundred it takes 99 of them at least; by windows 197, for half of the images give
-    the windows that those of others are ranked among, and half calibrate. GENERATOR and IMAGES are what score takes.
+    the windows that those of others are ranked among, and half calibrate. A detector in place of GENERATOR is
+    calibrated anew, by its own settings where no others are given. GENERATOR and IMAGES are what score takes.
     The detector is a folder of safetensors and JSON (and a .pt2 for a generator of your own); adgan_fast.Detector.load
     reads it, too.
 
@@ -59,9 +68,18 @@ def calibrate(
     from ..windows import too_small
 
     with say.aloud(quiet):
-        module = given.module(generator, settings.get("device"))
-        config = configured(settings)
-        by = windowing.of_generator(module, windows, standardize, None)
+        earlier = given.detector(generator)
+        if earlier is None:
+            module = given.module(generator, settings.get("device"))
+            config, level, adaptive = configured(settings), CONTAMINATION, None
+            by = windowing.of_generator(module, windows, standardize, None)
+        else:
+            if windows is not None or standardize is not None:
+                raise Mistake(
+                    "a detector keeps how it takes images, whole or by windows: leave out --windows and --standardize"
+                )
+            module, config, level, adaptive, by = _of_detector(earlier, settings)
+        level = level if contamination is None else contamination
         shape = {"size": size, "gray": gray, "resize": resize}
         source, config = shaped(module, images_, config, shape, by, column=column, within=within)
         bad, count = say.Bad(), 0
@@ -73,13 +91,13 @@ def calibrate(
                 yield image
 
         try:
-            detector = Detector(module, contamination=contamination, config=config, windows=by)
+            detector = Detector(module, contamination=level, adaptive=adaptive, config=config, windows=by)
             if by is None:
                 found = images.whole(source, bad)
                 count = len(found)
                 detector.fit(found)
             else:
-                require_half(contamination, sum(1 for _ in source.items()))  # before hours of search
+                require_half(level, sum(1 for _ in source.items()))  # before hours of search
                 detector.fit(fitting(by))
             detector.save(out)
         except (TypeError, ValueError) as error:
@@ -94,6 +112,24 @@ def calibrate(
     typer.echo(json.dumps(said) if as_json else _text(said))
     if bad.count:
         raise typer.Exit(3)
+
+
+def _of_detector(
+    folder: Path, settings: dict[str, Any]
+) -> tuple[nn.Module, SearchConfig, float, float | None, Windows | None]:
+    """Of a detector that is to be calibrated anew all that was chosen, but for the settings that are given here."""
+    from ..detector import Detector
+
+    values, device = chosen(SearchConfig, settings, "calibrate"), settings.get("device")
+    if device is not None:
+        values["device"] = None  # the generator is there
+    loss = values.get("loss")
+    try:
+        old = Detector.load(folder, device=device, loss=loss if callable(loss) else None)
+        module = given.copied(old.generator_, device)
+        return module, old.config.replace(**values), old.contamination, old.adaptive, old.windows
+    except (OSError, TypeError, ValueError) as error:
+        raise Mistake(str(error)) from error
 
 
 def _text(said: dict[str, Any]) -> str:

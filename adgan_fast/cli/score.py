@@ -127,7 +127,9 @@ def score(
             search = Search(module, configured(settings), windows=by)  # after it: the module may register an engine
         else:
             if windows or standardize is not None or quantile is not None:
-                raise Mistake("a detector has its own windows: leave out --windows and what goes with it")
+                raise Mistake(
+                    "a detector keeps how it takes images, whole or by windows: leave out --windows and the like"
+                )
             search = _of_detector(detector, settings, alpha, adaptive, here)
         if search.windows is not None and runner == RAY:
             raise Mistake(f"images by windows are scored by --runner {LOCAL}")

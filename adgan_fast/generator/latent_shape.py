@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -75,8 +76,17 @@ def latent_shape(module: nn.Module, image_shape: Shape, device: torch.device, dt
 
 def _in_shape(module: nn.Module, z: torch.Tensor) -> object:
     """What a module makes of z, without its numbers: neither memory nor time is spent on them."""
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        return module(mode.from_tensor(z))
+    shapes_that_do_not_suit = logging.getLogger("torch._subclasses.fake_tensor")  # it shows each as an error
+    shapes_that_do_not_suit.addFilter(_nothing)
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+            return module(mode.from_tensor(z))
+    finally:
+        shapes_that_do_not_suit.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
 
 
 def _is_image(made: object, image_shape: Shape) -> bool:

@@ -38,6 +38,16 @@ def test_a_detector_is_that_of_the_package(detector: Path, here: Path) -> None:
     assert np.array_equal(loaded.decision_scores_, own.decision_scores_) and loaded.threshold_ == own.threshold_
 
 
+def test_a_detector_calibrated_anew_keeps_its_settings_but_for_those_given(detector: Path, here: Path, told) -> None:
+    assert told("calibrate", "d", "normal.npy", "--out", "e", "-q")[0] == 0
+    before, after = Detector.load(detector), Detector.load(here / "e")
+    assert (after.config, after.contamination) == (before.config, 0.2)
+    assert np.array_equal(after.decision_scores_, before.decision_scores_)
+    assert told("calibrate", "d", "normal.npy", "--out", "e", "-q", "--n-seed", "3", "--contamination", "0.3")[0] == 0
+    after = Detector.load(here / "e")
+    assert (after.config, after.contamination) == (before.config.replace(n_seed=3), 0.3)
+
+
 def test_score_with_it_adds_p_values_and_decisions(detector: Path, here: Path, told) -> None:
     status, _, err = told("score", "d", "images.npy", "--out", "s", "-q")
     assert status == 0 and err == ""

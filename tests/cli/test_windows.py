@@ -78,7 +78,7 @@ def test_scores_follow_the_training_and_mistakes_are_one_line(
         (["score", "run", "new", "--windows", "8,9"], "stride must be at most size"),
         (["score", "run", "new", "--windows", "8x4"], "SIZE or SIZE,STRIDE"),
         (["score", "run", "new", "--quantile", "1"], "the largest score grows"),
-        (["score", "d", "new", "--windows", "8"], "a detector has its own windows"),
+        (["score", "d", "new", "--windows", "8"], "a detector keeps how it takes images"),
         (["score", "run", "new", "--runner", "ray"], "--runner local"),
         (["score", "run", "new", "--color"], "--gray would convert it"),
         (["score", "run", "new", "--keep", "reconstructions"], "keep ['windows']"),

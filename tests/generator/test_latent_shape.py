@@ -146,6 +146,12 @@ class Tokens(nn.Module):
         return h.view(-1, 1, 8, 8)
 
 
+def test_trying_shapes_logs_nothing(caplog):
+    module = nn.Sequential(nn.Linear(12, 32), nn.ReLU(), nn.Linear(32, 64), nn.Unflatten(1, (1, 8, 8)))
+    assert latent_shape(module, (1, 8, 8), torch.device("cpu"), torch.float32) == (12,)
+    assert caplog.messages == []
+
+
 def test_what_takes_a_large_latent_for_a_batch_is_not_run_on_it():
     made: list[int] = []
     assert found(Tokens(made), 1, 8, 8) == (8,)
