@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from adgan_fast import jobs, windows
@@ -36,6 +37,8 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for index, (label, sides) in enumerate([("good", (12, 9)), ("good", (20, 30)), ("bad", (8, 40)), ("bad", (7, 9))]):
         write_picture(here / "new" / label / f"{index}.png", random_bytes(9, 1, *sides)[index, 0])
     train = ["--steps", "2", "--width", "2", "--latent", "4", "--batch-size", "4", "-q"]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in the tests, which train it again
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         assert (
@@ -43,6 +46,7 @@ def scans(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         assert main(["calibrate", "run", "normal", "--out", "d", "--contamination", "0.2", *QUICK]) == 0
         assert main(["score", "d", "new", "--out", "s", "--labels", "--keep", "windows", "-q"]) == 3
+    torch.set_num_threads(threads)
     return here
 
 
