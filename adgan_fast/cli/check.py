@@ -15,6 +15,7 @@ from ..generator.working_copy import working_copy
 from ..testing import FIGURES, Bound, Check, bound_of
 from . import given, machine
 from .given import Mistake
+from .images import Column, Within
 from .table import columns
 
 
@@ -38,6 +39,8 @@ def check(
     images: Annotated[
         str | None, typer.Option(help="IMAGES as for score: a folder, a pattern, arrays, ...; noise without it")
     ] = None,
+    column: Column = None,
+    within: Within = None,
     device: Annotated[str | None, typer.Option(help="torch device; without it the generator's own")] = None,
     engine: Annotated[list[str] | None, typer.Option(help="an engine, may be repeated; without it all")] = None,
     n_seed: Annotated[int, typer.Option(help="starts of each image")] = 4,
@@ -83,7 +86,7 @@ def check(
         latent = config.latent_shape or given.own_latent_shape(module)
         config, shown = config.replace(latent_shape=latent), given.random_images(module, latent, config.prior, count)
     else:
-        shown = given.images(images, count)
+        shown = given.images(images, count, column=column, within=within)
     rows = [_row(module, shown, name, config) for name in names]
     ran = [row.check for row in rows if row.check is not None]
     bound = ran[0].bound if ran else bound_of(precision)

@@ -119,15 +119,18 @@ def _require_no_arguments(text: str, name: str, make: Any) -> None:
         raise Mistake(f"{text}: {name} is called without arguments, but: {error}") from error
 
 
-def images(name: str, count: int) -> torch.Tensor:
-    """The first `count` images that can be read of what IMAGES may be, see images.py: (n, C, H, W)."""
+def images(name: str, count: int, column: str | None = None, within: str | None = None) -> torch.Tensor:
+    """The first `count` images that can be read of what IMAGES may be, see images.py: (n, C, H, W).
+
+    column, within: as for `open_source`.
+    """
     from ..jobs.source import Unreadable
     from ..jobs.sources import open_source
 
     found: list[npt.NDArray[Any]] = []
     reason = ""
     try:
-        for image in open_source(name).read(0, 2**62):
+        for image in open_source(name, column=column, within=within).read(0, 2**62):
             if len(found) == count:
                 break
             if isinstance(image, Unreadable):
