@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -44,6 +45,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 def temporary_names(name: str) -> str:
     """A pattern of what a killed process may have left of a file of this name (itself a pattern, if wanted)."""
     return f".{name}.*.tmp"
+
+
+def csv_writer(text: IO[str]) -> Any:
+    """A `csv.writer` of lines that end in a line feed; a text with any kind of line end in it is quoted."""
+
+    class Lines:
+        def write(self, row: str) -> None:
+            text.write(row.removesuffix("\r\n") + "\n")
+
+    return csv.writer(Lines(), lineterminator="\r\n")  # Python 3.11 quotes what is in the line's end alone
 
 
 def read_head(path: Path, format: str, version: int, what: str, error: type[ValueError] = ValueError) -> dict[str, Any]:

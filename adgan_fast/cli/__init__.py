@@ -23,6 +23,7 @@ from . import calibrate, check, compare, demo, drift, export, info, maps, report
 __all__ = ["app", "main"]
 
 INTERRUPTED = 130  # as a shell says it
+AGAIN = "interrupted: the same command goes on from what is finished, or begins anew where nothing is"
 
 # Plain text: boxes and colours are for terminals that have them, and for nobody who greps.
 app = typer.Typer(
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(arguments: list[str]) -> int:
     try:
         status = int(app(arguments, prog_name="adgan-fast", standalone_mode=False) or 0)
-        return status if status != INTERRUPTED else _failed("interrupted", status)
+        return status if status != INTERRUPTED else _failed(AGAIN, status)
     except typer.TyperException as error:
         return _failed(error.format_message(), error.exit_code)
     except (MemoryError, RuntimeError) as error:
@@ -77,7 +78,7 @@ def _main(arguments: list[str]) -> int:
             raise
         return _failed(str(error), 1)  # raised by this package: with the remedy
     except (KeyboardInterrupt, typer.Abort):  # outside of a command; typer makes the status of one inside
-        return _failed("interrupted", INTERRUPTED)
+        return _failed(AGAIN, INTERRUPTED)
 
 
 def _failed(message: str, status: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
-from ..files import replacing
+from ..files import csv_writer, replacing
 from . import say
 from .given import Failure, Mistake
 
@@ -107,7 +106,7 @@ def _parquet(tables: Iterator[Any], file: IO[bytes]) -> int:
 
 
 def _csv(tables: Iterator[Any], text: IO[str], texts: Texts) -> int:
-    writer, rows = csv.writer(text, lineterminator="\n"), 0
+    writer, rows = csv_writer(text), 0
     for table in tables:
         names, columns = _columns(table)
         if not rows:

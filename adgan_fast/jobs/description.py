@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -113,10 +114,16 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
 
 
 def differences(here: Description, there: Description) -> list[str]:
-    """Where two descriptions differ, in words; [] if nowhere. What the source was called is no difference."""
+    """Where two descriptions differ, in words; [] if nowhere. What the source was called is no difference.
+
+    Generators are compared where the engine is the same.
+    """
     mine, theirs = flat(here), flat(there)
-    for each in (mine, theirs):
-        each.pop("source.name", None)
+    hidden = ["source.name"]
+    if mine.get("engine") != theirs.get("engine"):
+        hidden.append("generator.sha256")  # of its program where the engine takes one, else of its modules
+    for each, name in itertools.product((mine, theirs), hidden):
+        each.pop(name, None)
     return [
         f"{name} is {theirs.get(name, 'not there')!r} there and {mine.get(name, 'not there')!r} here"
         for name in mine | theirs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import os
 import re
@@ -78,7 +77,7 @@ def write_maps(
         scale = max((largest for _, _, largest in _drawn(found, chosen, sigma, 1.0)), default=0.0) or 1.0
     folder.mkdir(parents=True, exist_ok=True)
     ids, lines = found.texts("id"), io.StringIO()
-    writer = csv.writer(lines, lineterminator="\n")
+    writer = files.csv_writer(lines)
     writer.writerow(["file", "id", "score", "largest"])
     for row, picture, largest in _drawn(found, chosen, sigma, scale):
         name, file = f"{row:06d}-{_safe(ids[row])}.png", io.BytesIO()

@@ -84,9 +84,9 @@ def train(
     the run was interrupted and resumed, whatever else has drawn random numbers, and whatever the caller has set in
     PyTorch (default dtype and device, autocast, inference mode, TF32).
 
-    Where ``out`` is given and this runs in the main thread, an interrupt (Ctrl-C) lets the step in work end, writes a
-    checkpoint, logs where it is, and then raises KeyboardInterrupt. A second one does not wait: what is in ``out`` then
-    is the checkpoint before it, whole.
+    Where ``out`` is given and this runs in the main thread, an interrupt (Ctrl-C), as SIGTERM, lets the step in work
+    end, writes a checkpoint, logs where it is, and then raises KeyboardInterrupt. A second one does not wait: what is
+    in ``out`` then is the checkpoint before it, whole.
 
     Args:
         images: (N, C, H, H), or (N, H, H) for C = 1, H one of 8, 16, 28, 32, 64: uint8, or float in [-1, 1]. For an

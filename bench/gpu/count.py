@@ -131,6 +131,7 @@ def fill(file: Path, program: Program, steps: int, target: str) -> list[Row]:
             row = {**named, **count(launches, target), "triton": triton.__version__}
         except (triton.CompilationError, ValueError) as error:
             row = {**named, "failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"[:200]}
+            row["triton"] = triton.__version__
         rows.append(row)
         with open(file, "a", encoding="utf-8") as out:
             out.write(json.dumps(row) + "\n")

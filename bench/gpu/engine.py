@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fcntl
 import statistics
 from collections import Counter
 from collections.abc import Iterator
@@ -27,6 +28,9 @@ GATED = (8, 8)
 """Starts of the first images that are searched in float64 as well."""
 PERIOD = 16
 """The first images come again after so many: so replayed graphs are held to the reference too, not one chunk alone."""
+
+GATE_IMAGES = 40
+"""Chunks of 7, and at last one of 5: enough to be recorded."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,17 +66,28 @@ def title(case: cases.Case) -> str:
 
 
 def reference(part: Part, case: cases.Case) -> gate.ReferenceLosses:
-    """The float64 reference of a case's first images, once for all parts and precisions."""
+    """The float64 reference of a case's first images, once for all parts and precisions; made on the CPU.
+
+    Waits for a process that is at it: see `references`.
+    """
     key = dataclasses.replace(case, config=case.config.replace(precision="float32")).key
     path = Path(part.work) / (key.replace("/", "_") + ".reference")
     images = case.images[: len(GATED)].cpu()
-    if path.is_file():
-        initial, final, of_images = torch.load(path)
-        if torch.equal(of_images, images):
-            return gate.ReferenceLosses(initial, final, gate.plain_loop(case, GATED))
-    found = gate.reference(case, GATED)
-    torch.save((found.initial, found.final, images), path)
+    with open(f"{path}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.is_file():
+            initial, final, of_images = torch.load(path)
+            if torch.equal(of_images, images):
+                return gate.ReferenceLosses(initial, final, gate.plain_loop(case, GATED))
+        found = gate.reference(case, GATED)
+        torch.save((found.initial, found.final, images), path)
     return found
+
+
+def references(part: Part) -> None:
+    """Makes the references of all gates, while other parts use the GPU."""
+    for setting in _gate_settings(part, "float32"):
+        reference(part, build(part, setting, GATE_IMAGES))
 
 
 def gated(part: Part, case: cases.Case, losses: Losses, graphs: bool = True) -> bool:
@@ -97,15 +112,8 @@ def survive(part: Part, case: str, error: Exception) -> None:
 
 def gates(part: Part, precision: str) -> None:
     """The engine against the reference in float64: launched and replayed, every shape, every way of owning weights."""
-    shapes = ["dcgan32x1", "dcgan32x3"] + ([] if part.quick else ["dcgan64x3"])
-    settings = [
-        Setting(shapes[0], precision, 64, chunk=7 * 64),
-        Setting(shapes[0], precision, 8, "per_sample", 7),
-        Setting(shapes[0], precision, 8, "frozen", 7 * 8),
-    ]
-    settings += [] if part.smoke else [Setting(shape, precision, 64, chunk=7 * 64) for shape in shapes[1:]]
-    for number, setting in enumerate(settings):
-        case = build(part, setting, 40)  # chunks of 7 images, and at last one of 5: enough to be recorded
+    for number, setting in enumerate(_gate_settings(part, precision)):
+        case = build(part, setting, GATE_IMAGES)
         found: list[Losses] = []
         for graphs in (False, True) if number == 0 else (True,):
             try:
@@ -116,6 +124,16 @@ def gates(part: Part, precision: str) -> None:
                 survive(part, title(case), error)
         if len(found) == 2 and not all(torch.equal(a, b) for a, b in zip(*found, strict=True)):
             part.fail(title(case), ENGINE, "replayed graphs give other bits than launches")
+
+
+def _gate_settings(part: Part, precision: str) -> list[Setting]:
+    shapes = ["dcgan32x1", "dcgan32x3"] + ([] if part.quick else ["dcgan64x3"])
+    settings = [
+        Setting(shapes[0], precision, 64, chunk=7 * 64),
+        Setting(shapes[0], precision, 8, "per_sample", 7),
+        Setting(shapes[0], precision, 8, "frozen", 7 * 8),
+    ]
+    return settings + ([] if part.smoke else [Setting(shape, precision, 64, chunk=7 * 64) for shape in shapes[1:]])
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ short table that is printed last, gpu.log, and <gpu>.json, the tuned tiles, whic
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -56,10 +57,14 @@ def _peer(name: str, seconds: float, pairs: Sequence[int] = (), precision: str =
     return PartEntry("bench.gpu.peers:against", seconds, {"name": name, "pairs": list(pairs), "precision": precision})
 
 
+GATES = "bench.gpu.engine:gates"
+REFERENCES = PartEntry("bench.gpu.engine:references", 0)
+"""Beside the others where there are gates: on the CPU, which has nothing else to do."""
+
 PARTS: dict[str, PartEntry] = {
     "admission": PartEntry("bench.gpu.checks:admitted", 60),
     "machine": PartEntry("bench.gpu.machine:machine", 30),
-    **_by_precision("gate", "bench.gpu.engine:gates", 90, 60, 45),
+    **_by_precision("gate", GATES, 90, 60, 45),
     **_by_precision("speed", "bench.gpu.engine:speed", 60, 60, 20),
     "profile": PartEntry("bench.gpu.engine:profile", 40),
     "growth": PartEntry("bench.gpu.engine:growth", 60),
@@ -117,46 +122,64 @@ def run(names: Sequence[str], given: argparse.Namespace, out: Path, work: Path, 
         "generator": given.generator, "data": given.data, "results_file": str(out / "gpu.json"), "work": str(work),
         "out": str(out),
     }  # fmt: skip
-    for name in names:
-        entry = PARTS[name]
-        limit = min(entry.seconds * (PATIENCE if given.smoke else 1), end - time.time())
-        if limit < min(LEAST, entry.seconds):
-            results["parts"][name] = {"status": "skipped", "error": "no time left", "seconds": 0.0, "rows": []}
-        else:
-            print(f"{time.time() - began:6.1f} s  {name}, at most {limit:.0f} s", flush=True)
-            results["parts"][name] = one(name, entry, order, limit, work, log)
-        temporary = out / "gpu.json.part"
-        temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
-        temporary.replace(out / "gpu.json")
+    with contextlib.ExitStack() as beside:
+        if any(PARTS[name].target == GATES for name in names):
+            process = _start("references", REFERENCES, {**order, "device": "cpu"}, end - began, work, log)
+            beside.callback(_end, process)
+        for name in names:
+            entry = PARTS[name]
+            limit = min(entry.seconds * (PATIENCE if given.smoke else 1), end - time.time())
+            if limit < min(LEAST, entry.seconds):
+                results["parts"][name] = {"status": "skipped", "error": "no time left", "seconds": 0.0, "rows": []}
+            else:
+                print(f"{time.time() - began:6.1f} s  {name}, at most {limit:.0f} s", flush=True)
+                results["parts"][name] = one(name, entry, order, limit, work, log)
+            temporary = out / "gpu.json.part"
+            temporary.write_text(json.dumps(results, indent=1), encoding="utf-8")
+            temporary.replace(out / "gpu.json")
     return results
 
 
 def one(name: str, entry: PartEntry, order: Mapping[str, Any], limit: float, work: Path, log: TextIO) -> dict[str, Any]:
     """Run a part: its status ("ok", "failed" or "timed out"), seconds, rows, and what it said last if it failed."""
-    rows_file = work / f"{name}.rows"
-    told = {
-        **order, "rows_file": str(rows_file), "deadline": time.time() + limit, "arguments": dict(entry.arguments),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "bench.gpu.part", entry.target, json.dumps(told)]
-    print(f"\n===== {name}", file=log, flush=True)
-    before = log.tell()
     began = time.monotonic()
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environment(order["device"]), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-        preexec_fn=os.setpgrp,  # so that what it starts can be ended with it
-    )  # fmt: skip
+    before = log.tell()
+    process = _start(name, entry, order, limit, work, log)
     try:
         status = "ok" if process.wait(limit) == 0 else "failed"
     except subprocess.TimeoutExpired:
         status = "timed out"
     finally:
         _end(process)
-    found: dict[str, Any] = {"status": status, "seconds": round(time.monotonic() - began, 1), "rows": _rows(rows_file)}
+    found: dict[str, Any] = {
+        "status": status,
+        "seconds": round(time.monotonic() - began, 1),
+        "rows": _rows(_rows_file(work, name)),
+    }
     if status != "ok":
         log.flush()
         said = Path(log.name).read_bytes()[before:].decode("utf-8", errors="replace").splitlines()
         found["error"] = f"exit {process.returncode}: " + "\n".join(said[-12:])
     return found
+
+
+def _start(
+    name: str, entry: PartEntry, order: Mapping[str, Any], limit: float, work: Path, log: TextIO
+) -> subprocess.Popen[bytes]:
+    told = {
+        **order, "rows_file": str(_rows_file(work, name)), "deadline": time.time() + limit,
+        "arguments": dict(entry.arguments),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "bench.gpu.part", entry.target, json.dumps(told)]
+    print(f"\n===== {name}", file=log, flush=True)
+    return subprocess.Popen(
+        command, cwd=ROOT, env=environment(order["device"]), stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+        preexec_fn=os.setpgrp,  # so that what it starts can be ended with it
+    )  # fmt: skip
+
+
+def _rows_file(work: Path, name: str) -> Path:
+    return work / f"{name}.rows"
 
 
 def environment(device: str) -> dict[str, str]:

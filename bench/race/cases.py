@@ -8,7 +8,9 @@ measured and printed. ``--generator FILE`` times a trained one instead.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import functools
 import os
 from pathlib import Path
 
@@ -105,6 +107,11 @@ def _dcgan(
 
 def calibrated(size: int, channels: int, latent: int, width: int) -> nn.Module:
     """A generator with random weights, its batch-norm statistics those of 1,024 samples of the prior; in eval mode."""
+    return copy.deepcopy(_calibrated(size, channels, latent, width))
+
+
+@functools.cache
+def _calibrated(size: int, channels: int, latent: int, width: int) -> nn.Module:
     random = torch.Generator().manual_seed(0)
     gen = DCGANGenerator(size, channels, latent, width, generator=random)
     families.collect_statistics(gen, (latent,), random)

@@ -127,6 +127,20 @@ def test_a_red_gate_leaves_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert [row for row in rows if "failed" in row]
 
 
+def test_the_references_of_all_gates_are_made_beforehand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bench.gpu import engine as gpu_engine
+    from bench.gpu.part import Part
+
+    part = Part("cpu", True, True, "", "", "", "", str(tmp_path), "", math.inf)
+    gpu_engine.references(part)
+    monkeypatch.setattr(gpu_engine.gate, "reference", lambda *_: pytest.fail("made anew"))
+    contender = FakeContender(lambda images, starts: (torch.ones(len(images), len(starts)),) * 2)
+    monkeypatch.setattr(gpu_engine, "contenders", lambda: {"triton": contender})
+    found = dataclasses.replace(part, rows_file=str(tmp_path / "rows"))
+    gpu_engine.gates(found, "bf16")
+    assert (tmp_path / "rows").read_text().count('"gate_rms"') == 4
+
+
 class FakeContender:
     def __init__(self, run: Any) -> None:
         self.run = run

@@ -370,6 +370,7 @@ def test_texts_that_a_spreadsheet_would_run_are_told_and_quoted_where_asked(here
     (here / "images" / "=HYPERLINK(1).png").write_bytes(b"no picture")
     (here / "images" / "-dog").mkdir()
     write_picture(here / "images" / "-dog" / "x.png", random_bytes(8, 8))
+    (here / "images" / "of two\r=1+1.png").write_bytes(b"no picture")
     assert told("score", "g.safetensors", "images", "--out", "s", *QUICK, "--labels", "--overwrite")[0] == 3
     status, _, err = told("export", "s", "s.csv", "-q")
     assert status == 0 and "3 texts begin like a formula" in err and "--spreadsheet" in err
@@ -378,6 +379,8 @@ def test_texts_that_a_spreadsheet_would_run_are_told_and_quoted_where_asked(here
     )
     assert told("export", "s", "s.csv", "-q", "--spreadsheet") == (0, "", "")
     text = (here / "s.csv").read_text()
+    with open(here / "s.csv", newline="") as file:
+        assert "of two\r=1+1.png" in [row["id"] for row in csv.DictReader(file)]  # quoted, so one row
     assert "\n'=HYPERLINK(1).png," in text and "\n'-dog/x.png,'-dog," in text and "\ncat/0.png,cat," in text
     status, _, err = told("export", "s", "s.json", "--spreadsheet")
     assert status == 2 and "--spreadsheet is for a .csv" in err

@@ -62,15 +62,20 @@ def interrupt() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def end() -> None:
+    signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("step", "ask"), [(1, interrupt), (3, end), (4, interrupt), (5, end)])
 @pytest.mark.parametrize("config", [SMALL, PENALTY], ids=["clip", "gp"])
 def test_an_interrupt_keeps_the_step_in_work_and_the_run_goes_on_bitwise(
-    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, config: WGANConfig, step: int
+    images: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, config: WGANConfig, step: int, ask
 ) -> None:
-    at_step(monkeypatch, step, interrupt)
+    at_step(monkeypatch, step, ask)
     with pytest.raises(KeyboardInterrupt):
         train(images, dataclasses.replace(config, checkpoint_every=0), out=tmp_path)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     monkeypatch.undo()
     assert checkpoint.load_checkpoint(tmp_path)[1]["step"] == step
     (line,) = caplog.messages

@@ -83,8 +83,11 @@ class Shaping:
             image = np.repeat(image, 3, 0) if self.channels == 3 else _grey(image)
         if self.size is not None and image.shape[1:] != self.size:
             planes = [np.asarray(self._resized(Image.fromarray(np.ascontiguousarray(plane)))) for plane in image]
+            all_finite = image.dtype == np.uint8 or bool(np.isfinite(image).all())
             image = np.stack(planes)
-            if image.dtype != np.uint8:
+            if not all_finite:  # nor is it then, whatever was cut away
+                image.fill(np.nan)
+            elif image.dtype != np.uint8:
                 image = image.clip(-1, 1)  # Lanczos overshoots
         return self._checked(np.ascontiguousarray(image))
 

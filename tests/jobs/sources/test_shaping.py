@@ -87,6 +87,12 @@ def test_floats_out_of_range_are_named_and_nan_is_left_to_the_search() -> None:
     holes = np.array([[[np.nan, 0.5], [np.inf, -1.0]]])
     np.testing.assert_array_equal(Shaping().of_array(holes), holes.astype(np.float32))
     assert isinstance(Shaping(channels=1).of_array(random_bytes(4, 2, 2)), Unreadable)
+    for resize in ("fit", "crop", "pad"):
+        for hole in (np.nan, np.inf, -np.inf):
+            image = np.zeros((1, 4, 12), np.float32)
+            image[0, 0, 0] = hole  # of which a crop leaves nothing
+            found = Shaping(size=(2, 2), resize=resize).of_array(image)
+            assert not isinstance(found, Unreadable) and found.shape == (1, 2, 2) and np.isnan(found).all()
 
 
 @pytest.mark.parametrize(
