@@ -31,7 +31,7 @@ class ADGANDetector(OutlierMixin, BaseEstimator):
     -1 and a normal image +1. Arguments are checked by `fit`.
 
     Args:
-        generator, contamination, training, config: as for `Detector`.
+        generator, contamination, training, adaptive, config: as for `Detector`.
         image_shape: (C, H, W) of the images whose pixels are the rows of X, in that order; None: one channel, and as
             high as wide.
         value_range: the numbers in X that are black and white; those beyond are refused. (0, 255) for MNIST as
@@ -53,6 +53,7 @@ class ADGANDetector(OutlierMixin, BaseEstimator):
         value_range: tuple[float, float] = (-1.0, 1.0),
         contamination: float = 0.1,
         training: TrainConfig | None = None,
+        adaptive: float | None = None,
         config: SearchConfig | None = None,
         held_out: float | None = None,
         random_state: int = 0,
@@ -62,6 +63,7 @@ class ADGANDetector(OutlierMixin, BaseEstimator):
         self.value_range = value_range
         self.contamination = contamination
         self.training = training
+        self.adaptive = adaptive
         self.config = config
         self.held_out = held_out
         self.random_state = random_state
@@ -70,8 +72,9 @@ class ADGANDetector(OutlierMixin, BaseEstimator):
         """Learn from normal images X (N, C · H · W), see `Detector.fit`; y is there for pipelines, and not used."""
         rows = validate_data(self, X, dtype=np.float64, ensure_min_samples=2)
         detector = Detector(
-            self._generator(), contamination=self.contamination, training=self.training, config=self.config
-        )
+            self._generator(), contamination=self.contamination, training=self.training, adaptive=self.adaptive,
+            config=self.config,
+        )  # fmt: skip
         detector.fit(self._images(rows), held_out=self.held_out, seed=whole("random_state", self.random_state, 0))
         self.detector_, self.offset_ = detector, -detector.threshold_
         return self

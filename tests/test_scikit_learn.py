@@ -127,6 +127,7 @@ def test_rows_have_the_order_of_pixels_in_an_image():
         ({"value_range": 255}, "value_range must be two numbers"),
         ({"random_state": None}, "random_state must be a whole number"),
         ({"contamination": "auto"}, "contamination must be"),
+        ({"adaptive": 2}, "adaptive must be a confidence between 0 and 1"),
         ({"held_out": 0.5}, "held_out= is for a training"),
     ],
 )

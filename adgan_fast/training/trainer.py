@@ -192,9 +192,13 @@ class Trainer(abc.ABC):
             "architecture": {name: model.config for name, model in self.models.items()},
             "history": self.losses,
         }
-        if (windows := getattr(self.models.get("generator"), "windows", None)) is not None:
-            meta["windows"] = windows.described()
+        if self._windows() is not None:
+            meta["windows"] = self._windows()
         save_checkpoint(folder, tensors, meta)
+
+    def _windows(self) -> dict[str, Any] | None:
+        windows = getattr(self.models.get("generator"), "windows", None)
+        return None if windows is None else windows.described()
 
     def restore(self, folder: Path) -> None:
         """Goes back to the checkpoint in ``folder``; CheckpointError where it is of other images or settings."""
@@ -209,6 +213,9 @@ class Trainer(abc.ABC):
         if meta[self.source] != self.fingerprint:
             listed = f"{meta[self.source]} there, {self.fingerprint} here"
             raise CheckpointError(f"{folder}: this run was started with other {self.source}: {listed}")
+        if meta.get("windows") != self._windows():
+            listed = f"{meta.get('windows')} there, {self._windows()} here"
+            raise CheckpointError(f"{folder}: this run was started with other windows: {listed}")
         if meta["step"] > self.config.steps:
             raise CheckpointError(f"{folder}: is already at step {meta['step']}, beyond steps={self.config.steps}")
         for name, model in self.models.items():

@@ -62,6 +62,8 @@ def test_a_training_takes_windows_of_every_image_and_keeps_how(scans: Path, monk
     want = training.train(crops, config).generator.state_dict()
     found = load_generator("run").state_dict()
     assert all(np.array_equal(found[name], value) for name, value in want.items())
+    with pytest.raises(training.CheckpointError, match=r"started with other windows: .*'size': 8.* there, None here"):
+        training.train(crops, config, out="run", resume=True)
 
 
 def test_scores_follow_the_training_and_mistakes_are_one_line(
