@@ -49,8 +49,8 @@ def calibrate(
     """Score normal images, and make a detector of them: a generator, its settings and a threshold.
 
     \b
-    adgan-fast calibrate run/generator.safetensors normal/ --out detector --resize fit
-    adgan-fast calibrate run/generator.safetensors normal/ --out detector --contamination 0.01
+    adgan-fast calibrate run/generator.safetensors held-out/ --out detector --resize fit
+    adgan-fast calibrate run/generator.safetensors held-out/ --out detector --contamination 0.01
     adgan-fast score detector new/ --out scores
 
     IMAGES are normal, and the generator was not trained on them; all are held in memory, but for those that go by
@@ -134,7 +134,7 @@ def _of_detector(
 
 def _text(said: dict[str, Any]) -> str:
     return (
-        f"calibrated on {said['images']} images: above {said['threshold']:.6g} an image is anomalous, as at most "
-        f"{said['contamination']:g} of normal ones are\n"
+        f"calibrated on {said['images']} images: an image is anomalous above the score {said['threshold']:.6g}; of "
+        f"normal ones at most {100 * said['contamination']:.3g} % are flagged, on average\n"
         f"to score others: adgan-fast score {shlex.quote(said['out'])} IMAGES --out scores"
     )

@@ -153,7 +153,10 @@ def score(
     described, said = _described(result), _said(result)
     if (decision := search.decision) is not None:
         described |= (flagged := _flagged(out, decision.level))
-        said += f"\n{flagged['anomalous']} of them anomalous, where {decision.level:g} of normal ones are at most"
+        said += (
+            f"\nanomalous: {flagged['anomalous']} of {sum(result.counts.values())} images; of normal ones at most "
+            f"{100 * decision.level:.3g} % are flagged, on average"
+        )
     typer.echo(json.dumps(described) if as_json else said)
     if unreadable:
         raise typer.Exit(3)

@@ -24,7 +24,8 @@ Option = Annotated[
     typer.Option(
         "--windows",
         metavar="SIZE[,STRIDE]",
-        help="take images of any size by windows of SIZE pixels; scored are those of a grid, STRIDE apart",
+        help="take images of any size by windows of SIZE pixels, the generator's side (for train 8, 16, 28, 32 or 64); "
+        "scored are those of a grid, STRIDE apart",
     ),
 ]
 Standardize = Annotated[

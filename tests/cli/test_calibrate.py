@@ -49,9 +49,13 @@ def test_a_detector_calibrated_anew_keeps_its_settings_but_for_those_given(detec
 
 
 def test_score_with_it_adds_p_values_and_decisions(detector: Path, here: Path, told) -> None:
-    status, _, err = told("score", "d", "images.npy", "--out", "s", "-q")
+    status, out, err = told("score", "d", "images.npy", "--out", "s", "-q")
     assert status == 0 and err == ""
     rows, known, images = jobs.read("s"), Detector.load(detector), np.load("images.npy")
+    flagged = (
+        f"anomalous: {known.predict(images).sum()} of {len(images)} images; of normal ones at most 20 % are flagged"
+    )
+    assert flagged in out
     assert np.array_equal(rows["score"].to_numpy().astype(np.float64), known.decision_function(images))
     assert np.array_equal(rows["p_value"].to_numpy(), known.p_values(images))
     assert np.array_equal(rows["anomalous"].to_numpy(zero_copy_only=False), known.predict(images) == 1)
