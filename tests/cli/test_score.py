@@ -236,7 +236,7 @@ def test_one_picture_of_another_shape_among_many_is_unreadable(here: Path, told)
         (["g.safetensors", "images", "--color"], "--color makes images of 3 channels, the generator makes 1"),
         (["g.safetensors", "images", "--resize", "squash"], "resize must be one of 'fit', 'crop', 'pad'"),
         (["g.safetensors", "images", "--keep", "all"], "keep must be one of 'reconstructions'"),
-        (["g.safetensors", "images", "--column", "x"], "a column is of parquet files alone"),
+        (["g.safetensors", "images", "--column", "x"], "a column is of parquet and .npz files alone"),
         (["g.safetensors", "images", "--n-seed", "0"], "n_seed must be"),
         (["g.safetensors", "images", "--latent-shape", "7"], "does not take a latent of shape (1, 7)"),
         (["g.safetensors", "images", "--loss", "l3"], "loss must be one of"),
