@@ -158,7 +158,8 @@ def image_shape(module: nn.Module, latent: tuple[int, ...], prior: str) -> tuple
             made = module(z)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise Mistake(
-            f"{type(module).__name__} does not take a latent of shape {tuple(z.shape)}: {error}; give --latent-shape"
+            f"{type(module).__name__} does not take a latent of shape {tuple(z.shape)}: {error}; --latent-shape has to "
+            "be the one that it takes"
         ) from error
     if not isinstance(made, torch.Tensor) or made.dim() != 4 or len(made) != 1:
         raise Mistake(f"{type(module).__name__} returned {described(made)} from one latent, expected (1, C, H, W)")

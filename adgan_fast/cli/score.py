@@ -110,7 +110,7 @@ def score(
         raise Mistake(f"--runner must be {LOCAL} or {RAY}, got {runner!r}")
     on_ray = {name: value for name, value in (("address", address), ("workers", workers)) if value is not None}
     if on_ray and runner != RAY:
-        raise Mistake(f"--{' and --'.join(on_ray)} go with --runner {RAY}")
+        raise Mistake(f"--{' and --'.join(on_ray)} {'go' if len(on_ray) > 1 else 'goes'} with --runner {RAY}")
     if devices and runner == RAY:
         raise Mistake(f"--devices are of this machine: with --runner {RAY} give --workers, and --device cpu or cuda")
     progress = not quiet if settings.get("progress") is None else settings["progress"]

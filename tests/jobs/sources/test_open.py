@@ -58,5 +58,5 @@ def test_what_is_nothing_known_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"notes\.txt: .*not an idx file"):
         open_source(tmp_path / "notes.txt")
     write_picture(tmp_path / "p" / "a.png", PIXELS)
-    with pytest.raises(ValueError, match="a column is of parquet and .npz files alone"):
+    with pytest.raises(ValueError, match=r"a column is of parquet and \.npz files alone"):
         open_source(tmp_path / "p", column="image")
