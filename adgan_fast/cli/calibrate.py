@@ -58,6 +58,7 @@ def calibrate(
     from ..jobs.source import Unreadable
     from ..windows import too_small
 
+    given.require_folder(out)
     with say.aloud(quiet):
         module = given.module(generator, settings.get("device"))
         config = configured(settings)

@@ -62,6 +62,13 @@ def generator(text: str) -> Generator:
     return _made(text)
 
 
+def require_folder(out: Path) -> None:
+    """Mistake where --out, a folder to be made or written into, is a file or lies below one."""
+    there = next((path for path in (out, *out.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise Mistake(f"--out {out} is to be a folder, but {there} is a file: give another name")
+
+
 def detector(text: str) -> Path | None:
     """The folder of a detector, if that is what is there."""
     from ..training.checkpoint import has_checkpoint, load_checkpoint

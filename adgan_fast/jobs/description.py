@@ -152,6 +152,8 @@ def read(folder: Path) -> Description | None:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except IsADirectoryError as error:
+        raise _damaged(path, "it is a folder") from error
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict) or "format" not in found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,15 @@ import numpy.typing as npt
 from ... import validate
 from ...data.arrays import open_arrays
 from ...data.digits import load_digits
-from ...data.mnist import read_idx
+from ...data.folders import IMAGE_SUFFIXES
+from ...data.mnist import NotIdx, read_idx
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import as_text
 from .shaping import Pixels, Shaping
+
+log = logging.getLogger("adgan_fast")
 
 Arrays = tuple[Pixels, npt.NDArray[Any] | None]
 """(N, C, H, W), and labels (N,) where there are any."""
@@ -64,6 +68,9 @@ class ArraySource:
             raise ValueError(f"{as_text(self.name)}: no labels in it")
         if classes is not None and len(classes) != len(images):
             raise ValueError(f"{as_text(self.name)}: {len(classes)} labels for {len(images)} images")
+        if images.shape[1] == 1 and images.shape[3] in (3, 4) and images.shape[3] < images.shape[2]:
+            how = "one image of colours needs an axis before: (1, H, W, 3)"
+            log.warning("%s: read as %d grey images of %dx%d; %s", as_text(self.name), *_sides(images), how)
 
     def items(self) -> Iterator[Item]:
         """The rows by their numbers."""
@@ -109,6 +116,10 @@ class ArraySource:
         return "" if self.kind == "digits" else stamp(self.name)
 
 
+def _sides(images: Pixels) -> tuple[int, int, int]:
+    return len(images), images.shape[2], images.shape[3]
+
+
 def _loader(name: str, column: str | None) -> tuple[str, Callable[[tuple[int, int, int] | None], Arrays]]:
     """The kind of an array's source, and what reads it."""
     if name == DIGITS:
@@ -137,7 +148,11 @@ def _npy(path: Path, expected: tuple[int, int, int] | None, name: str | None) ->
 
 
 def _idx(path: Path) -> Arrays:
-    images = read_idx(path, dimensions=3)[:, None]
+    try:
+        images = read_idx(path, dimensions=3)[:, None]
+    except NotIdx as error:
+        kinds = f"a folder, a pattern, a picture ({', '.join(sorted(IMAGE_SUFFIXES))}), .parquet, .tar, .npy, .npz"
+        raise ValueError(f"{error}. Images are {kinds}, an idx file (of any name), or {DIGITS}") from error
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     beside = path.with_name(name)
     return images, read_idx(beside, dimensions=1) if name != path.name and beside.is_file() else None

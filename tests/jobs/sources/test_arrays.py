@@ -48,6 +48,16 @@ def test_of_several_arrays_one_is_named_and_labels_are_those_of_its_name(tmp_pat
         open_source(tmp_path / "a.npz", column="x")
 
 
+def test_one_image_of_colours_that_is_read_as_many_grey_ones_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "one.npy", random_bytes(8, 8, 3))
+    np.save(tmp_path / "grey.npy", random_bytes(8, 8, 8))
+    assert len(ids(ArraySource(tmp_path / "one.npy"))) == len(ids(ArraySource(tmp_path / "grey.npy"))) == 8
+    (said,) = caplog.messages
+    assert "one.npy: read as 8 grey images of 8x3; one image of colours needs an axis before" in said
+
+
 def test_floats_keep_nan_and_are_float32(tmp_path: Path) -> None:
     floats = GREY / 127.5 - 1
     floats[2, 0, 0] = np.nan
