@@ -67,6 +67,7 @@ def calibrate(
     from ..window_calibration import require_half
     from ..windows import too_small
 
+    given.require_folder(out)
     with say.aloud(quiet):
         earlier = given.detector(generator)
         if earlier is None:

@@ -85,6 +85,8 @@ def _lines(found: Comparison, most: int) -> list[str]:
         how = "above {:.5g} in A, above {:.5g} in B".format(*found.thresholds)
     counts = ", ".join(f"{name} {count}" for name, count in found.decisions.items())
     lines += ["", f"flagged {how}: {counts}; {len(found.flips)} flip"]
+    if most and not found.moved:
+        lines.append("no image has changed its rank")
     for title, changes in (("changed most", found.moved), ("decisions that flip", found.flips[:most])):
         if changes:
             lines += [

@@ -62,6 +62,13 @@ def generator(text: str) -> Generator:
     return _made(text)
 
 
+def require_folder(out: Path) -> None:
+    """Mistake where --out, a folder to be made or written into, is a file or lies below one."""
+    there = next((path for path in (out, *out.parents) if path.exists()), None)
+    if there is not None and not there.is_dir():
+        raise Mistake(f"--out {out} is to be a folder, but {there} is a file: give another name")
+
+
 def detector(text: str) -> Path | None:
     """The folder of a detector, if that is what is there."""
     from ..training.checkpoint import has_checkpoint, load_checkpoint
@@ -161,7 +168,8 @@ def image_shape(module: nn.Module, latent: tuple[int, ...], prior: str) -> tuple
             made = module(z)
     except (RuntimeError, TypeError, ValueError, IndexError) as error:
         raise Mistake(
-            f"{type(module).__name__} does not take a latent of shape {tuple(z.shape)}: {error}; give --latent-shape"
+            f"{type(module).__name__} does not take a latent of shape {tuple(z.shape)}: {error}; --latent-shape has to "
+            "be the one that it takes"
         ) from error
     if not isinstance(made, torch.Tensor) or made.dim() != 4 or len(made) != 1:
         raise Mistake(f"{type(module).__name__} returned {described(made)} from one latent, expected (1, C, H, W)")

@@ -24,7 +24,10 @@ Resize = Annotated[
     str | None,
     typer.Option(help="fit, crop or pad: another aspect is stretched, cut to its middle, or padded with black"),
 ]
-Column = Annotated[str | None, typer.Option(help="of a parquet file, the column of images or of their paths")]
+Column = Annotated[
+    str | None,
+    typer.Option(help="of a parquet file the column of images or of their paths, of an .npz the array of images"),
+]
 Within = Annotated[
     str | None,
     typer.Option(metavar="DIR", help="folder that paths in a parquet file may lead to; without it the file's own"),

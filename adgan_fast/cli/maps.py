@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from . import say
-from .given import Failure, Mistake
+from .given import Failure, Mistake, require_folder
 from .needs import needs
 from .report import Job, Sigma
 
@@ -39,6 +39,7 @@ def maps(
     Exit status: 0 done; 1 failed, the reason on stderr; 2 a mistake in the arguments.
     """
     needs("report", "matplotlib", "scipy")
+    require_folder(out)
     from .. import jobs
     from ..jobs.finished import SourceGone
     from ..report.map_files import write_maps

@@ -110,9 +110,10 @@ def score(
         raise Mistake(f"--runner must be {LOCAL} or {RAY}, got {runner!r}")
     on_ray = {name: value for name, value in (("address", address), ("workers", workers)) if value is not None}
     if on_ray and runner != RAY:
-        raise Mistake(f"--{' and --'.join(on_ray)} go with --runner {RAY}")
+        raise Mistake(f"--{' and --'.join(on_ray)} {'go' if len(on_ray) > 1 else 'goes'} with --runner {RAY}")
     if devices and runner == RAY:
         raise Mistake(f"--devices are of this machine: with --runner {RAY} give --workers, and --device cpu or cuda")
+    given.require_folder(out)
     progress = not quiet if settings.get("progress") is None else settings["progress"]
     with say.aloud(quiet):
         # On a cluster the workers take it to their device: this machine may have no such.

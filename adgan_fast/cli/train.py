@@ -86,6 +86,7 @@ def train(
         raise Mistake("--crops goes with --windows SIZE")
     if by is not None and objective == "inverse":
         raise Mistake("--windows are of images, and --objective inverse takes a generator")
+    given.require_folder(out)
     bad = say.Bad()
     with say.aloud(quiet):
         if threads is not None:

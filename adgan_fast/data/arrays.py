@@ -26,7 +26,8 @@ def load_arrays(
     Args:
         path: the file. Images in it: (N, H, W), (N, C, H, W) or (N, H, W, C), uint8 or float in [-1, 1].
         images: name of the images in an ``.npz``; needed where more than one array has three or four dimensions.
-        labels: name of the labels in an ``.npz``, whole numbers (N,); when None, ``labels`` or ``y`` if there is one.
+        labels: name of the labels in an ``.npz``, whole numbers (N,); when None, ``labels`` or ``y`` if there is one,
+            or for images ``x_test`` (``x_...``) those named ``y_test``.
         layout: which axis holds the channels; ``"auto"`` takes the one of length 1 or 3.
     """
     pixels, classes = open_arrays(path, images=images, labels=labels, layout=layout)
@@ -62,11 +63,14 @@ def open_arrays(
                 if len(candidates) != 1:
                     listed = ", ".join(candidates) or "none"
                     raise ValueError(
-                        f"{path}: one array has to be the images, candidates: {listed}: name it by images="
+                        f"{path}: one array has to be the images, candidates: {listed}: name it by images= (--column)"
                     )
                 images = candidates[0]
             if labels is None:
-                labels = next((name for name in ("labels", "y") if name in file.names), None)
+                beside = f"y{images[1:]}"  # as Keras names them
+                known = images.startswith("x_") and beside in file.names and file.array(beside).ndim == 1
+                names = (beside, "labels", "y") if known else ("labels", "y")
+                labels = next((name for name in names if name in file.names), None)
             pixels = file.array(images)
             classes = None if labels is None else file.array(labels)
     else:

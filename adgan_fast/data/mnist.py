@@ -14,6 +14,10 @@ from .image_set import ImageSet
 from .paths import PathLike, Split, checked_split, existing_file, existing_folder
 
 
+class NotIdx(ValueError):
+    """A file that does not begin as an idx file does."""
+
+
 def load_mnist(folder: PathLike, split: Split = "train") -> ImageSet:
     """MNIST (or a set in its format, as Fashion-MNIST) from the original idx files, gzipped or not.
 
@@ -62,7 +66,7 @@ def _read_idx(path: Path, file: BinaryIO, dimensions: int | None) -> npt.NDArray
     wanted = "00 00 08 and the number of dimensions" if dimensions is None else f"00 00 08 {dimensions:02x}"
     if len(magic) < 4 or magic[:3] != b"\x00\x00\x08" or magic[3] == 0 or dimensions not in (None, magic[3]):
         found = magic.hex(" ") or "nothing"
-        raise ValueError(f"{path}: not an idx file of unsigned bytes: starts with {found}, expected {wanted}")
+        raise NotIdx(f"{path}: not an idx file of unsigned bytes: starts with {found}, expected {wanted}")
     header = file.read(4 * magic[3])
     if len(header) < 4 * magic[3]:
         raise ValueError(f"{path}: cut short in its header: {4 + len(header)} bytes, expected {4 + 4 * magic[3]}")

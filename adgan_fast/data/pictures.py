@@ -114,7 +114,9 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _too_deep(file: Path) -> ValueError:
-    return ValueError(f"{file}: more than 8 bits a channel, expected 8: convert it, or use load_arrays")
+    return ValueError(
+        f"{file}: more than 8 bits a channel, expected 8: convert it, or store it as floats in [-1, 1] in an .npy"
+    )
 
 
 def pixels(picture: Image.Image) -> npt.NDArray[np.uint8]:
@@ -143,7 +145,7 @@ def _read(file: Path, look: Callable[[Image.Image], T], data: bytes | None = Non
         expected = f"damaged, or none of {', '.join(_FORMATS)}"
         raise ValueError(f"{file}: not a picture, or a damaged one (its head is {expected})") from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        remedy = "if the file is to be trusted, raise PIL.Image.MAX_IMAGE_PIXELS"
+        remedy = "make it smaller, or cut it; in Python, PIL.Image.MAX_IMAGE_PIXELS is the limit"
         raise ValueError(f"{file}: too many pixels ({error}): {remedy}") from error
     except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno is not None:  # of the system, not of the content

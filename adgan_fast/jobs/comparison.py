@@ -39,7 +39,7 @@ class Comparison(NamedTuple):
         only_a, only_b: scored in one alone: the other has no such image, or no score for it.
         differences: what one description has otherwise than the other: name, and the values of both.
         rank_correlation: Spearman's, from -1 to 1; NaN where one job gives all images the same score.
-        moved: the images whose rank changed most, these first.
+        moved: the images whose rank changed most, these first; none whose rank is the same.
         decided: "anomalous", what the parts say, or "threshold".
         thresholds: of both jobs, where decided by them.
         decisions: how many are flagged by "both", "a", "b", "neither".
@@ -80,7 +80,7 @@ def compare(
         normal: labels of normal images.
         flagged: where the jobs have no decisions of their own, each flags the scores above its quantile 1 - flagged of
             normal images; of all images where none are known.
-        most: images in `moved`.
+        most: images in `moved` at most.
         by_number: rows of the same number are the same image, whatever files they are of.
 
     Raises:
@@ -108,7 +108,9 @@ def compare(
 
     flags_a, flags_b, thresholds = _decisions(a, b, at_a, at_b, x, y, known & ~anomalous, flagged)
     counted = Counter(zip(flags_a.tolist(), flags_b.tolist(), strict=True))
-    moved = np.argsort(-np.abs(ranks_a - ranks_b), kind="stable")[:most]
+    changes = np.abs(ranks_a - ranks_b)
+    moved = np.argsort(-changes, kind="stable")[:most]
+    moved = moved[changes[moved] > 0]
     flips = np.flatnonzero(flags_a != flags_b)
     flips = flips[np.argsort(-np.maximum(ranks_a, ranks_b)[flips], kind="stable")]
     areas: tuple[metrics.Area, ...] | None = None

@@ -116,7 +116,8 @@ def _settings(config: SearchConfig) -> dict[str, Any]:
 def differences(here: Description, there: Description) -> list[str]:
     """Where two descriptions differ, in words; [] if nowhere. What the source was called is no difference.
 
-    Generators are compared where the engine is the same.
+    Generators are compared where the engine is the same. Other images are the last of it: hashes of manifests say
+    nothing to a reader.
     """
     mine, theirs = flat(here), flat(there)
     hidden = ["source.name"]
@@ -124,11 +125,21 @@ def differences(here: Description, there: Description) -> list[str]:
         hidden.append("generator.sha256")  # of its program where the engine takes one, else of its modules
     for each, name in itertools.product((mine, theirs), hidden):
         each.pop(name, None)
-    return [
+    found = [
         f"{name} is {theirs.get(name, 'not there')!r} there and {mine.get(name, 'not there')!r} here"
         for name in mine | theirs
-        if mine.get(name) != theirs.get(name)
+        if mine.get(name) != theirs.get(name) and not name.startswith("manifest.")
     ]
+    if other_images(here, there):
+        began, now = theirs.get("manifest.items"), mine.get("manifest.items")
+        what = "added, removed, or changed in label, size or time"
+        found.append(f"the images are not those that the job began with ({what}): {began} there and {now} here")
+    return found
+
+
+def other_images(here: Description, there: Description) -> bool:
+    """Whether two jobs have other images."""
+    return bool(here.get("manifest") != there.get("manifest"))
 
 
 def flat(description: Description, above: str = "") -> dict[str, Any]:
@@ -146,6 +157,8 @@ def read(folder: Path) -> Description | None:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except IsADirectoryError as error:
+        raise _damaged(path, "it is a folder") from error
     except ValueError as error:
         raise _damaged(path, str(error)) from error
     if not isinstance(found, dict) or "format" not in found:

@@ -39,6 +39,8 @@ def locked(folder: Path) -> Iterator[None]:
             f"{folder} is in use by {_holder(path)}. Wait until it ends, or end it; or give this run another folder"
         ) from None
     except OSError as error:
+        if isinstance(error, (FileExistsError, NotADirectoryError)):
+            raise FolderUnusable(f"{folder} is a file, or lies below one: a job is a folder") from error
         raise unusable(folder, error) from error
     try:
         if left := _holder(path, ""):

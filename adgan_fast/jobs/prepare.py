@@ -59,7 +59,7 @@ def prepared(
     shape = first.image.shape if first else None
     if windows is None:
         if "windows" in keep:
-            raise ValueError("keep=['windows'] is for a job by windows")
+            raise ValueError("--keep windows (keep=['windows']) is for a job by windows: give --windows (windows=)")
         score = ScoreBatch(scorer, shape, manifest.items, keep)
     else:
         score = WindowBatch(scorer, shape, manifest.items, keep, windows, known)

@@ -25,6 +25,7 @@ from ..window_settings import Windows
 from . import description as descriptions
 from . import lock, parts
 from .batch import KEEPABLE, STATUSES
+from .changes import first_other
 from .crew import Crew, Local
 from .decision import Decision
 from .description import Description
@@ -178,7 +179,7 @@ def _carried_out(
     if overwrite:  # not before it is known that the new job can run
         parts.clear(folder, whole=True)
     of = shards(manifest.items, description["shard"])
-    counts, finished = _finished(folder, of, description)
+    counts, finished = _finished(folder, of, description, source)
     if decision is not None:
         decision.keep(folder)
     if finished:
@@ -222,13 +223,15 @@ def _carried_out(
     return JobResult(folder, ordered, len(of), len(finished), images, spent_on, description.get("engine"))
 
 
-def _finished(folder: Path, of: list[Shard], description: Description) -> tuple[Counter[str], set[int]]:
+def _finished(folder: Path, of: list[Shard], description: Description, source: Source) -> tuple[Counter[str], set[int]]:
     """Rows by status of the finished parts, and their numbers; afterwards job.json is there.
 
     A damaged part is told, and done again. OtherJob where the folder holds anything of another job.
     """
     before = descriptions.read(folder)
     if before is not None and (wrong := descriptions.differences(description, before)):
+        if descriptions.other_images(description, before):
+            wrong[-1] += f", {first_other(folder, before, source)}"
         raise OtherJob(parts.other(folder / descriptions.NAME, wrong))
     counts: Counter[str] = Counter()
     finished = set()

@@ -185,5 +185,5 @@ def _loop(trainer: Trainer, folder: Path | None, progress: bool, interrupt: Inte
 def _say_where(trainer: Trainer, folder: Path | None) -> None:
     if folder is not None and trainer.saved is not None:
         where = f"the checkpoint of step {trainer.saved} is in {folder}"
-        remedy = "the same call with resume=True goes on from there"
+        remedy = "the same call with resume=True (--resume) goes on from there"
         log.warning("interrupted at step %d of %d: %s; %s", trainer.step, trainer.config.steps, where, remedy)

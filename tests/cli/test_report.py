@@ -45,7 +45,14 @@ def test_mistakes_of_report_maps_and_compare_end_in_one_line(scored: Path, tmp_p
         (2, "there is no folder", "report", a, "--out", str(tmp_path / "no" / "page.html")),
         (2, "no image has the label 'x'", "report", a, "--out", page, "--normal", "x"),
         (2, "sigma must be", "report", a, "--out", page, "--sigma", "-1"),
-        (2, "holds no reconstructions", "maps", str(scored / "b"), "--out", str(tmp_path / "maps")),
+        (
+            2,
+            "holds no reconstructions: score with --keep reconstructions",
+            "maps",
+            str(scored / "b"),
+            "--out",
+            str(tmp_path / "maps"),
+        ),
         (2, "scale must be a positive", "maps", a, "--out", str(tmp_path / "maps"), "--scale", "0"),
         (2, "holds no job", "compare", a, str(tmp_path)),
         (2, "flagged must be", "compare", a, a, "--flagged", "2"),
@@ -114,11 +121,13 @@ def test_compare_prints_what_changed(scored: Path, told) -> None:
     assert found["images"] == 24 and sum(found["decisions"].values()) == 24 and len(found["moved"]) == 10
     assert found["differences"][0].keys() == {"name", "a", "b"} and found["auc"][0].keys() == {"value", "low", "high"}
     assert len(found["flips"]) == found["decisions"]["a"] + found["decisions"]["b"]
-    assert "nothing differs in what decides the rows" in told("compare", str(scored / "a"), str(scored / "a"))[1]
+    same = told("compare", str(scored / "a"), str(scored / "a"))[1]
+    assert "nothing differs in what decides the rows" in same and "no image has changed its rank" in same
+    assert "changed most" not in same
 
 
 def test_compare_prints_ids_on_one_line_whatever_they_are(tmp_path: Path, told) -> None:
-    job = str(reported.evil(tmp_path / "job"))
-    out = told("compare", job, job, "--most", "1")[1]
+    jobs_ = [str(reported.evil(tmp_path / str(seed), seed)) for seed in (0, 3)]
+    out = told("compare", *jobs_, "--most", "1")[1]
     (line,) = (line for line in out.splitlines() if "</script>" in line)
     assert "window.broken" in line

@@ -25,6 +25,7 @@ from adgan_fast import jobs
 from adgan_fast.cli import check, given
 from adgan_fast.cli import images as shown
 from adgan_fast.jobs.errors import JobInterrupted
+from adgan_fast.jobs.sources import open_source
 from adgan_fast.training import load_generator
 from tests.support.pictures import random_bytes, write_picture
 from tests.support.sources import encoded
@@ -236,9 +237,9 @@ def test_one_picture_of_another_shape_among_many_is_unreadable(here: Path, told)
         (["g.safetensors", "images", "--color"], "--color makes images of 3 channels, the generator makes 1"),
         (["g.safetensors", "images", "--resize", "squash"], "resize must be one of 'fit', 'crop', 'pad'"),
         (["g.safetensors", "images", "--keep", "all"], "keep must be one of 'reconstructions'"),
-        (["g.safetensors", "images", "--column", "x"], "a column is of parquet files alone"),
+        (["g.safetensors", "images", "--column", "x"], "a column is of parquet and .npz files alone"),
         (["g.safetensors", "images", "--n-seed", "0"], "n_seed must be"),
-        (["g.safetensors", "images", "--latent-shape", "7"], "does not take a latent of shape (1, 7)"),
+        (["g.safetensors", "images", "--latent-shape", "7"], "be the one that it takes"),
         (["g.safetensors", "images", "--loss", "l3"], "loss must be one of"),
         (["g.safetensors", "images", "--engine", "warp"], "engine must be one of"),
         (["g.safetensors", "images.npy", "--labels"], "no labels in it"),
@@ -258,9 +259,23 @@ def test_a_mistake_is_one_line_and_leaves_nothing(arguments: list[str], words: s
 
 
 def test_a_folder_that_cannot_be_written_is_a_failure(here: Path, told) -> None:
-    (here / "s").write_text("a file")
+    (here / "s" / "job.lock").mkdir(parents=True)
     status, out, err = told("score", "g.safetensors", "images", "--out", "s", *QUICK)
     assert status == 1 and out == "" and "s cannot be written" in err
+
+
+def test_a_file_in_the_place_of_a_folder_is_a_mistake_and_one_of_job_json_is_damage(here: Path, told) -> None:
+    (here / "f").write_text("a file")
+    for out in ("f", "f/s"):
+        for command in (["score", "g.safetensors", "images"], ["calibrate", "g.safetensors", "images"],
+                        ["train", "images"], ["maps", "s"]):  # fmt: skip
+            status, _, err = told(*command, "--out", out, "-q")
+            assert status == 2 and f"--out {out} is to be a folder, but f is a file" in err
+        with pytest.raises(jobs.FolderUnusable, match="is a file, or lies below one"):
+            jobs.run(load_generator("g.safetensors"), open_source("images"), out)
+    (here / "s" / "job.json").mkdir(parents=True)
+    status, _, err = told("score", "g.safetensors", "images", "--out", "s", *QUICK)
+    assert status == 1 and "job.json is damaged: it is a folder. Remove" in err
 
 
 def test_an_input_that_turns_out_damaged_is_a_failure_and_finished_parts_are_kept(here: Path, told) -> None:
@@ -419,7 +434,7 @@ def test_the_runner_of_a_cluster(here: Path, told, monkeypatch: pytest.MonkeyPat
     assert given == [("auto", 3), (None, None)] and len(scores_of(here / "s")) == 7
     for wrong, said in (
         (["--runner", "dask"], "local or ray"),
-        (["--workers", "2"], "go with --runner ray"),
+        (["--workers", "2"], "--workers goes with --runner ray"),
         (["--runner", "ray", "--devices", "cpu,cpu"], "--workers"),
     ):
         status, _, err = told("score", "g.safetensors", "images", "--out", "t", *QUICK, *wrong)

@@ -53,7 +53,7 @@ def test_arrays_that_are_no_images_are_described(tmp_path: Path) -> None:
         load_arrays(path)
     path = tmp_path / "a.npz"
     np.savez(path, a=random_bytes(2, 4, 4), b=random_bytes(2, 4, 4))
-    with pytest.raises(ValueError, match="candidates: a, b: name it by images="):
+    with pytest.raises(ValueError, match="candidates: a, b: name it by images= \\(--column\\)"):
         load_arrays(path)
     assert len(load_arrays(path, images="b")) == 2
     with pytest.raises(ValueError, match="holds no c, but a, b"):

@@ -234,6 +234,21 @@ def with_label(source: Listed) -> Listed:
     return Relabelled(source.images)
 
 
+def test_of_images_that_have_changed_since_the_first_is_named(tmp_path):
+    first = listed(CASE, 10)
+    run(first, tmp_path)
+    (tmp_path / "part-00001.parquet").unlink()
+    touched = Listed([*first.images[:3], 1 + first.images[3], *first.images[4:]])
+    for source, said in (
+        (with_label(first), "the first in row 0, '000.png' there and '000.png' (label 'new') here"),
+        (Listed(first.images[:9]), "10 there and 9 here, the first in row 9, '009.png' (label 'odd') there and none"),
+        (touched, "10 there and 10 here, ids and labels of the 6 in finished parts are the same, so sizes or times"),
+    ):
+        with pytest.raises(jobs.OtherJob) as caught:
+            run(source, tmp_path)
+        assert said in str(caught.value) and "sha256" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -242,8 +257,8 @@ def with_label(source: Listed) -> Listed:
         ({"config": CONFIG.replace(starts=torch.zeros(2, *CASE.latent_shape))}, "config.starts is 'shared' there"),
         ({"shard": 5}, "shard is 4 there and 5 here"),
         ({"keep": ["reconstructions"]}, "keep is"),
-        ({"source": listed(CASE, 11)}, "manifest.items is 10 there and 11 here"),
-        ({"source": with_label(listed(CASE, 10))}, "manifest.sha256"),
+        ({"source": listed(CASE, 11)}, r"the images are not those .*: 10 there and 11 here"),
+        ({"source": with_label(listed(CASE, 10))}, r"changed in label, size or time\): 10 there and 10 here"),
         ({"gen": "other"}, "generator.sha256"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",

@@ -65,6 +65,6 @@ class Evil:
         return {"kind": self.name}
 
 
-def evil(out: Path) -> Path:
-    jobs.run(generator(), Evil(), out, config=SearchConfig(n_seed=2, steps=1), keep=("reconstructions",))
+def evil(out: Path, seed: int = 0) -> Path:
+    jobs.run(generator(seed), Evil(), out, config=SearchConfig(n_seed=2, steps=1), keep=("reconstructions",))
     return out

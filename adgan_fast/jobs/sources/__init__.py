@@ -33,7 +33,7 @@ def open_source(
             a tar file; an .npy, .npz or idx file; or ``sklearn:digits``.
         shaping: how images become the generator's shape; when None they are taken as they are.
         labels: take labels where the source has them, see each class.
-        column: of a table, which holds the images.
+        column: of a table, or the array of an .npz, which holds the images.
         within: of a table with paths, the folder that these may not leave; None: the table's own.
 
     Raises:
@@ -43,9 +43,12 @@ def open_source(
     suffix = os.path.splitext(text)[1].lower()
     if is_parquet(text) or _holds_tables(text):
         return Table(text, shaping, column=column, labels=labels, within=within)
-    for what, given in (("a column is", column), ("within= (--within) is", within)):
-        if given is not None:
-            raise ValueError(f"{as_text(text)}: {what} of parquet files alone, got {str(given)!r}")
+    if within is not None:
+        raise ValueError(f"{as_text(text)}: within= (--within) is of parquet files alone, got {str(within)!r}")
+    if column is not None:
+        if os.path.isfile(text) and suffix == ".npz":
+            return ArraySource(text, shaping, labels=labels, column=column)
+        raise ValueError(f"{as_text(text)}: a column is of parquet and .npz files alone, got {column!r}")
     if text == DIGITS:
         return ArraySource(text, shaping, labels=labels)
     if os.path.isfile(text) and suffix not in IMAGE_SUFFIXES:

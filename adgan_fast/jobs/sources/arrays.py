@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,12 +15,15 @@ import numpy.typing as npt
 from ... import validate
 from ...data.arrays import open_arrays
 from ...data.digits import load_digits
-from ...data.mnist import read_idx
+from ...data.folders import IMAGE_SUFFIXES
+from ...data.mnist import NotIdx, read_idx
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
 from .files import stamp
 from .names import as_text
 from .shaping import Pixels, Shaping
+
+log = logging.getLogger("adgan_fast")
 
 Arrays = tuple[Pixels, npt.NDArray[Any] | None]
 """(N, C, H, W), and labels (N,) where there are any."""
@@ -33,8 +37,9 @@ class ArraySource:
 
     Args:
         name: an .npy, .npz or idx file, or ``sklearn:digits``.
-        labels: whether items have labels: those of an .npz (``labels`` or ``y``), the labels' file beside an idx file,
-            or the digits.
+        labels: whether items have labels: those of an .npz (``labels`` or ``y``; or of ``x_test`` those in
+            ``y_test``), the labels' file beside an idx file, or the digits.
+        column: of an .npz, the name of the images; when None, that of the one array that can be.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -42,9 +47,16 @@ class ArraySource:
         ImportError: of the digits, where scikit-learn is not installed, with the remedy.
     """
 
-    def __init__(self, name: str | os.PathLike[str], shaping: Shaping | None = None, *, labels: bool = False) -> None:
-        self.name, self.shaping, self.labels = os.fspath(name), shaping or Shaping(), labels
-        self.kind, self._load = _loader(self.name)
+    def __init__(
+        self,
+        name: str | os.PathLike[str],
+        shaping: Shaping | None = None,
+        *,
+        labels: bool = False,
+        column: str | None = None,
+    ) -> None:
+        self.name, self.shaping, self.labels, self.column = os.fspath(name), shaping or Shaping(), labels, column
+        self.kind, self._load = _loader(self.name, column)
         self._held: Arrays | None = None
         self._stamp = self._stamp_now()  # before it is read: what is changed meanwhile is seen then
         images, classes = self._arrays()
@@ -56,6 +68,9 @@ class ArraySource:
             raise ValueError(f"{as_text(self.name)}: no labels in it")
         if classes is not None and len(classes) != len(images):
             raise ValueError(f"{as_text(self.name)}: {len(classes)} labels for {len(images)} images")
+        if images.shape[1] == 1 and images.shape[3] in (3, 4) and images.shape[3] < images.shape[2]:
+            how = "one image of colours needs an axis before: (1, H, W, 3)"
+            log.warning("%s: read as %d grey images of %dx%d; %s", as_text(self.name), *_sides(images), how)
 
     def items(self) -> Iterator[Item]:
         """The rows by their numbers."""
@@ -70,9 +85,10 @@ class ArraySource:
             yield self.shaping.of_array(np.asarray(image))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Kind, absolute path, size and time of the file, labels or not, shaping."""
+        """Kind, absolute path, size and time of the file, labels or not, the array that is named, shaping."""
         path = self.name if self.kind == "digits" else as_text(os.path.abspath(self.name))
         about = {"kind": self.kind, "path": path, "stamp": self._stamp, "labels": self.labels}
+        about |= {} if self.column is None else {"column": self.column}
         return about | self.shaping.described()
 
     def require_same(self, first: int, stop: int) -> None:
@@ -85,7 +101,7 @@ class ArraySource:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
-        self._held, self._load = None, _loader(self.name)[1]
+        self._held, self._load = None, _loader(self.name, self.column)[1]
 
     def _arrays(self) -> Arrays:
         if self._held is not None:
@@ -100,13 +116,17 @@ class ArraySource:
         return "" if self.kind == "digits" else stamp(self.name)
 
 
-def _loader(name: str) -> tuple[str, Callable[[tuple[int, int, int] | None], Arrays]]:
+def _sides(images: Pixels) -> tuple[int, int, int]:
+    return len(images), images.shape[2], images.shape[3]
+
+
+def _loader(name: str, column: str | None) -> tuple[str, Callable[[tuple[int, int, int] | None], Arrays]]:
     """The kind of an array's source, and what reads it."""
     if name == DIGITS:
         return "digits", lambda expected: _digits()
     path = Path(name)
     if path.suffix.lower() in (".npy", ".npz"):
-        return "arrays", lambda expected: _npy(path, expected)
+        return "arrays", lambda expected: _npy(path, expected, column)
     return "idx", lambda expected: _idx(path)
 
 
@@ -115,20 +135,24 @@ def _digits() -> Arrays:
     return found.images, found.labels
 
 
-def _npy(path: Path, expected: tuple[int, int, int] | None) -> Arrays:
+def _npy(path: Path, expected: tuple[int, int, int] | None, name: str | None) -> Arrays:
     """Where the axis of channels is not plain, the shape that is expected says it."""
     layout: Literal["auto", "NCHW", "NHWC"] = "auto"
     if expected is not None:
-        found = open_arrays(path, layout="NCHW")
+        found = open_arrays(path, images=name, layout="NCHW")
         if found[0].shape[1:] == expected:
             return found
         if found[0].shape[1:] == (*expected[1:], expected[0]):
             layout = "NHWC"
-    return open_arrays(path, layout=layout)
+    return open_arrays(path, images=name, layout=layout)
 
 
 def _idx(path: Path) -> Arrays:
-    images = read_idx(path, dimensions=3)[:, None]
+    try:
+        images = read_idx(path, dimensions=3)[:, None]
+    except NotIdx as error:
+        kinds = f"a folder, a pattern, a picture ({', '.join(sorted(IMAGE_SUFFIXES))}), .parquet, .tar, .npy, .npz"
+        raise ValueError(f"{error}. Images are {kinds}, an idx file (of any name), or {DIGITS}") from error
     name = path.name.replace("images", "labels").replace("idx3", "idx1")
     beside = path.with_name(name)
     return images, read_idx(beside, dimensions=1) if name != path.name and beside.is_file() else None

@@ -16,7 +16,7 @@ from ...data.folders import IMAGE_SUFFIXES
 from ...data.paths import special
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
-from .names import Names, as_text
+from .names import Names, as_id, as_text
 from .shaping import Shaping
 
 log = logging.getLogger("adgan_fast")
@@ -65,8 +65,8 @@ class Files:
         for index in range(len(names)):
             name = names[index]
             folder, _, _ = name.partition(os.sep)
-            label = as_text(folder) if self.labels and folder != name else None
-            yield Item(as_text(name).replace(os.sep, "/"), label, stamp(os.path.join(self.root, name)))
+            label = as_id(folder) if self.labels and folder != name else None
+            yield Item(as_id(name.replace(os.sep, "/")), label, stamp(os.path.join(self.root, name)))
 
     def read(self, first: int, stop: int) -> Iterator[npt.NDArray[np.uint8 | np.float32] | Unreadable]:
         """(C, H, W) uint8 each, decoded as it is asked for."""
@@ -125,17 +125,16 @@ def below(root: str, inner: str = "") -> Iterator[str]:
 
 
 def _entries(folder: str) -> list[str]:
-    """Names in a folder, sorted; without what systems and editors leave there."""
+    """Names in a folder, sorted; without those that are passed over."""
     try:
-        names = sorted(name for name in os.listdir(folder) if not name.startswith(".") and name != "__MACOSX")
+        return sorted(name for name in os.listdir(folder) if not passed_over(name))
     except OSError as error:
         raise ValueError(f"{as_text(folder)}: cannot be read ({error.strerror})") from error
-    told = {as_text(name) for name in names}
-    if len(told) < len(names):
-        raise ValueError(
-            f"{as_text(folder)}: two names that are the same text once bytes that are no UTF-8 are escaped"
-        )
-    return names
+
+
+def passed_over(name: str) -> bool:
+    """Whether a file or folder is hidden, or what systems and editors leave there."""
+    return name.startswith(".") or name == "__MACOSX"
 
 
 def _parts(pattern: str) -> tuple[str, str]:

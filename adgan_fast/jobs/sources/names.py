@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from array import array
 from collections.abc import Iterable
 
@@ -25,6 +26,11 @@ class Names:
 
     def __getitem__(self, index: int) -> str:
         return self._data[self._ends[index] : self._ends[index + 1]].decode("utf-8", "surrogateescape")
+
+
+def as_id(name: str) -> str:
+    r"""`as_text`, and no two names have the same: a backslash of the name's own before ``xff`` becomes ``\x5c``."""
+    return as_text(re.sub(r"\\(?=x[0-9a-f]{2})", r"\\x5c", name))
 
 
 def as_text(name: str) -> str:

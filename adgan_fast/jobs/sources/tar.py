@@ -15,8 +15,8 @@ import numpy.typing as npt
 from ...data.folders import IMAGE_SUFFIXES
 from ..errors import InputsChanged
 from ..source import Item, Unreadable
-from .files import stamp
-from .names import Names, as_text
+from .files import passed_over, stamp
+from .names import Names, as_id, as_text
 from .shaping import Shaping
 
 log = logging.getLogger("adgan_fast")
@@ -27,6 +27,9 @@ MOST_LABEL = 1 << 10
 
 class Tar:
     """Pictures in an uncompressed tar file, in its order. An id is a member's name, which is a name alone: no path.
+
+    A name's ``.`` counts for nothing: of ``./a/b.png`` the id is ``a/b.png``, as in a folder. Hidden files and folders
+    and ``__MACOSX`` are passed over, too.
 
     Args:
         name: the file.
@@ -50,7 +53,7 @@ class Tar:
         members = self._listed()
         for index in range(len(members.names)):
             name = members.names[index]
-            yield Item(as_text(name), members.labels.get(_key(name)), "")
+            yield Item(as_id(name), members.labels.get(_key(name)), "")
 
     def read(self, first: int, stop: int) -> Iterator[npt.NDArray[np.uint8 | np.float32] | Unreadable]:
         """(C, H, W) uint8 each, decoded as it is asked for."""
@@ -95,14 +98,17 @@ class _Members:
                     tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                     if member.isreg() and member.offset_data + member.size > whole:
                         raise ValueError(f"{said}: cut short in {as_text(member.name)}")
-                    suffix = os.path.splitext(member.name)[1].lower()
+                    name = "/".join(part for part in member.name.split("/") if part != ".")
+                    suffix = os.path.splitext(name)[1].lower()
+                    if any(passed_over(part) for part in name.split("/") if part != ".."):
+                        continue
                     if not member.isreg():
                         if suffix in IMAGE_SUFFIXES and not member.isdir():
-                            log.warning("%s: passed over %s, which is no file", said, as_text(member.name))
+                            log.warning("%s: passed over %s, which is no file", said, as_text(name))
                     elif labels and suffix == ".cls":
-                        self.labels[_key(member.name)] = _label(file, member, said)
-                    elif suffix in IMAGE_SUFFIXES and not os.path.basename(member.name).startswith("."):
-                        names.append(member.name)
+                        self.labels[_key(name)] = _label(file, member, said)
+                    elif suffix in IMAGE_SUFFIXES:
+                        names.append(name)
                         self.starts.append(member.offset_data)
                         self.sizes.append(member.size)
                 # The reader takes damage after the first member for the end.

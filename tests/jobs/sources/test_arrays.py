@@ -12,7 +12,7 @@ import pytest
 
 from adgan_fast.data import load_digits
 from adgan_fast.jobs.errors import InputsChanged
-from adgan_fast.jobs.sources import ArraySource, Shaping
+from adgan_fast.jobs.sources import ArraySource, Shaping, open_source, reopened
 from tests.support.pictures import random_bytes
 from tests.support.sources import ids, labels, read_all
 
@@ -35,6 +35,27 @@ def test_npy_stays_on_disk_and_npz_has_labels(tmp_path: Path) -> None:
         sent = pickle.dumps(source)
         assert len(sent) < 1000 and np.array_equal(next(pickle.loads(sent).read(3, 4))[0], GREY[3])
     assert isinstance(ArraySource(tmp_path / "a.npy")._arrays()[0], np.memmap)
+
+
+def test_of_several_arrays_one_is_named_and_labels_are_those_of_its_name(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=GREY, y_train=np.arange(5), x_test=GREY[3:], y_test=np.array([7, 8]))
+    with pytest.raises(ValueError, match=r"candidates: x_train, x_test: name it by images= \(--column\)"):
+        open_source(tmp_path / "a.npz")
+    source = open_source(tmp_path / "a.npz", Shaping(expected=(1, 6, 7)), labels=True, column="x_test")
+    for found in (source, reopened(source.fingerprint(), (1, 6, 7)), pickle.loads(pickle.dumps(source))):
+        assert np.array_equal(read_all(found), GREY[3:, None]) and labels(found) == ["7", "8"]
+    with pytest.raises(ValueError, match="holds no x, but x_train"):
+        open_source(tmp_path / "a.npz", column="x")
+
+
+def test_one_image_of_colours_that_is_read_as_many_grey_ones_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    np.save(tmp_path / "one.npy", random_bytes(8, 8, 3))
+    np.save(tmp_path / "grey.npy", random_bytes(8, 8, 8))
+    assert len(ids(ArraySource(tmp_path / "one.npy"))) == len(ids(ArraySource(tmp_path / "grey.npy"))) == 8
+    (said,) = caplog.messages
+    assert "one.npy: read as 8 grey images of 8x3; one image of colours needs an axis before" in said
 
 
 def test_floats_keep_nan_and_are_float32(tmp_path: Path) -> None:

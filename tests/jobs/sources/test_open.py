@@ -55,8 +55,8 @@ def test_a_packed_tar_is_told_from_an_array(tmp_path: Path) -> None:
 
 def test_what_is_nothing_known_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("some words")
-    with pytest.raises(ValueError, match=r"notes\.txt: .*not an idx file"):
+    with pytest.raises(ValueError, match=r"notes\.txt: .*not an idx file.* Images are a folder.*\.png.*\.npz, an idx"):
         open_source(tmp_path / "notes.txt")
     write_picture(tmp_path / "p" / "a.png", PIXELS)
-    with pytest.raises(ValueError, match="a column is of parquet files alone"):
+    with pytest.raises(ValueError, match=r"a column is of parquet and \.npz files alone"):
         open_source(tmp_path / "p", column="image")

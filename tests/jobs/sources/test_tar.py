@@ -30,6 +30,14 @@ def test_a_shard_of_webdataset(tmp_path: Path) -> None:
     assert labels(Tar(tmp_path / "a.tar")) == [None] * 3
 
 
+def test_ids_are_those_of_the_folder_that_was_packed(tmp_path: Path) -> None:
+    data = encoded(IMAGES[0])
+    members = {"./a/b.png": data, "./a/b.cls": b"1", "c.png": data}
+    hidden = dict.fromkeys(("./._c.png", "./.x/c.png", "a/.thumbs/b.png", "__MACOSX/c.png", "./.c.cls"), data)
+    source = Tar(write_tar(tmp_path / "a.tar", members | hidden), labels=True)
+    assert ids(source) == ["a/b.png", "c.png"] and labels(source) == ["1", None] and len(read_all(source)) == 2
+
+
 def link(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
