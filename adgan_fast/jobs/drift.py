@@ -76,9 +76,19 @@ def calibration_of(found: Finished) -> Calibration:
     return known
 
 
+def is_calibrated(found: Finished) -> bool:
+    """Whether what it was calibrated on lies beside the job: not of one by an older version."""
+    return "calibration" in found.description and (found.folder / NAME).exists()
+
+
+def threshold_of(found: Finished) -> float:
+    """The score above which a job that `is_calibrated` calls an image anomalous. Raises as `calibration_of`."""
+    return calibration_of(found).threshold(_level_of(found))
+
+
 def untestable(found: Finished, normal: Sequence[str] = ()) -> str:
     """Why `drift` cannot test a job, or ""."""
-    if "calibration" not in found.description or not (found.folder / NAME).exists():
+    if not is_calibrated(found):
         return "scored without a detector, or by an older version: adgan-fast score DETECTOR IMAGES"
     if "adaptive" in found.description.get("config", {}):
         return (
@@ -106,8 +116,13 @@ def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift:
     some = found.numbers("score")[taken]
     compared = some[np.linspace(0, len(some) - 1, min(len(some), MOST)).astype(int)]
     flagged = np.array(found.texts("anomalous"), object)[taken]
-    level = float(found.description["calibration"]["level"])
-    return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known), bool(normal))
+    return JobDrift(
+        known.drift(compared), len(some), int(sum(map(bool, flagged))), _level_of(found), len(known), bool(normal)
+    )
+
+
+def _level_of(found: Finished) -> float:
+    return float(found.description["calibration"]["level"])
 
 
 def _taken(found: Finished, normal: Sequence[str]) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from .. import __version__, files, metrics
 from ..given import whole
 from ..jobs.batch import STARTS_USED
-from ..jobs.drift import drift, untestable
+from ..jobs.drift import drift, is_calibrated, threshold_of, untestable
 from ..jobs.finished import Finished
 from . import charts
 from .pictures import SIDE, Pictures, pictures
@@ -128,7 +128,8 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
     )  # fmt: skip
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     groups = scores.groups()
-    histogram = charts.histogram(groups, "score")
+    threshold = _first_threshold(found, scores, groups)
+    histogram = charts.histogram(groups, "score", reaching=threshold)
     counts, untested = Counter(scores.statuses), untestable(found, normal)
     return environment.get_template("report.html").render(
         title=f"Anomaly scores: {found.folder.resolve().name}",
@@ -141,7 +142,7 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
         provenance=_provenance(found), decisions=_decisions(found), windows=found.windows,
         untested=untested, drift=None if untested else drift(found, normal), drift_level=DRIFT_LEVEL,
         adaptive=STARTS_USED in found.table.column_names,
-        data=_data(found, scores, groups, histogram, gallery),
+        threshold=threshold, data=_data(found, scores, groups, histogram, threshold, gallery),
     )  # fmt: skip
 
 
@@ -151,7 +152,12 @@ def _hash(text: str) -> str:
 
 
 def _data(
-    found: Finished, scores: Scores, groups: dict[str, Array], histogram: charts.Histogram, gallery: Pictures
+    found: Finished,
+    scores: Scores,
+    groups: dict[str, Array],
+    histogram: charts.Histogram,
+    threshold: float,
+    gallery: Pictures,
 ) -> dict[str, Any]:
     """What the page's script reads: all scores, sorted, as bytes; and the rows of the gallery."""
     kind = "float64" if found.description.get("dtype") == "float64" else "float32"
@@ -172,7 +178,7 @@ def _data(
             for name, values in groups.items()
         ],
         "of": "windows" if found.windows else "starts",
-        "low": histogram.low, "high": histogram.high, "threshold": _first_threshold(found, scores, groups),
+        "low": histogram.low, "high": histogram.high, "threshold": threshold,
         "rows": rows, "panels": gallery.panels, "cell": gallery.cell, "cells": gallery.per_sheet,
         "columns": gallery.columns,
     }  # fmt: skip
@@ -183,7 +189,11 @@ def _plain(value: float) -> float | None:
 
 
 def _first_threshold(found: Finished, scores: Scores, groups: dict[str, Array]) -> float:
-    """Where the job says itself what is anomalous, what parts these; else what flags 5 % of the normal images."""
+    """The job's own by its calibration; what parts its decisions, of one by an older version, that has not kept the
+    calibration; else what flags 5 % of the normal images.
+    """
+    if is_calibrated(found):
+        return threshold_of(found)
     decided = _decisions(found)
     if decided is not None and scores.scored.any():
         passed = scores.scored & ~decided

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from adgan_fast import jobs, windows
+from adgan_fast import Calibration, jobs, windows
 from adgan_fast.cli import main
 from adgan_fast.jobs import Unreadable
 from adgan_fast.jobs.finished import Finished
@@ -156,6 +156,9 @@ def test_the_page_shows_windows_calibration_and_drift(
     text = " ".join(page.read_text().split())
     assert "of normal images it would be 20 % at most" in text and "No drift is seen" in text
     assert "Each picture: image, overlay." in text and "2 scores of normal images" in text
+    kept = json.loads((scans / "s" / "job.json").read_text())["calibration"]
+    threshold = Calibration.load(scans / "s" / "calibration.json").threshold(kept["level"])
+    assert f'"threshold": {threshold}' in text  # that of the detector, and not what parts these few
     assert '"of": "windows"' in text and "Histogram of p-values" in text
 
 

@@ -238,7 +238,10 @@ def with_label(source: Listed) -> Listed:
     ("change", "named"),
     [
         ({"config": CONFIG.replace(steps=2)}, "config.steps is 1 there and 2 here"),
-        ({"config": CONFIG.replace(engine="eager")}, r"(?s)^(?!.*generator\.sha256).*engine is .* there and 'eager' here"),
+        (
+            {"config": CONFIG.replace(engine="eager")},
+            r"(?s)^(?!.*generator\.sha256).*engine is .* there and 'eager' here",
+        ),
         ({"config": CONFIG.replace(starts=torch.zeros(2, *CASE.latent_shape))}, "config.starts is 'shared' there"),
         ({"shard": 5}, "shard is 4 there and 5 here"),
         ({"keep": ["reconstructions"]}, "keep is"),

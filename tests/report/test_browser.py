@@ -153,12 +153,16 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(job: Path, opened:
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, opened: Open, width: int) -> None:
-    decision = jobs.Decision(Calibration(np.linspace(1, 2, 40)), 0.1)
+    decision = jobs.Decision(Calibration(np.linspace(0.5, 1, 40)), 0.1)
     jobs.run(
         reported.generator(), open_source(images, labels=True), tmp_path / "job",
         config=SearchConfig(n_seed=2, steps=1), decision=decision,
     )  # fmt: skip
-    page = opened(tmp_path / "job", width)
+    page, threshold = opened(tmp_path / "job", width), decision.calibration.threshold(0.1)
+    assert page.input_value("#threshold") == f"{threshold:.6g}"
+    assert f"those whose score is above {threshold:.6g}: the threshold begins there" in page.inner_text("#calibration")
+    page.press("#slider", "Home")  # where the axis begins, though no score is as low
+    assert page.input_value("#threshold") == f"{threshold:.6g}" and counted(page) == 24
     text = page.inner_text("#calibration")
     assert "24 of 24 images (100.0 %) are called anomalous; of normal images it would be 10 % at most" in text
     assert (
