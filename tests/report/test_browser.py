@@ -168,7 +168,8 @@ def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, o
     assert (
         "The job's own decision: 24 images are anomalous" in text
         and "Calibrated on 40 images" in text
-        and "Drift: these images score higher" in text
+        and "If these images are normal, there is drift: they do not score as the 40 of the calibration, but higher"
+        in text
         and "p = 0.001" in text
     )
     assert page.locator("#calibration .note").count() == 1 and "P-values" in text
