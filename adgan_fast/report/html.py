@@ -22,6 +22,7 @@ from ..given import whole
 from ..jobs.batch import STARTS_USED
 from ..jobs.drift import drift, is_calibrated, threshold_of, untestable
 from ..jobs.finished import Finished
+from ..jobs.windowed import COUNT
 from . import charts
 from .pictures import SIDE, Pictures, pictures
 
@@ -163,11 +164,13 @@ def _data(
     kind = "float64" if found.description.get("dtype") == "float64" else "float32"
     little = {"float64": "<f8", "float32": "<f4"}[kind]
     columns = {name: found.numbers(name) for name in ("score_std", "score_min", "initial_loss", "p_value")}
+    used = found.numbers(COUNT if found.windows else STARTS_USED)
     ids, errors, decided = found.texts("id"), found.texts("error"), found.texts("anomalous")
     rows = [
         [
             row, ids[row], scores.labels[row], scores.statuses[row], _plain(scores.values[row]),
             *(_plain(values[row]) for values in columns.values()), decided[row], errors[row], at,
+            _plain(used[row]),
         ]
         for row, at in zip(gallery.rows, gallery.places, strict=True)
     ]  # fmt: skip
@@ -177,7 +180,7 @@ def _data(
             [name, base64.b64encode(np.sort(values).astype(little).tobytes()).decode()]
             for name, values in groups.items()
         ],
-        "of": "windows" if found.windows else "starts",
+        "of": "windows" if found.windows else "starts", "used": "windows" if found.windows else "starts used",
         "low": histogram.low, "high": histogram.high, "threshold": threshold,
         "rows": rows, "panels": gallery.panels, "cell": gallery.cell, "cells": gallery.per_sheet,
         "columns": gallery.columns,
@@ -258,7 +261,6 @@ def _calibrated(found: Finished, scores: Scores) -> tuple[charts.Histogram, list
 def _provenance(found: Finished) -> list[tuple[str, list[tuple[str, str]]]]:
     """What decided the rows, and what made them, under headings."""
     about = found.description
-    config = about.get("config", {})
     generator = [
         ("class", about.get("generator", {}).get("class")), ("SHA-256", about.get("generator", {}).get("sha256")),
         ("latent", about.get("latent_shape")), ("image", about.get("image_shape")),
@@ -270,11 +272,30 @@ def _provenance(found: Finished) -> list[tuple[str, list[tuple[str, str]]]]:
         ("adgan_fast", about.get("package")), *_made(found),
     ]  # fmt: skip
     report = [("adgan_fast", __version__), ("made at", datetime.now(timezone.utc).isoformat(timespec="seconds"))]
-    blocks = [("Generator", generator), ("Configuration", list(config.items())), ("Images", source), ("Run", run)]
+    blocks = [("Generator", generator), ("Configuration", _settings(found)), ("Images", source), ("Run", run)]
     return [
         (heading, [(name, _said(value)) for name, value in entries])
         for heading, entries in [*blocks, ("This report", report)]
     ]
+
+
+def _settings(found: Finished) -> list[tuple[str, Any]]:
+    """Of the search, of when an image has starts enough, and of windows."""
+    config = dict(found.description.get("config", {}))
+    until, windows = config.pop("adaptive", None), found.windows
+    settings = list(config.items())
+    if until is not None:
+        to = f"threshold {until['threshold']:.6g}" if "threshold" in until else f"p-value to {until['tolerance']:g}"
+        looks = ", ".join(map(str, until["rounds"]))
+        settings += [("adaptive", f"confidence {until['confidence']:g}, rounds after {looks} starts, {to}")]
+    if windows is not None:
+        standardized = "yes" if windows.standardize else "no"
+        settings += [
+            ("window size", windows.size), ("window stride", windows.step), ("windows standardized", standardized),
+        ]  # fmt: skip
+        if "windows" not in found.description.get("calibration", {}):  # else windows are ranked, and it is of no effect
+            settings += [("quantile of windows", windows.quantile)]
+    return settings
 
 
 def _made(found: Finished) -> list[tuple[str, Any]]:

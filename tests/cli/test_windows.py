@@ -168,6 +168,12 @@ def test_the_page_shows_windows_calibration_and_drift(
     kept = json.loads((scans / "s" / "job.json").read_text())["calibration"]
     threshold = Calibration.load(scans / "s" / "calibration.json").threshold(kept["level"])
     assert f'"threshold": {threshold}' in text  # that of the detector, and not what parts these few
+    for name, value in (("window size", 8), ("window stride", 4), ("windows standardized", "yes")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert "quantile of windows" not in text and '"used": "windows"' in text  # the calibration's windows rank
+    counts = jobs.read(scans / "s")["n_windows"].to_pylist()
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert [row[12] for row in data["rows"]] == counts and max(filter(None, counts)) > 1
     assert '"of": "windows"' in text and "Histogram of p-values" in text
 
 

@@ -3,8 +3,8 @@
   const element = (id) => document.getElementById(id);
   const data = JSON.parse(element("data").textContent);
   const labels = JSON.parse(element("labels").textContent);
-  const rows = data.rows.map(([row, id, label, status, score, std, least, initial, p, anomalous, error, place]) =>
-    ({ row, id, label, status, score, std, least, initial, p, anomalous, error, place }));
+  const rows = data.rows.map(([row, id, label, status, score, std, least, initial, p, anomalous, error, place, used]) =>
+    ({ row, id, label, status, score, std, least, initial, p, anomalous, error, place, used }));
   const AT_ONCE = 60; // cells made at once
   const MANY = 600; // cells from which those out of sight give their pictures back
 
@@ -218,7 +218,7 @@
       ["score", number(row.score)], ["decision", row.score === null ? "–" : flagged(row) ? "flagged" : "passed"],
       ["label", row.label ?? "–"], ["status", row.status], ["error", row.error],
       [`spread over ${data.of}`, number(row.std)], [`least of the ${data.of}`, number(row.least)],
-      ["before the search", number(row.initial)], ["p-value", row.p === null ? "" : number(row.p)],
+      [data.used, row.used === null ? "" : count(row.used)], ["before the search", number(row.initial)], ["p-value", row.p === null ? "" : number(row.p)],
       ["the job's decision", row.anomalous === null ? "" : row.anomalous ? "anomalous" : "normal"],
       ["number in the job", count(row.row)],
     ];
