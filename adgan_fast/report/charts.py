@@ -134,4 +134,4 @@ def _ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list
 
 def number(value: float | None) -> str:
     """As a person reads it: four digits."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
+    return "–" if value is None or not np.isfinite(value) else f"{value + 0.0:.4g}"  # 0 for -0

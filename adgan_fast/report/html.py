@@ -105,7 +105,7 @@ def write_report(
     scores = _scores(found, tuple(normal))
     gallery = pictures(found, scores.values, images, side, sigma)
     if gallery.gone:
-        log.warning("the report has no images: %s", gallery.gone)
+        log.warning("the gallery is without the images themselves: %s", gallery.gone)
     text = _rendered(found, scores, tuple(normal), gallery)
     path, data = Path(out), text.encode()
     files.replace(path, data)
@@ -188,7 +188,7 @@ def _data(
 
 
 def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) + 0.0 if np.isfinite(value) else None  # 0 for -0
 
 
 def _first_threshold(found: Finished, scores: Scores, groups: dict[str, Array]) -> float:

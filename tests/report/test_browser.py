@@ -176,8 +176,21 @@ def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, o
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_it_prints_with_pictures_and_without_what_is_for_a_screen(job: Path, opened: Open) -> None:
-    page = opened(job, scheme="dark")
+def test_it_prints_with_pictures_and_without_what_is_for_a_screen(
+    job: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text  # cells made at once: fewer than there are
+    few = lambda path, **how: read(path, **how).replace("AT_ONCE = 60", "AT_ONCE = 6")  # noqa: E731
+    monkeypatch.setattr(Path, "read_text", few)
+    page = opened(job, width=390, scheme="dark")
+    shown = page.locator("#cells li").count()
+    assert shown < 25
+    page.emulate_media(media="print")
+    assert page.inner_text("#printed").startswith(f"{shown} of these 25 images are printed")
+    page.emulate_media(media="screen")
+    page.evaluate("document.getElementById('all').click()")  # without scrolling, which shows more by itself
+    page.wait_for_function("document.querySelectorAll('#cells li').length === 25")
+    assert page.inner_text("#printed") == "" and not page.locator("#all").is_visible()
     page.emulate_media(media="print")
     assert not page.locator(".filters").is_visible() and page.locator("#cells li").first.is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
