@@ -93,7 +93,9 @@ class Finished:
         ValueError where none were kept.
         """
         if not self.keeps_windows:
-            raise ValueError(f"{self.folder} holds no windows: score by windows, with keep=['windows']")
+            raise ValueError(
+                f"{self.folder} holds no windows: score by windows, with keep=['windows'] (--keep windows)"
+            )
         for number, some in groupby(rows, self._shard_of):
             shard = self._shards[number]
             column = parts.table_of(self.folder, shard, self.description, ["windows"])["windows"]
@@ -108,7 +110,9 @@ class Finished:
     def reconstructions(self, rows: Sequence[int]) -> Images:
         """Of ascending rows, (n, C, H, W); NaN where the status is not "ok". ValueError where none were kept."""
         if not self.keeps_reconstructions:
-            raise ValueError(f"{self.folder} holds no reconstructions: score with keep=['reconstructions']")
+            raise ValueError(
+                f"{self.folder} holds no reconstructions: score with keep=['reconstructions'] (--keep reconstructions)"
+            )
         found = [self._of_shard(number, list(some)) for number, some in groupby(rows, self._shard_of)]
         shape = tuple(self.description.get("image_shape", (0, 0, 0)))
         return np.concatenate(found) if found else np.empty((0, *shape), np.float32)

@@ -189,7 +189,7 @@ def test_it_prints_with_pictures_and_without_what_is_for_a_screen(
     assert page.inner_text("#printed").startswith(f"{shown} of these 25 images are printed")
     page.emulate_media(media="screen")
     page.evaluate("document.getElementById('all').click()")  # without scrolling, which shows more by itself
-    page.wait_for_function("document.querySelectorAll('#cells li').length === 25")
+    playwright.expect(page.locator("#cells li")).to_have_count(25)
     assert page.inner_text("#printed") == "" and not page.locator("#all").is_visible()
     page.emulate_media(media="print")
     assert not page.locator(".filters").is_visible() and page.locator("#cells li").first.is_visible()
