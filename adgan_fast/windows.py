@@ -281,7 +281,7 @@ def surprise(scores: npt.ArrayLike, known: Calibration) -> float:
     Of normal images it is distributed nearly alike, whatever the number of windows. So images of different sizes may
     be calibrated together.
     """
-    return float(-np.log10(_simes(known.p_values(np.asarray(scores)))))
+    return float(0.0 - np.log10(_simes(known.p_values(np.asarray(scores)))))  # 0 of p = 1, and not -0
 
 
 def image_p_values(windows: Iterable[WindowScores], calibration: npt.ArrayLike) -> npt.NDArray[np.float64]:

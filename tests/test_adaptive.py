@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import pickle
 from itertools import pairwise
@@ -328,7 +329,11 @@ def test_drift_is_not_tested_by_scores_of_few_starts(tmp_path, whole):
         assert untestable(found).startswith(why) and bool(untestable(found)) == bool(why)
         assert untestable(found, ["x"]).startswith(why or "no image with such a label")
         page = write_report(out, tmp_path / "page.html").path.read_text()
-        assert ("Drift is not tested: scored with adaptive=" in page) == bool(why) != ("No drift is seen" in page)
+        assert ("Drift is not tested: scored with adaptive=" in page) == bool(why) != ("with 4 images against" in page)
+        said = f"<dd>confidence 0.6, rounds after 2, 3, 6 starts, threshold {threshold:.6g}</dd>"
+        assert (said in page) == bool(why)
+        rows = json.loads(page.partition('id="data">')[2].partition("</script>")[0])["rows"]
+        assert [row[12] for row in rows] == found.texts("starts_used")
         assert ("They are rough" in page) == bool(why) != ("they lie evenly" in page)
     with pytest.raises(ValueError, match="scored with adaptive="):
         drift(found)

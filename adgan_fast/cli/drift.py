@@ -31,6 +31,8 @@ def drift(
     A camera ages, a lamp is replaced, and normal images score otherwise; then the detector's rate of false alarms is no
     longer the one that was asked for, and it has to be calibrated anew.
 
+    Of few images it says that they are too few to say, where no drift is seen.
+
     Exit status: 0 no drift is seen; 1 failed, the reason on stderr; 2 a mistake in the arguments; 4 drift.
     """
     from .. import jobs
@@ -51,8 +53,9 @@ def drift(
         raise Failure(str(error)) from error
     drifted = found.has_drifted(alpha)
     said = {
-        "drift": drifted, "p_value": found.test.p_value, "distance": found.test.distance, "above": found.test.above,
-        "images": found.images, "flagged": found.flagged, "level": found.level, "calibration": found.calibration,
+        "drift": drifted, "too_few": found.too_few(alpha), "p_value": found.test.p_value,
+        "distance": found.test.distance, "above": found.test.above, "images": found.images, "flagged": found.flagged,
+        "level": found.level, "calibration": found.calibration,
     }  # fmt: skip
     if as_json:
         typer.echo(json.dumps(said))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,6 +16,9 @@ from .finished import Finished
 
 MOST = 20_000
 """Scores that a test of drift takes; of more it takes so many, evenly by their places."""
+
+FEW = 0.5
+"""Too few are scores of which no smaller distance than this would be seen, of distances from 0 to 1."""
 
 
 class JobDrift(NamedTuple):
@@ -49,18 +53,39 @@ class JobDrift(NamedTuple):
             f"Calibrated on {self.calibration:,} images."
         )
 
+    def detectable(self, alpha: float) -> float:
+        """The distance from which on a test at this level rings, about; 1 is the largest that there is.
+
+        By Smirnov's limit, sqrt((1/n + 1/m) ln(2/alpha) / 2) for n and m scores (Smirnov 1948).
+        """
+        return math.sqrt((1 / self.test.n + 1 / self.calibration) * math.log(2 / alpha) / 2)
+
+    def too_few(self, alpha: float) -> bool:
+        """Whether there are too few scores to say that nothing has drifted: see FEW."""
+        return not self.has_drifted(alpha) and self.detectable(alpha) > FEW
+
     def said(self, alpha: float) -> str:
         """In words, with what to do."""
-        p = f"p = {self.test.p_value:.3g}"
+        p, n, of = f"p = {self.test.p_value:.3g}", self.test.n, f"{self.calibration:,} of the calibration"
+        images = f"{n:,} image{'s' if n > 1 else ''}"
+        if self.too_few(alpha):
+            return (
+                f"Too few to say: no drift is seen, but with {images} against the {of} only a drastic one would be "
+                f"({p})."
+            )
         if not self.has_drifted(alpha):
-            return f"No drift is seen: these images score as those of the calibration do ({p})."
+            return f"No drift is seen: {images} score{'' if n > 1 else 's'} as the {of} do ({p})."
         if self.test.above > 0.5:
-            moved = "higher than those of the calibration: more normal images are flagged than was asked for"
+            side, means = "higher", "more normal images may be flagged than was asked for"
         else:
-            moved = "not as those of the calibration, lower on the whole: anomalies may pass"
+            side, means = "lower", "anomalies may pass"
+        moved = f"do not score as the {of}, but {side} on the whole ({images}, {p}), so that {means}"
+        todo = "Find out what has changed, and calibrate anew."
+        if self.known:
+            return f"Drift: these normal images {moved}. {todo}"
         return (
-            f"Drift: these images score {moved} ({p}). If they are normal, find out what has changed, and calibrate "
-            "anew; if not, the test says nothing: give it normal images alone."
+            f"If these images are normal, there is drift: they {moved}. {todo} If there are anomalies among them, "
+            "the test says nothing: give it normal images alone."
         )
 
 
@@ -76,9 +101,19 @@ def calibration_of(found: Finished) -> Calibration:
     return known
 
 
+def is_calibrated(found: Finished) -> bool:
+    """Whether what it was calibrated on lies beside the job: not of one by an older version."""
+    return "calibration" in found.description and (found.folder / NAME).exists()
+
+
+def threshold_of(found: Finished) -> float:
+    """The score above which a job that `is_calibrated` calls an image anomalous. Raises as `calibration_of`."""
+    return calibration_of(found).threshold(_level_of(found))
+
+
 def untestable(found: Finished, normal: Sequence[str] = ()) -> str:
     """Why `drift` cannot test a job, or ""."""
-    if "calibration" not in found.description or not (found.folder / NAME).exists():
+    if not is_calibrated(found):
         return "scored without a detector, or by an older version: adgan-fast score DETECTOR IMAGES"
     if "adaptive" in found.description.get("config", {}):
         return (
@@ -106,8 +141,13 @@ def drift(found: Finished, normal: Sequence[str] = ()) -> JobDrift:
     some = found.numbers("score")[taken]
     compared = some[np.linspace(0, len(some) - 1, min(len(some), MOST)).astype(int)]
     flagged = np.array(found.texts("anomalous"), object)[taken]
-    level = float(found.description["calibration"]["level"])
-    return JobDrift(known.drift(compared), len(some), int(sum(map(bool, flagged))), level, len(known), bool(normal))
+    return JobDrift(
+        known.drift(compared), len(some), int(sum(map(bool, flagged))), _level_of(found), len(known), bool(normal)
+    )
+
+
+def _level_of(found: Finished) -> float:
+    return float(found.description["calibration"]["level"])
 
 
 def _taken(found: Finished, normal: Sequence[str]) -> npt.NDArray[np.bool_]:

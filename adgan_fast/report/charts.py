@@ -47,13 +47,18 @@ class Histogram(NamedTuple):
     beyond: int
 
 
-def histogram(groups: dict[str, Array], x: str, limits: tuple[float, float] | None = None) -> Histogram:
+def histogram(
+    groups: dict[str, Array], x: str, limits: tuple[float, float] | None = None, reaching: float | None = None
+) -> Histogram:
     """Of groups of finite numbers, each as steps over one another, on one scale of counts.
 
-    Without `limits` the axis has all numbers; but where a few lie very far out, it ends before them.
+    Without `limits` the axis has all numbers; but where a few lie very far out, it ends before them. It has `reaching`
+    in any case.
     """
     values = np.concatenate([*groups.values(), np.empty(0)])
     low, high = limits or _limits(values)
+    if reaching is not None:
+        low, high = min(low, reaching), max(high, reaching)
     edges = np.linspace(low, high, BINS + 1)
     counts = {name: np.histogram(group.clip(low, high), edges)[0] for name, group in groups.items()}
     most = max([int(count.max()) for count in counts.values()] or [0]) or 1
@@ -129,4 +134,4 @@ def _ticks(low: float, high: float, count: int = 5, whole: bool = False) -> list
 
 def number(value: float | None) -> str:
     """As a person reads it: four digits."""
-    return "–" if value is None or not np.isfinite(value) else f"{value:.4g}"
+    return "–" if value is None or not np.isfinite(value) else f"{value + 0.0:.4g}"  # 0 for -0

@@ -20,8 +20,9 @@ from markupsafe import Markup
 from .. import __version__, files, metrics
 from ..given import whole
 from ..jobs.batch import STARTS_USED
-from ..jobs.drift import drift, untestable
+from ..jobs.drift import drift, is_calibrated, threshold_of, untestable
 from ..jobs.finished import Finished
+from ..jobs.windowed import COUNT
 from . import charts
 from .pictures import SIDE, Pictures, pictures
 
@@ -104,7 +105,7 @@ def write_report(
     scores = _scores(found, tuple(normal))
     gallery = pictures(found, scores.values, images, side, sigma)
     if gallery.gone:
-        log.warning("the report has no images: %s", gallery.gone)
+        log.warning("the gallery is without the images themselves: %s", gallery.gone)
     text = _rendered(found, scores, tuple(normal), gallery)
     path, data = Path(out), text.encode()
     files.replace(path, data)
@@ -128,7 +129,8 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
     )  # fmt: skip
     style, script = ((TEMPLATES / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
     groups = scores.groups()
-    histogram = charts.histogram(groups, "score")
+    threshold = _first_threshold(found, scores, groups)
+    histogram = charts.histogram(groups, "score", reaching=threshold)
     counts, untested = Counter(scores.statuses), untestable(found, normal)
     return environment.get_template("report.html").render(
         title=f"Anomaly scores: {found.folder.resolve().name}",
@@ -141,7 +143,7 @@ def _rendered(found: Finished, scores: Scores, normal: tuple[str, ...], gallery:
         provenance=_provenance(found), decisions=_decisions(found), windows=found.windows,
         untested=untested, drift=None if untested else drift(found, normal), drift_level=DRIFT_LEVEL,
         adaptive=STARTS_USED in found.table.column_names,
-        data=_data(found, scores, groups, histogram, gallery),
+        threshold=threshold, data=_data(found, scores, groups, histogram, threshold, gallery),
     )  # fmt: skip
 
 
@@ -151,17 +153,24 @@ def _hash(text: str) -> str:
 
 
 def _data(
-    found: Finished, scores: Scores, groups: dict[str, Array], histogram: charts.Histogram, gallery: Pictures
+    found: Finished,
+    scores: Scores,
+    groups: dict[str, Array],
+    histogram: charts.Histogram,
+    threshold: float,
+    gallery: Pictures,
 ) -> dict[str, Any]:
     """What the page's script reads: all scores, sorted, as bytes; and the rows of the gallery."""
     kind = "float64" if found.description.get("dtype") == "float64" else "float32"
     little = {"float64": "<f8", "float32": "<f4"}[kind]
     columns = {name: found.numbers(name) for name in ("score_std", "score_min", "initial_loss", "p_value")}
+    used = found.numbers(COUNT if found.windows else STARTS_USED)
     ids, errors, decided = found.texts("id"), found.texts("error"), found.texts("anomalous")
     rows = [
         [
             row, ids[row], scores.labels[row], scores.statuses[row], _plain(scores.values[row]),
             *(_plain(values[row]) for values in columns.values()), decided[row], errors[row], at,
+            _plain(used[row]),
         ]
         for row, at in zip(gallery.rows, gallery.places, strict=True)
     ]  # fmt: skip
@@ -171,19 +180,23 @@ def _data(
             [name, base64.b64encode(np.sort(values).astype(little).tobytes()).decode()]
             for name, values in groups.items()
         ],
-        "of": "windows" if found.windows else "starts",
-        "low": histogram.low, "high": histogram.high, "threshold": _first_threshold(found, scores, groups),
+        "of": "windows" if found.windows else "starts", "used": "windows" if found.windows else "starts used",
+        "low": histogram.low, "high": histogram.high, "threshold": threshold,
         "rows": rows, "panels": gallery.panels, "cell": gallery.cell, "cells": gallery.per_sheet,
         "columns": gallery.columns,
     }  # fmt: skip
 
 
 def _plain(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return float(value) + 0.0 if np.isfinite(value) else None  # 0 for -0
 
 
 def _first_threshold(found: Finished, scores: Scores, groups: dict[str, Array]) -> float:
-    """Where the job says itself what is anomalous, what parts these; else what flags 5 % of the normal images."""
+    """The job's own by its calibration; what parts its decisions, of one by an older version, that has not kept the
+    calibration; else what flags 5 % of the normal images.
+    """
+    if is_calibrated(found):
+        return threshold_of(found)
     decided = _decisions(found)
     if decided is not None and scores.scored.any():
         passed = scores.scored & ~decided
@@ -248,7 +261,6 @@ def _calibrated(found: Finished, scores: Scores) -> tuple[charts.Histogram, list
 def _provenance(found: Finished) -> list[tuple[str, list[tuple[str, str]]]]:
     """What decided the rows, and what made them, under headings."""
     about = found.description
-    config = about.get("config", {})
     generator = [
         ("class", about.get("generator", {}).get("class")), ("SHA-256", about.get("generator", {}).get("sha256")),
         ("latent", about.get("latent_shape")), ("image", about.get("image_shape")),
@@ -260,11 +272,30 @@ def _provenance(found: Finished) -> list[tuple[str, list[tuple[str, str]]]]:
         ("adgan_fast", about.get("package")), *_made(found),
     ]  # fmt: skip
     report = [("adgan_fast", __version__), ("made at", datetime.now(timezone.utc).isoformat(timespec="seconds"))]
-    blocks = [("Generator", generator), ("Configuration", list(config.items())), ("Images", source), ("Run", run)]
+    blocks = [("Generator", generator), ("Configuration", _settings(found)), ("Images", source), ("Run", run)]
     return [
         (heading, [(name, _said(value)) for name, value in entries])
         for heading, entries in [*blocks, ("This report", report)]
     ]
+
+
+def _settings(found: Finished) -> list[tuple[str, Any]]:
+    """Of the search, of when an image has starts enough, and of windows."""
+    config = dict(found.description.get("config", {}))
+    until, windows = config.pop("adaptive", None), found.windows
+    settings = list(config.items())
+    if until is not None:
+        to = f"threshold {until['threshold']:.6g}" if "threshold" in until else f"p-value to {until['tolerance']:g}"
+        looks = ", ".join(map(str, until["rounds"]))
+        settings += [("adaptive", f"confidence {until['confidence']:g}, rounds after {looks} starts, {to}")]
+    if windows is not None:
+        standardized = "yes" if windows.standardize else "no"
+        settings += [
+            ("window size", windows.size), ("window stride", windows.step), ("windows standardized", standardized),
+        ]  # fmt: skip
+        if "windows" not in found.description.get("calibration", {}):  # else windows are ranked, and it is of no effect
+            settings += [("quantile of windows", windows.quantile)]
+    return settings
 
 
 def _made(found: Finished) -> list[tuple[str, Any]]:

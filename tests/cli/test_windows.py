@@ -13,9 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from adgan_fast import jobs, windows
+from adgan_fast import Calibration, jobs, windows
+from adgan_fast.calibration import Drift
 from adgan_fast.cli import main
 from adgan_fast.jobs import Unreadable
+from adgan_fast.jobs.drift import JobDrift
 from adgan_fast.jobs.finished import Finished
 from adgan_fast.jobs.sources import Files
 from adgan_fast.training import load_generator
@@ -129,13 +131,20 @@ def test_drift_is_told_and_ends_with_a_status_of_its_own(
         (status, err) == (0, "")
         and "of 2 normal images (" in out
         and "20 % at most" in out
-        and "No drift is seen" in out
+        and "Too few to say: no drift is seen, but with 2 images against the 10 of the calibration" in out
     )
     status, out, _ = told("drift", job, "--alpha", "0.9999", "--json")
     found = json.loads(out)
-    assert status == 4 and found["drift"] and (found["images"], found["calibration"]) == (3, 10)
+    assert (
+        status == 4 and found["drift"] and not found["too_few"] and (found["images"], found["calibration"]) == (3, 10)
+    )
     status, out, _ = told("drift", job, "--alpha", "0.9999")
-    assert status == 4 and out.splitlines()[1].startswith("Drift: these images score")
+    assert status == 4 and out.splitlines()[1].startswith("If these images are normal, there is drift: ")
+    enough = JobDrift(Drift(0.4, 0.1, 0.5, 17), 17, 1, 0.1, 30, known=True)
+    assert enough.said(0.01) == "No drift is seen: 17 images score as the 30 of the calibration do (p = 0.4)."
+    assert enough._replace(test=enough.test._replace(n=16)).too_few(0.01)
+    changed = enough._replace(test=Drift(0.001, 0.9, 0.1, 16))  # few, and yet seen
+    assert changed.said(0.01).startswith("Drift: these normal images do not") and "lower" in changed.said(0.01)
     for arguments, message in [
         (("--normal", "x"), "no image with such a label"),
         (("--alpha", "1"), "below 1"),
@@ -160,8 +169,17 @@ def test_the_page_shows_windows_calibration_and_drift(
     status, _, err = told("report", str(scans / "s"), "--out", str(page), "--normal", "good")
     assert status == 0, err
     text = " ".join(page.read_text().split())
-    assert "of normal images it would be 20 % at most" in text and "No drift is seen" in text
+    assert "of normal images it would be 20 % at most" in text and "Too few to say" in text
     assert "Each picture: image, overlay." in text and "2 scores of normal images" in text
+    kept = json.loads((scans / "s" / "job.json").read_text())["calibration"]
+    threshold = Calibration.load(scans / "s" / "calibration.json").threshold(kept["level"])
+    assert f'"threshold": {threshold}' in text  # that of the detector, and not what parts these few
+    for name, value in (("window size", 8), ("window stride", 4), ("windows standardized", "yes")):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in text
+    assert "quantile of windows" not in text and '"used": "windows"' in text  # the calibration's windows rank
+    counts = jobs.read(scans / "s")["n_windows"].to_pylist()
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert [row[12] for row in data["rows"]] == counts and max(filter(None, counts)) > 1
     assert '"of": "windows"' in text and "Histogram of p-values" in text
 
 

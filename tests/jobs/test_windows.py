@@ -133,7 +133,7 @@ def test_what_has_no_meaning_by_windows_is_refused(images: Path, tmp_path: Path)
     with pytest.raises(ValueError, match="of images by windows, and these are searched whole"):
         source = Held(random_bytes(2, 1, 8, 8), "held")
         jobs.run(reported.generator(), source, tmp_path / "whole", config=CONFIG, decision=decision)
-    with pytest.raises(ValueError, match="holds no windows"):
+    with pytest.raises(ValueError, match=r"holds no windows: .*\(--keep windows\)"):
         plain = tmp_path / "plain"
         jobs.run(reported.generator(), open_source(images), plain, config=CONFIG, windows=HOW)
         next(Finished(plain).windows_of([0]))

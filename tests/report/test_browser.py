@@ -153,26 +153,44 @@ def test_nothing_is_wider_than_the_screen_and_text_stands_out(job: Path, opened:
 
 @pytest.mark.parametrize("width", [390, 1440])
 def test_calibration_and_drift_are_told_in_words(images: Path, tmp_path: Path, opened: Open, width: int) -> None:
-    decision = jobs.Decision(Calibration(np.linspace(1, 2, 40)), 0.1)
+    decision = jobs.Decision(Calibration(np.linspace(0.5, 1, 40)), 0.1)
     jobs.run(
         reported.generator(), open_source(images, labels=True), tmp_path / "job",
         config=SearchConfig(n_seed=2, steps=1), decision=decision,
     )  # fmt: skip
-    page = opened(tmp_path / "job", width)
+    page, threshold = opened(tmp_path / "job", width), decision.calibration.threshold(0.1)
+    assert page.input_value("#threshold") == f"{threshold:.6g}"
+    assert f"those whose score is above {threshold:.6g}: the threshold begins there" in page.inner_text("#calibration")
+    page.press("#slider", "Home")  # where the axis begins, though no score is as low
+    assert page.input_value("#threshold") == f"{threshold:.6g}" and counted(page) == 24
     text = page.inner_text("#calibration")
     assert "24 of 24 images (100.0 %) are called anomalous; of normal images it would be 10 % at most" in text
     assert (
         "The job's own decision: 24 images are anomalous" in text
         and "Calibrated on 40 images" in text
-        and "Drift: these images score higher" in text
+        and "If these images are normal, there is drift: they do not score as the 40 of the calibration, but higher"
+        in text
         and "p = 0.001" in text
     )
     assert page.locator("#calibration .note").count() == 1 and "P-values" in text
     assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
-def test_it_prints_with_pictures_and_without_what_is_for_a_screen(job: Path, opened: Open) -> None:
-    page = opened(job, scheme="dark")
+def test_it_prints_with_pictures_and_without_what_is_for_a_screen(
+    job: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_text  # cells made at once: fewer than there are
+    few = lambda path, **how: read(path, **how).replace("AT_ONCE = 60", "AT_ONCE = 6")  # noqa: E731
+    monkeypatch.setattr(Path, "read_text", few)
+    page = opened(job, width=390, scheme="dark")
+    shown = page.locator("#cells li").count()
+    assert shown < 25
+    page.emulate_media(media="print")
+    assert page.inner_text("#printed").startswith(f"{shown} of these 25 images are printed")
+    page.emulate_media(media="screen")
+    page.evaluate("document.getElementById('all').click()")  # without scrolling, which shows more by itself
+    playwright.expect(page.locator("#cells li")).to_have_count(25)
+    assert page.inner_text("#printed") == "" and not page.locator("#all").is_visible()
     page.emulate_media(media="print")
     assert not page.locator(".filters").is_visible() and page.locator("#cells li").first.is_visible()
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"

@@ -147,7 +147,7 @@ def test_where_the_images_are_gone_or_others_it_says_so_and_does_without(
     shutil.copy(copied / "good/00.png", copied / "good/01.png")
     page = page_of(job, tmp_path)
     assert page.data["panels"] == ["reconstruction"] and "its images are not those of the job" in page.text
-    assert "the report has no images" in caplog.text
+    assert "the gallery is without the images themselves" in caplog.text
     shutil.rmtree(copied)
     page = page_of(job, tmp_path)
     assert page.data["panels"] == ["reconstruction"] and "no such file or folder" in page.text
@@ -259,4 +259,5 @@ def test_one_score_far_out_does_not_press_the_others_into_one_bar() -> None:
     found = histogram({"all": scores}, "score")
     assert found.high < 20 and found.beyond >= 1
     assert histogram({"all": np.ones(5)}, "score").beyond == 0
+    assert histogram({"all": np.array([-0.0, 1])}, "score").chart.x_ticks[0] == "0"
     assert histogram({"all": np.empty(0)}, "score").chart.series[0].name == "all (0)"

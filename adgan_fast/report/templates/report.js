@@ -3,8 +3,8 @@
   const element = (id) => document.getElementById(id);
   const data = JSON.parse(element("data").textContent);
   const labels = JSON.parse(element("labels").textContent);
-  const rows = data.rows.map(([row, id, label, status, score, std, least, initial, p, anomalous, error, place]) =>
-    ({ row, id, label, status, score, std, least, initial, p, anomalous, error, place }));
+  const rows = data.rows.map(([row, id, label, status, score, std, least, initial, p, anomalous, error, place, used]) =>
+    ({ row, id, label, status, score, std, least, initial, p, anomalous, error, place, used }));
   const AT_ONCE = 60; // cells made at once
   const MANY = 600; // cells from which those out of sight give their pictures back
 
@@ -59,10 +59,13 @@
   };
 
   let waiting = false;
-  // Six digits are shown, and hold, unless the digits that are left out decide on an image.
+  // Six digits are shown, and hold, or as many more as it takes for those that are left out to decide on no image.
   const rounded = (value) => {
-    const short = Number(value.toPrecision(6));
-    return scores.every(([, sorted]) => above(sorted, short) === above(sorted, value)) ? short : value;
+    for (let digits = 6; digits < 17; digits++) {
+      const short = Number(value.toPrecision(digits));
+      if (scores.every(([, sorted]) => above(sorted, short) === above(sorted, value))) return short;
+    }
+    return value;
   };
   const set = (value, from) => {
     threshold = from === typed ? value : rounded(value);
@@ -108,7 +111,7 @@
 
   // -- gallery --------------------------------------------------------------------------------------------------
 
-  const list = element("cells"), more = element("more");
+  const list = element("cells"), more = element("more"), all = element("all");
   let chosen = [], made = [];
 
   const mark = (cell) => {
@@ -159,12 +162,20 @@
       watcher.observe(item);
       mark(cell);
     }
-    more.hidden = made.length >= chosen.length;
+    more.hidden = all.hidden = made.length >= chosen.length;
+    element("printed").textContent = more.hidden ? ""
+      : `${count(made.length)} of these ${count(chosen.length)} images are printed: "Show all" before prints the others.`;
   };
   more.addEventListener("click", () => {
     const first = made.length;
     append();
     made[first]?.button.focus();
+  });
+  // Its pictures are decoded first: what is printed cannot wait for them.
+  all.addEventListener("click", async () => {
+    const places = chosen.filter((row) => row.place !== null).map((row) => Math.floor(row.place / data.cells));
+    await Promise.all([...new Set(places)].flatMap((which) => data.panels.map((panel) => sheet(panel, which))));
+    while (made.length < chosen.length) append();
   });
   // The button asks for more by itself when it comes into sight.
   new IntersectionObserver((entries) => {
@@ -218,7 +229,7 @@
       ["score", number(row.score)], ["decision", row.score === null ? "–" : flagged(row) ? "flagged" : "passed"],
       ["label", row.label ?? "–"], ["status", row.status], ["error", row.error],
       [`spread over ${data.of}`, number(row.std)], [`least of the ${data.of}`, number(row.least)],
-      ["before the search", number(row.initial)], ["p-value", row.p === null ? "" : number(row.p)],
+      [data.used, row.used === null ? "" : count(row.used)], ["before the search", number(row.initial)], ["p-value", row.p === null ? "" : number(row.p)],
       ["the job's decision", row.anomalous === null ? "" : row.anomalous ? "anomalous" : "normal"],
       ["number in the job", count(row.row)],
     ];
