@@ -304,7 +304,7 @@ def test_a_damaged_description_is_refused_and_may_be_removed(tmp_path, undisturb
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "out").write_text("mine")
-    with pytest.raises(jobs.FolderUnusable, match="out cannot be written"):
+    with pytest.raises(jobs.FolderUnusable, match="out is a file, or lies below one"):
         run(tmp_path / "out")
     assert (tmp_path / "out").read_text() == "mine"
 
