@@ -21,6 +21,8 @@ from .given import is_number, whole
 
 Array = npt.NDArray[np.float64]
 
+NOT_BY_WINDOWS = "adaptive= settles the decision on an image that is searched whole, not one by windows"
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Adaptive:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from . import detector_files, validate
-from .adaptive import Adaptive, level_of
+from .adaptive import NOT_BY_WINDOWS, Adaptive, level_of
 from .baselines.base import NotFittedError, fitting_images
 from .calibration import Calibration, Drift, require
 from .config import LossFunction, SearchConfig
@@ -39,7 +39,6 @@ WITHOUT_GENERATOR = (SVDDConfig, InverseConfig)
 """Settings of trainings that make no generator."""
 
 
-_NOT_BY_WINDOWS = "adaptive= settles the decision on an image that is searched whole, not one by windows"
 _STARTS = 'a detector needs the same for all: "shared", or a tensor (S, *latent)'
 
 
@@ -116,7 +115,7 @@ class Detector:
         if self.windows is not None and generator is None:
             raise ValueError("windows= is for a generator that was trained on windows: give it")
         if self.windows is not None and adaptive is not None:
-            raise ValueError(_NOT_BY_WINDOWS)
+            raise ValueError(NOT_BY_WINDOWS)
         self.windows_: Calibration | None = None
         self._scorer: Scorer | None = None
         self._engine: str | None = None  # of the calibration
@@ -237,7 +236,7 @@ class Detector:
         """
         self._ready()
         if self.windows is not None:
-            raise ValueError(_NOT_BY_WINDOWS)
+            raise ValueError(NOT_BY_WINDOWS)
         if self.losses_ is None:
             raise ValueError("this detector was saved by a version that kept no losses of its starts: calibrate anew")
         threshold = self.threshold_ if alpha is None else self.threshold(alpha)

@@ -13,6 +13,7 @@ import torch
 
 from .. import validate
 from .. import windows as of_windows
+from ..adaptive import NOT_BY_WINDOWS
 from ..calibration import Calibration
 from ..outcome import Status
 from ..scorer import Scorer
@@ -56,6 +57,8 @@ class WindowBatch(ScoreBatch):
     ) -> None:
         if "reconstructions" in keep:
             raise ValueError("reconstructions are of whole images: of a job by windows keep ['windows']")
+        if scorer.config.adaptive is not None:
+            raise ValueError(NOT_BY_WINDOWS)
         shape = None if image_shape is None else (image_shape[0], windows.size, windows.size)
         super().__init__(scorer, shape, total, keep)
         self.windows, self.known = windows, known
