@@ -298,6 +298,7 @@ def test_an_interrupt_says_how_to_go_on(here: Path, told, monkeypatch: pytest.Mo
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
+@pytest.mark.usefixtures("sigint_heard")
 def test_a_real_interrupt_keeps_the_parts_and_the_same_command_goes_on(here: Path, told) -> None:
     np.save("many.npy", random_bytes(60, 8, 8))
     arguments = [
