@@ -23,6 +23,8 @@ from .given import is_number
 FORMAT = "adgan_fast.calibration"
 VERSION = 1
 PERMUTATIONS = 999
+CONTAMINATION = 0.1
+"""The share of normal images that a detector flags at most, on average, where none is given."""
 
 
 class Drift(NamedTuple):

@@ -15,7 +15,7 @@ import torch
 from . import detector_files, validate
 from .adaptive import NOT_BY_WINDOWS, Adaptive, level_of
 from .baselines.base import NotFittedError, fitting_images
-from .calibration import Calibration, Drift, require
+from .calibration import CONTAMINATION, Calibration, Drift, require
 from .config import LossFunction, SearchConfig
 from .detector_files import Stored
 from .generator.working_copy import Generator
@@ -84,7 +84,7 @@ class Detector:
         self,
         generator: Generator | None = None,
         *,
-        contamination: float = 0.1,
+        contamination: float = CONTAMINATION,
         training: TrainConfig | None = None,
         adaptive: float | None = None,
         config: SearchConfig | None = None,

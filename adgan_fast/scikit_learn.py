@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .calibration import CONTAMINATION
 from .config import SearchConfig
 from .detector import Detector
 from .generator.working_copy import Generator
@@ -51,7 +52,7 @@ class ADGANDetector(OutlierMixin, BaseEstimator):
         *,
         image_shape: tuple[int, int, int] | None = None,
         value_range: tuple[float, float] = (-1.0, 1.0),
-        contamination: float = 0.1,
+        contamination: float = CONTAMINATION,
         training: TrainConfig | None = None,
         adaptive: float | None = None,
         config: SearchConfig | None = None,

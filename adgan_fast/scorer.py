@@ -203,9 +203,8 @@ class Scorer:
                 if len(given):
                     before = self._plans.get((len(given), maps)) or plan.planned(engine, job, len(given))
                     planned = _search(engine, job, before, given, first, total, found, lost, maps, rule, used)
-                    if (
-                        device.type != "cpu" and planned == before
-                    ):  # its buffers stay there, and would not count as free
+                    # On a GPU its buffers stay, and would not count as free.
+                    if device.type != "cpu" and planned == before:
                         self._plans[len(given), maps] = planned
         status = outcome.statuses(finite, found["scores"])
         if not bool(finite.all()):

@@ -30,7 +30,7 @@ def window_scores(scorer: Scorer, windows: Windows, images: Iterable[Image]) -> 
     for image in images:
         found = of_image(image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)).scores
         assert scorer.job is not None  # it has just searched
-        yield found.astype(str(scorer.job.dtype).removeprefix("torch."))
+        yield found.astype(scorer.job.dtype_name)
 
 
 def split(found: list[Scores], level: float, seed: int) -> Split:

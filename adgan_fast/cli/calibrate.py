@@ -13,13 +13,12 @@ import typer
 from torch import nn
 
 from .. import SearchConfig
+from ..calibration import CONTAMINATION
 from ..window_settings import Windows
 from . import given, images, say, windowing
 from .given import Failure, Mistake
 from .score import configured, shaped
 from .settings import chosen, takes
-
-CONTAMINATION = 0.1
 
 
 @takes({"score": SearchConfig}, but=("progress", "strict", "adaptive"))

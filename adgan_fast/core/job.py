@@ -46,6 +46,11 @@ class Job:
         return self.starts.n_seed
 
     @property
+    def dtype_name(self) -> str:
+        """NumPy's: "float32", say."""
+        return str(self.dtype).removeprefix("torch.")
+
+    @property
     def pairs_of_unit(self) -> int:
         """Pairs in a unit of `Plan.chunk`: the starts of an image where they share weights, else one."""
         return self.n_seed if self.config.weights == "per_sample" else 1

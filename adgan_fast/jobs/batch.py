@@ -9,6 +9,7 @@ import torch
 from .. import validate
 from ..outcome import Status
 from ..scorer import Scorer
+from .source import Unreadable
 
 UNREADABLE = "unreadable"
 STATUSES = (*(status.name for status in Status), UNREADABLE)
@@ -103,6 +104,13 @@ class ScoreBatch:
         if used is not None:
             found[STARTS_USED] = used
         return {name: tensor.numpy() for name, tensor in found.items()} | {"status": status, "error": error}
+
+
+def fault_of(image: npt.NDArray | Unreadable) -> str:
+    """Why an image cannot be searched, whatever its shape, or ""."""
+    if isinstance(image, Unreadable):
+        return str(image) or UNREADABLE
+    return "" if image.dtype in (np.uint8, np.float32) else f"its numbers are {image.dtype}, not uint8 or float32"
 
 
 def beyond(images: npt.NDArray) -> dict[int, str]:

@@ -53,7 +53,7 @@ def describe(
             "engine": engine,
             "precision": job.config.precision,
             "device": job.device.type,
-            "dtype": str(job.dtype).removeprefix("torch."),
+            "dtype": job.dtype_name,
         }
     return json.loads(json.dumps(found))  # as it is read again
 

@@ -18,7 +18,7 @@ from ..calibration import Calibration
 from ..outcome import Status
 from ..scorer import Scorer
 from ..window_settings import Windows
-from .batch import DIVERGED, NOT_FINITE, NUMBERS, UNREADABLE, Arrays, ScoreBatch, beyond
+from .batch import DIVERGED, NOT_FINITE, NUMBERS, UNREADABLE, Arrays, ScoreBatch, beyond, fault_of
 from .source import Unreadable
 
 COUNT = "n_windows"
@@ -82,7 +82,7 @@ class WindowBatch(ScoreBatch):
         """
         rows = [self._row(image) for image in images]
         job = self.scorer.job
-        dtype = str(job.dtype).removeprefix("torch.") if job else "float32"
+        dtype = job.dtype_name if job else "float32"
         found: Arrays = {name: np.array([row.get(name, np.nan) for row in rows], dtype) for name in NUMBERS}
         found[COUNT] = np.array([row.get(COUNT, 0) for row in rows], np.int64)
         for name in ("status", "error"):
@@ -126,10 +126,9 @@ class WindowBatch(ScoreBatch):
 
     def fault(self, image: npt.NDArray | Unreadable) -> str:
         """Why an image cannot be searched, or ""."""
-        if isinstance(image, Unreadable):
-            return str(image) or UNREADABLE
-        if image.dtype not in (np.uint8, np.float32):
-            return f"its numbers are {image.dtype}, not uint8 or float32"
+        if why := fault_of(image):
+            return why
+        assert isinstance(image, np.ndarray)
         if why := of_windows.too_small(image, self.windows.size):
             return why
         assert self.image_shape is not None  # this one could be read

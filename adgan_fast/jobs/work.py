@@ -7,8 +7,9 @@ from collections.abc import Generator, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from .batch import NUMBERS, STARTS_USED, UNREADABLE, Arrays, ScoreBatch
+from .batch import NUMBERS, STARTS_USED, UNREADABLE, Arrays, ScoreBatch, fault_of
 from .decoding import Batch, batch_size, decoded
 from .manifest import Shard
 from .source import Source, Unreadable, require_same
@@ -80,19 +81,17 @@ def rows_of(score: ScoreBatch, batch: Batch) -> Arrays:
     return found
 
 
-def _fault(image: object, shape: tuple[int, ...] | None) -> str:
+def _fault(image: npt.NDArray | Unreadable, shape: tuple[int, ...] | None) -> str:
     """Why an image cannot be searched, or ""."""
-    if isinstance(image, Unreadable):
-        return str(image) or "unreadable"
+    if why := fault_of(image):
+        return why
     assert isinstance(image, np.ndarray)
-    if image.dtype not in (np.uint8, np.float32):
-        return f"its numbers are {image.dtype}, not uint8 or float32"
     return "" if image.shape == shape else f"its shape is {image.shape}, the generator makes {shape}"
 
 
 def _nothing(n: int, score: ScoreBatch) -> Arrays:
     """Rows of which nothing is known."""
-    dtype = str(job.dtype).removeprefix("torch.") if (job := score.scorer.job) else "float32"
+    dtype = job.dtype_name if (job := score.scorer.job) else "float32"
     found: Arrays = {name: np.full(n, np.nan, dtype) for name in NUMBERS}
     found |= {name: np.full((n, *(score.image_shape or (1, 1, 1))), np.nan, dtype) for name in score.keep}
     if score.scorer.config.adaptive is not None:

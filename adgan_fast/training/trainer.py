@@ -73,11 +73,8 @@ class Trainer(abc.ABC):
         take = self.update
         if config.average:
             if "generator" not in self.models or "encoder" in self.models:
-                what = (
-                    "has an encoder, which belongs to the generator as it is"
-                    if "generator" in self.models
-                    else "has none"
-                )
+                encoded = "generator" in self.models
+                what = "has an encoder, which belongs to the generator as it is" if encoded else "has none"
                 raise ValueError(
                     f"average is of a generator that is trained with a critic or alone: {self.kind} {what}"
                 )
@@ -192,8 +189,8 @@ class Trainer(abc.ABC):
             "architecture": {name: model.config for name, model in self.models.items()},
             "history": self.losses,
         }
-        if self._windows() is not None:
-            meta["windows"] = self._windows()
+        if (windows := self._windows()) is not None:
+            meta["windows"] = windows
         save_checkpoint(folder, tensors, meta)
 
     def _windows(self) -> dict[str, Any] | None:
