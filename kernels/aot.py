@@ -28,6 +28,7 @@ __all__ = ["FAMILIES", "TARGETS", "Resources", "all_cases", "compile_case", "com
 FAMILIES = (
     "adam",
     "epilogue",
+    "gather",
     "loss",
     "maps.general",
     "maps.vector",

@@ -1,4 +1,4 @@
-"""Products of two activations, matrix by matrix: attention's Q · Kᵀ and A · V.
+"""Products matrix by matrix: attention's Q · Kᵀ and A · V, and rows of activations by a pair's own weights.
 
     c[i] = a[i] · b[i]        ga = gc · bᵀ        gb = aᵀ · gc
 
@@ -25,11 +25,11 @@ from .launch import backend_of, launch
 from .maps.choices import block
 from .maps.precision import Backend, MapPrecision
 
-__all__ = ["cases", "product"]
+__all__ = ["case_of", "cases", "product"]
 
 
 @triton.jit
-def product_kernel(
+def matmul_kernel(
     a, b, c, inner, rows, columns, depth,
     a_outer, a_inner, a_row, a_depth, b_outer, b_inner, b_depth, b_column,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, DEPTH: tl.constexpr, MODE: tl.constexpr,
@@ -75,7 +75,7 @@ def product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
             matrix can count.
     """
     _check(a, b)
-    mode = MapPrecision.of(precision, backend_of(product_kernel, a.device)).shared
+    mode = MapPrecision.of(precision, backend_of(matmul_kernel, a.device)).shared
     (rows, depth), columns = a.shape[-2:], b.shape[-1]
     lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     if not (lead.numel() and rows and columns and depth):  # no number, or sums of none
@@ -92,7 +92,7 @@ def product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
     tile = _tile(rows, columns)
     matrices = lead.numel()
     launch(
-        a.device, product_kernel,
+        a.device, matmul_kernel,
         matrices * triton.cdiv(rows, tile["ROWS"]) * triton.cdiv(columns, tile["COLUMNS"]),
         a, b, c, inner, rows, columns, depth,
         outer[0], within[0], *a.stride()[-2:], outer[1], within[1], *b.stride()[-2:],
@@ -148,22 +148,22 @@ _ORDERS = {"a · b": _ROW_MAJOR, "a · bᵀ": {"a_depth": 1, "b_depth": 1}, "a�
 def cases() -> Iterator[Case]:
     """Every mode and order of the operands in large tiles, and small ones; all sizes in whole vectors of 16 bytes."""
     for backend in ("cuda", "hip"):
-        targets = tuple(name for name, target in TARGETS.items() if target.backend == backend)
         for precision in ("float32", "tf32") if backend == "cuda" else ("float32",):  # all others multiply as "tf32"
             for order in _ORDERS:
                 for sizes in ((64, 64), (64, 16), (16, 64), (16, 16)):
-                    yield _case(precision, backend, targets, order, _tile(*sizes))
+                    yield case_of(precision, backend, order, *sizes)
 
 
-def _case(precision: str, backend: Backend, targets: tuple[str, ...], order: str, tile: dict[str, int]) -> Case:
-    ones = _ORDERS[order]
-    tensors, numbers = ("a", "b", "c"), [p.name for p in product_kernel.params if not p.is_constexpr][3:]
+def case_of(precision: str, backend: Backend, order: str, rows: int, columns: int) -> Case:
+    """What `product` launches for matrices of that size; `order` of _ORDERS."""
+    ones, tile = _ORDERS[order], _tile(rows, columns)
+    tensors, numbers = ("a", "b", "c"), [p.name for p in matmul_kernel.params if not p.is_constexpr][3:]
     counted = [name for name in numbers if name not in ones]
     large = tile["ROWS"] == tile["COLUMNS"] == 64
     return Case(
         name=f"product {precision}{' (hip)' if backend == 'hip' else ''}, {order}, "
         f"{tile['ROWS']} × {tile['COLUMNS']} × {tile['DEPTH']}",
-        kernel=product_kernel,
+        kernel=matmul_kernel,
         signature={**dict.fromkeys(tensors, "*fp32"), **dict.fromkeys(counted, "i32")},
         constexprs={**ones, **tile, "MODE": MapPrecision.of(precision, backend).shared},
         aligned=(*tensors, *(name for name in counted if name != "inner")),
@@ -171,5 +171,5 @@ def _case(precision: str, backend: Backend, targets: tuple[str, ...], order: str
         wide_load_bytes=4 * tile["DEPTH"] * (tile["ROWS"] + tile["COLUMNS"]) if large else 0,
         wide_store_bytes=4 * tile["ROWS"] * tile["COLUMNS"] if large else 0,
         tensor_core=True,
-        targets=targets,
+        targets=tuple(name for name, target in TARGETS.items() if target.backend == backend),
     )

@@ -17,6 +17,7 @@ OPTIONS: Mapping[str, Mapping[str, tuple[int, ...]]] = {
     "change": {"warps": (4, 8), "inner": (16, 32, 64), "outer": (32, 64, 128), "stages": (1, 2, 3, 4)},
     "update": {"warps": (4, 8), "inner": (32, 64), "outer": (32, 64, 128), "rows": (32, 64), "stages": (2, 3)},
     "product": {"warps": (4, 8), "rows": (16, 64), "outer": (32, 64, 128), "inner": (32, 64), "stages": (1, 2, 3, 4)},
+    "vector forward": {"warps": (1, 2), "rows": (1, 2, 4, 8), "outer": (64, 128, 256)},
     "shared": {"warps": (4, 8), "rows": (64, 128, 256), "outer": (64, 128), "inner": (32, 64), "stages": (2, 3, 4)},
 }
 

@@ -30,6 +30,7 @@ from adgan_fast.kernels.maps import choices as map_choices
 
 from adgan_fast.config import SearchConfig
 from adgan_fast.engine.triton.lift import lift
+from adgan_fast.engine.triton.thin import thinned
 from adgan_fast.generator.program import Program
 
 from ..race import cases
@@ -38,7 +39,7 @@ from . import model as gpu_model
 from . import sass
 from .candidates import OPTIONS, candidates
 from .counted import Row, file_of, instructions, load, name_of
-from .launches import Launch, launches_of
+from .launches import Launch, launches_of, launches_of_thin
 from .model import Call
 
 PRECISIONS = ("float32", "bf16")
@@ -108,6 +109,12 @@ def orders(program: Program, steps: int) -> Iterator[tuple[Row, list[Launch]]]:
                 for tiles in candidates(kernel, geometry, precision):
                     mine = _of(kernel, launches_of(geometry, precision, steps, {kernel: tiles}))
                     rounds[-1].append(({**named, "kernel": kernel, "tiles": dataclasses.asdict(tiles)}, mine))
+        for layer in thinned(lift(program)[0]).layers:
+            if layer.op == "thin":
+                named = {"layer": layer.name, "precision": precision, "tiles": None}
+                launches = list(launches_of_thin(layer.attrs["geometry"], precision, steps))
+                kernels = dict.fromkeys(launch.kernel for launch in launches)
+                rounds += [[({**named, "kernel": kernel}, _of(kernel, launches))] for kernel in kernels]
     for turn in itertools.zip_longest(*rounds):
         yield from (order for order in turn if order is not None)
 

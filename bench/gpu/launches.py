@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 
 import triton
+from adgan_fast.kernels import gather, products
 from adgan_fast.kernels.case import Case
 from adgan_fast.kernels.maps import choices as map_choices
 from adgan_fast.kernels.maps import general, vector
 from adgan_fast.kernels.maps.choices import Tiles, default_tiles
 from adgan_fast.kernels.maps.geometry import Geometry
+from adgan_fast.kernels.maps.precision import MapPrecision
 
 from adgan_fast.engine.triton.lift import private_map
 
@@ -25,8 +27,8 @@ class Launch:
     """A launch of a search.
 
     Attributes:
-        call, step: of PrivateMap.
-        kernel: of choices.KERNELS, or "keep", "vector forward" or "vector input_grad".
+        call, step: of PrivateMap; of a convolution of few outputs alike, and "weight_grad".
+        kernel: of choices.KERNELS, or "keep", "vector forward", "vector input_grad", "matmul" or "gather".
         case: to compile.
         programs: of a pair, those with work.
         turns: of each loop of the source, in their order.
@@ -42,9 +44,9 @@ class Launch:
 
 def launches_of(geometry: Geometry, precision: str, steps: int, tiles: Mapping[str, Tiles]) -> list[Launch]:
     """Of a layer, in a search of that many steps; `tiles` may lack kernels, which take the default."""
-    if private_map(geometry) is vector.VectorMap:
-        return list(_of_vector(geometry, precision, steps))
     used = {**defaults(geometry, precision), **tiles}
+    if private_map(geometry) is vector.VectorMap:
+        return list(_of_vector(geometry, precision, steps, used["vector forward"]))
     form = map_choices.form_of(geometry, steps, precision, None)
     found = []
     for call, step, case in general.cases_of_search(geometry, precision, "cuda", steps, form, used):
@@ -56,7 +58,8 @@ def launches_of(geometry: Geometry, precision: str, steps: int, tiles: Mapping[s
 def defaults(geometry: Geometry, precision: str) -> dict[str, Tiles]:
     """The default tiles of each kernel, whatever kernels/configs holds."""
     rows = map_choices.class_size(geometry)
-    return {kernel: default_tiles(kernel, precision, "cuda", rows) for kernel in map_choices.KERNELS}
+    kernels = (*map_choices.KERNELS, *map_choices.VECTOR_KERNELS)
+    return {kernel: default_tiles(kernel, precision, "cuda", rows) for kernel in kernels}
 
 
 def _turns(case: Case) -> tuple[float, ...]:
@@ -68,7 +71,7 @@ def _turns(case: Case) -> tuple[float, ...]:
     return (sizes["TAPS"] / sizes["CLASSES"] * triton.cdiv(inner, block),)
 
 
-def _of_vector(geometry: Geometry, precision: str, steps: int) -> Iterator[Launch]:
+def _of_vector(geometry: Geometry, precision: str, steps: int, tiles: Tiles) -> Iterator[Launch]:
     """OPEN of the columns have slots, from the first step on."""
     known = {case.name: case for case in vector.cases()}
     rows, columns = geometry.inputs, geometry.out_positions * geometry.outputs
@@ -81,10 +84,34 @@ def _of_vector(geometry: Geometry, precision: str, steps: int) -> Iterator[Launc
             sizes = grad.constexprs
             turns = OPEN * columns / sizes["BLOCK"]
             yield Launch("input_grad", step, "vector input_grad", grad, triton.cdiv(rows, sizes["ROWS"]), (turns,))
-        update = known[f"vector forward {precision}, update {step}{', last' if step == steps else ''}"]
+        update = vector.forward_case(MapPrecision.of(precision), step, step == steps, tiles)
         sizes = update.constexprs
         programs = OPEN * columns / sizes["BLOCK"]
         yield Launch("forward", step + 1, "vector forward", update, programs, (triton.cdiv(rows, sizes["ROWS"]),))
+
+
+def launches_of_thin(geometry: Geometry, precision: str, steps: int) -> Iterator[Launch]:
+    """Of a convolution of few outputs (engine/triton/thin.py), in a search of that many steps."""
+    rows, inputs, columns = geometry.in_positions, geometry.inputs, geometry.outputs * geometry.taps
+    outputs = geometry.outputs * geometry.out_positions
+    terms = max(len(part.taps) for part in geometry.classes)
+
+    def matmul(call: str, step: int, order: str, height: int, width: int, depth: int) -> Launch:
+        case = products.case_of(precision, "cuda", order, height, width)
+        sizes = case.constexprs
+        programs = triton.cdiv(height, sizes["ROWS"]) * triton.cdiv(width, sizes["COLUMNS"])
+        return Launch(call, step, "matmul", case, programs, (triton.cdiv(depth, sizes["DEPTH"]),))
+
+    def gathered(call: str, step: int, terms: int, bias: bool, outputs: int) -> Launch:
+        case = gather.case_of(terms, bias)
+        return Launch(call, step, "gather", case, triton.cdiv(outputs, case.constexprs["BLOCK"]), ())
+
+    for step in range(1, steps + 1):
+        yield gathered("input_grad", step, 1, False, rows * columns)
+        yield matmul("input_grad", step, "a · bᵀ", rows, inputs, columns)
+        yield matmul("weight_grad", step, "aᵀ · b", inputs, columns, rows)
+        yield matmul("forward", step + 1, "a · b", rows, columns, inputs)
+        yield gathered("forward", step + 1, terms, True, outputs)
 
 
 _NAMES = dict(

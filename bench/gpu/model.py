@@ -7,7 +7,7 @@ Counted for each pair of weights="per_seed": every number that a kernel reads or
 launch that needs it (θ₀, images and tables of indices are shared and count nothing), every multiply-add of its matrix
 products, and every instruction it issues, from its compiled code (count.py; of launches that have no row there, and of
 PyTorch's own, none). A launch takes as long as the slowest of the three; launches follow each other, so theirs add up.
-What is computed by plain PyTorch operations (the layers that are not lifted) counts its input and output alone.
+What is computed by plain PyTorch operations (layers without kernels) counts its input and output alone.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from adgan_fast.kernels.maps.vector import VectorMap
 
 from adgan_fast.config import PRECISIONS, SearchConfig
 from adgan_fast.engine.triton.lift import Chain, lift, private_map
+from adgan_fast.engine.triton.thin import thinned
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 
@@ -37,7 +38,7 @@ from .counted import Row, file_of, load, row_for
 from .launches import OPEN, defaults
 
 VIEWS = ("reshape", "permute")
-COUNTED = (*map_choices.KERNELS, "keep", "vector forward", "vector input_grad")
+COUNTED = (*map_choices.KERNELS, "keep", "vector forward", "vector input_grad", "matmul", "gather")
 """Kernels that count.py knows."""
 
 H200 = {"copy": 4.3e12, "bf16": 7.9e14, "tf32": 3.95e14, "float32": 5.0e13, "lanes": 3.3e13}
@@ -110,13 +111,18 @@ def of_search(
     (The first forward pass is done once for all images.) `rows` are count.py's, `tiles` those that are launched.
     """
     rest, chains = lift(program)
+    rest = thinned(rest)
     found: list[Call] = []
     for chain in chains:
-        calls = of_map(chain.map.name, chain.geometry, steps, precision, opened)
-        found += with_counts(calls, chain, precision, rows, tiles(chain.geometry, precision))
+        name, geometry = chain.map.name, chain.geometry
+        calls: Iterable[Call] = of_map(name, geometry, steps, precision, opened)
+        found += with_counts(calls, name, precision, rows, tiles(geometry, precision))
         found += of_epilogue(chain, steps)
     for layer in rest.layers:
-        if layer.op not in ("private", *VIEWS):
+        if layer.op == "thin":
+            calls = of_thin(layer.name, layer.attrs["geometry"], steps, precision)
+            found += with_counts(calls, layer.name, precision, rows, {})
+        elif layer.op not in ("private", *VIEWS):
             read = sum(_numbers(rest, i) for i in layer.inputs if i is not None and rest.values[i].batched)
             written = _numbers(rest, layer.output)
             name = layer.name or layer.op
@@ -133,12 +139,12 @@ def of_search(
 
 
 def with_counts(
-    calls: Iterable[Call], chain: Chain, precision: str, rows: Sequence[Row], tiles: Mapping[str, Tiles]
+    calls: Iterable[Call], layer: str, precision: str, rows: Sequence[Row], tiles: Mapping[str, Tiles]
 ) -> list[Call]:
     """The calls of a layer with the instructions that `rows` have of them."""
     found = []
     for call in calls:
-        row = row_for(rows, chain.map.name, precision, call.kernel, tiles.get(call.kernel))
+        row = row_for(rows, layer, precision, call.kernel, tiles.get(call.kernel))
         issued = None if row is None else row["issued"].get(f"{call.call} {call.step}")
         found.append(dataclasses.replace(call, issued=issued))
     return found
@@ -199,6 +205,20 @@ def _of_vector(layer: str, geometry: Geometry, steps: int, precision: str, opene
         state = delta * weights * ((step > 1) + (step < steps))
         moved = 4 * step * slots + 4 * (step + 1) * inputs + 12 * slots
         yield Call(layer, "forward", step + 1, "vector forward", moved, state, {}, weights)
+
+
+def of_thin(layer: str, geometry: Geometry, steps: int, precision: str) -> Iterator[Call]:
+    """A convolution of few outputs; its columns count as memory, though a chunk's may stay in the cache."""
+    x, y = geometry.in_positions * geometry.inputs, geometry.out_positions * geometry.outputs
+    wide = geometry.outputs * geometry.taps
+    columns, weights = geometry.in_positions * wide, geometry.inputs * wide
+    work = {MapPrecision.of(precision, "cuda").shared: float(x * wide)}
+    for step in _each(steps):
+        yield Call(layer, "input_grad", step, "gather", 4 * (y + columns))
+        yield Call(layer, "input_grad", step, "matmul", 4 * (columns + weights + x), 0.0, work)
+        yield Call(layer, "weight_grad", step, "matmul", 4 * (columns + weights + x), 0.0, work)
+        yield Call(layer, "forward", step + 1, "matmul", 4 * (columns + weights + x), 0.0, work)
+        yield Call(layer, "forward", step + 1, "gather", 4 * (columns + y))
 
 
 def of_epilogue(chain: Chain, steps: int) -> list[Call]:
@@ -312,7 +332,8 @@ def _rebuilt(chain: Chain, steps: int, precision: str) -> bool:
 
 MEASURED = {
     "change": "change_kernel", "vector forward": "forward_kernel", "shared": "shared_kernel",
-    "product": "product_kernel", "vector input_grad": "input_grad_kernel",
+    "product": "product_kernel", "vector input_grad": "input_grad_kernel", "matmul": "matmul_kernel",
+    "gather": "gather_sum_kernel",
 }  # fmt: skip
 """Kernels that the part "profile" names, by their names here."""
 AGAINST = (

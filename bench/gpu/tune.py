@@ -24,7 +24,7 @@ import torch
 import triton
 from adgan_fast.kernels.maps import choices as map_choices
 from adgan_fast.kernels.maps.choices import FUSED_ROWS, Tiles, class_size, default_tiles, geometry_key
-from adgan_fast.kernels.maps.general import Maps
+from adgan_fast.kernels.maps.vector import VectorMap
 from triton.runtime.errors import PTXASError
 
 from adgan_fast.core.precision import arithmetic
@@ -114,11 +114,12 @@ def _tasks(part: Part) -> list[TuningTask]:
         program = program_of(part, shape)
         for precision in precisions:
             for index, setting in enumerate(layer_settings(part, program, precision, chosen_form=True)):
-                if private_map(setting.chain.geometry) is Maps:
-                    fused = class_size(setting.chain.geometry) <= FUSED_ROWS
-                    kernels = ("change" if fused else "update", "product", "shared")
-                    tasks += [TuningTask(part, shape, precision, index, kernel) for kernel in kernels]
-    return tasks[1:2] if part.smoke else tasks
+                fused = class_size(setting.chain.geometry) <= FUSED_ROWS
+                kernels = ("change" if fused else "update", "product", "shared")
+                if private_map(setting.chain.geometry) is VectorMap:
+                    kernels = map_choices.VECTOR_KERNELS
+                tasks += [TuningTask(part, shape, precision, index, kernel) for kernel in kernels]
+    return tasks[0:3:2] if part.smoke else tasks
 
 
 def _results(part: Part, tasks: list[TuningTask]) -> Iterator[tuple[TuningTask, Tuned | str]]:
@@ -171,7 +172,7 @@ def _search(task: TuningTask) -> Tuned:
     setting = layer_settings(part, program, task.precision, chosen_form=True)[task.index]
     geometry = setting.chain.geometry
     key = f"{task.kernel} {task.precision} {geometry_key(geometry)}"
-    each = Maps.bytes_of_pair(geometry, setting.steps, task.precision) * WORKERS
+    each = private_map(geometry).bytes_of_pair(geometry, setting.steps, task.precision) * WORKERS
     pairs = pairs_that_fit(part, each, PAIRS)
     best = default_tiles(task.kernel, task.precision, "cuda", class_size(geometry))
     with arithmetic(task.precision):

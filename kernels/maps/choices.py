@@ -1,4 +1,4 @@
-"""What is chosen for a map of general.py: the form of its moments, by a cost model, and the tiles of its kernels.
+"""What is chosen for a map: the form of its moments (general.py), by a cost model, and the tiles of its kernels.
 
 Tiles are those of kernels/configs/<gpu>.json, where that file is there and has them; else a default.
 """
@@ -9,7 +9,7 @@ import dataclasses
 import functools
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ __all__ = [
     "FUSED_ROWS",
     "KERNELS",
     "LONGEST_HISTORY",
+    "VECTOR_KERNELS",
     "Tiles",
     "block",
     "chosen_tiles",
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 KERNELS = ("change", "update", "product", "shared")
+"""Of general.py."""
+VECTOR_KERNELS = ("vector forward",)
+"""Of vector.py, as far as their tiles are chosen."""
 
 FUSED_ROWS = 64
 """Most positions of a class for which the update is done inside the product, whose sums are in registers."""
@@ -93,9 +97,11 @@ class Tiles:
     """How a kernel's work is cut; it changes no precision.
 
     Attributes:
-        rows: positions of a block (change: not used, a program takes all).
-        inner: channels that are summed over in one turn (change, update: input channels of a tile of weights).
-        outer: channels of the result.
+        rows: positions of a block (change: not used, a program takes all). Vector forward: rows of Δ in hand; as many
+            more are on their way.
+        inner: channels that are summed over in one turn (change, update: input channels of a tile of weights; vector
+            forward: not used).
+        outer: channels of the result (vector forward: slots).
         warps, stages: of the launch.
     """
 
@@ -107,10 +113,14 @@ class Tiles:
 
 
 def default_tiles(kernel: str, precision: str, backend: Backend, rows: int) -> Tiles:
-    """Tiles that spill on no target; `kernel` of KERNELS, `rows` of the largest class.
+    """Tiles that spill on no target; `kernel` of KERNELS or VECTOR_KERNELS, `rows` of the largest class.
 
     Chosen by the instructions of their compiled code (python -m bench.gpu.count), not by times on a GPU.
     """
+    if kernel in VECTOR_KERNELS:
+        # One warp: x comes as scalars, and nothing is exchanged before the last sum. Its threads take 16 bytes of Δ
+        # each. (AMD's 64 take 8.)
+        return Tiles(2, 1, 512 // MapPrecision.of(precision).delta.itemsize, 1, 1)
     if backend == "hip":
         return Tiles(64, 32, 32 if kernel == "change" else 64, 4, 2)
     if kernel == "change" and rows > 32:
@@ -141,11 +151,13 @@ def geometry_key(geometry: Geometry) -> str:
     return f"{channels} in{geometry.in_positions} rows{class_size(geometry)} taps{taps}"
 
 
-def chosen_tiles(geometry: Geometry, precision: str, backend: Backend, device: torch.device) -> dict[str, Tiles]:
+def chosen_tiles(
+    geometry: Geometry, precision: str, backend: Backend, device: torch.device, kernels: Sequence[str] = KERNELS
+) -> dict[str, Tiles]:
     """By kernel: those of the GPU's file under "<kernel> <precision> <geometry_key>", else the default."""
     found = {}
     config = _config(torch.cuda.get_device_name(device)) if device.type == "cuda" else {}
-    for kernel in KERNELS:
+    for kernel in kernels:
         chosen = config.get(f"{kernel} {precision} {geometry_key(geometry)}")
         default = default_tiles(kernel, precision, backend, class_size(geometry))
         found[kernel] = default if chosen is None else Tiles(**chosen)

@@ -36,7 +36,8 @@ import torch
 import triton
 
 from ..case import Case
-from ..launch import check_device, check_tensor, launch
+from ..launch import backend_of, check_tensor, launch
+from .choices import VECTOR_KERNELS, Tiles, chosen_tiles, default_tiles
 from .geometry import Geometry
 from .precision import MAP_PRECISIONS, MapPrecision, delta_scale
 from .private import AdamConstants, Form, check_theta
@@ -45,8 +46,6 @@ from .vector_kernels import LINE, forward_kernel, input_grad_kernel, keep_kernel
 __all__ = ["VectorMap", "cases"]
 
 _KEEP_BLOCK = 1024  # columns of one turn of keep_kernel
-# The other kernels have one warp a program: x comes as scalars, and nothing is exchanged before the last sum.
-_FORWARD_ROWS = 2  # rows of Δ in hand; as many more are on their way
 _INPUT_GRAD_ROWS = 8
 # Steps of history that a thread keeps in registers, two numbers each for each of its 4 or 8 slots (16 bytes of Δ).
 # Longer histories are read again for every row.
@@ -81,7 +80,8 @@ class VectorMap:
         _check_geometry(geometry, form)
         check_theta(theta, geometry)
         device = torch.device(device)
-        check_device(forward_kernel, device)
+        backend = backend_of(forward_kernel, device)
+        self._tiles = chosen_tiles(geometry, precision, backend, device, VECTOR_KERNELS)[_FORWARD]
         self.geometry, self.pairs, self.steps, self.adam, self.device = geometry, pairs, steps, adam, device
         self.form: Form = "rebuild"
         self._precision = MapPrecision.of(precision)
@@ -139,14 +139,14 @@ class VectorMap:
         y = self.shared_forward(check_tensor("x", x, self._x_shape))
         adam, update = self.adam, step - 1
         factor_m, factor_v = adam.factors(update)
-        constants = _forward_constants(self._precision, update, update == self.steps)
+        constants, options = _forward_constants(self._precision, update, update == self.steps, self._tiles)
         launch(
             self.device, forward_kernel, self.pairs * triton.cdiv(self._capacity, constants["BLOCK"]),
             self._delta, self._gradients, self._xs, self._counts, self._column, x, y,
             self._rows, self._columns, self._capacity, self.steps, update,
             adam.beta1, adam.beta2, factor_m * self._scale, factor_v, adam.eps, 1.0 / self._scale,
             **constants,
-            **_OPTIONS,
+            **options,
         )  # fmt: skip
         return y
 
@@ -205,6 +205,7 @@ def _dense(geometry: Geometry, theta: torch.Tensor) -> tuple[torch.Tensor, torch
 
 # -- specialisations -----------------------------------------------------------------------------------------------
 
+(_FORWARD,) = VECTOR_KERNELS
 _KEEP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 _OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # a multiply-add is one rounding less, and one instruction
 
@@ -213,23 +214,22 @@ def _keep_constants(step: int, partial: bool) -> dict[str, Any]:
     return {"FIRST": step == 1, "PARTIAL": partial, "BLOCK": _KEEP_BLOCK}
 
 
-def _forward_constants(precision: MapPrecision, update: int, last: bool) -> dict[str, Any]:
-    return {
+def _forward_constants(
+    precision: MapPrecision, update: int, last: bool, tiles: Tiles
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constants and options of forward_kernel."""
+    constants = {
         "HISTORY": update if update <= _RESIDENT else 0,
         "LAST": last,
         "ROUNDED": precision.rounded,
-        "ROWS": _FORWARD_ROWS,
-        "BLOCK": _block(precision),
+        "ROWS": tiles.rows,
+        "BLOCK": tiles.outer,
     }
+    return constants, {**_OPTIONS, "num_warps": tiles.warps}
 
 
 def _input_grad_constants(precision: MapPrecision) -> dict[str, Any]:
-    return {"ROWS": _INPUT_GRAD_ROWS, "BLOCK": _block(precision)}
-
-
-def _block(precision: MapPrecision) -> int:
-    """Slots of a program: 16 bytes of Δ for each of the 32 threads of a warp. (AMD's 64 take 8 bytes each.)"""
-    return 512 // precision.delta.itemsize
+    return {"ROWS": _INPUT_GRAD_ROWS, "BLOCK": 512 // precision.delta.itemsize}
 
 
 def cases() -> Iterator[Case]:
@@ -237,40 +237,48 @@ def cases() -> Iterator[Case]:
 
     Nothing is specialised for K, J, the number of steps or the step: one case serves every shape.
     """
+    for step, partial in ((1, False), (1, True), (2, False), (2, True)):
+        words = ["keep", "first" if step == 1 else "", "partial" if partial else ""]
+        constants = _keep_constants(step, partial)
+        yield _case(", ".join(filter(None, words)), keep_kernel, MapPrecision.of("float32"), constants, _KEEP_OPTIONS)
+    updates = [(t, last) for t in range(1, 6) for last in (False, True)] + [(_RESIDENT, False), (_RESIDENT + 1, False)]
+    for precision in map(MapPrecision.of, MAP_PRECISIONS):
+        tiles = default_tiles(_FORWARD, precision.name, "cuda", 1)
+        for update, last in updates:
+            yield forward_case(precision, update, last, tiles)
+        if precision.name != "tf32":  # the same kernel as float32
+            constants = _input_grad_constants(precision)
+            yield _case(
+                f"input_grad {precision.name}", input_grad_kernel, precision, constants, _OPTIONS,
+                wide_load_bytes=(constants["ROWS"] * precision.delta.itemsize + 4) * constants["BLOCK"],
+            )  # fmt: skip
+
+
+def forward_case(precision: MapPrecision, update: int, last: bool, tiles: Tiles) -> Case:
+    """What the forward pass after that update launches, with those tiles."""
+    constants, options = _forward_constants(precision, update, last, tiles)
+    words = [
+        precision.name,
+        f"update {update if constants['HISTORY'] else 'of any step'}",
+        "last" if last else "",
+    ]
+    row_bytes = tiles.rows * tiles.outer * precision.delta.itemsize
+    return _case(
+        f"forward {', '.join(filter(None, words))}", forward_kernel, precision, constants, options,
+        # The first rows and those ahead of a turn; the history of gradients.
+        wide_load_bytes=2 * row_bytes * (update > 1) + 4 * tiles.outer * (constants["HISTORY"] or 1),
+        wide_store_bytes=row_bytes * (not last),
+    )  # fmt: skip
+
+
+def _case(
+    name: str, kernel: Any, precision: MapPrecision, constants: dict[str, Any], options: dict[str, Any], **more: Any
+) -> Case:
     types = dict.fromkeys(("gradients", "xs", "x", "y", "gy", "gx"), "*fp32")
     types |= dict.fromkeys(("counts", "column", "slot"), "*i32") | {"live": "*i8"}
     types |= dict.fromkeys(("rows", "columns", "capacity", "steps", "step"), "i32")
     types |= dict.fromkeys(("beta1", "beta2", "factor_m", "factor_v", "eps", "unscale"), "fp64")
-
-    def case(name: str, kernel: Any, constants: dict[str, Any], options: dict[str, Any], **more: Any) -> Case:
-        signature = {n: kind for n, kind in types.items() if n in kernel.arg_names}
-        aligned = tuple(n for n, kind in signature.items() if kind[0] == "*" or n == "capacity")
-        return Case(f"vector {name}", kernel, signature, constants, aligned, options, **more)
-
-    for step, partial in ((1, False), (1, True), (2, False), (2, True)):
-        words = ["keep", "first" if step == 1 else "", "partial" if partial else ""]
-        yield case(", ".join(filter(None, words)), keep_kernel, _keep_constants(step, partial), _KEEP_OPTIONS)
-    updates = [(t, last) for t in range(1, 6) for last in (False, True)] + [(_RESIDENT, False), (_RESIDENT + 1, False)]
-    for precision in map(MapPrecision.of, MAP_PRECISIONS):
-        types["delta"] = "*fp16" if precision.delta == torch.float16 else "*fp32"
-        for update, last in updates:
-            constants = _forward_constants(precision, update, last)
-            rows, block = constants["ROWS"], constants["BLOCK"]
-            words = [
-                precision.name,
-                f"update {update if constants['HISTORY'] else 'of any step'}",
-                "last" if last else "",
-            ]
-            row_bytes = rows * block * precision.delta.itemsize
-            yield case(
-                f"forward {', '.join(filter(None, words))}", forward_kernel, constants, _OPTIONS,
-                # The first rows and those ahead of a turn; the history of gradients.
-                wide_load_bytes=2 * row_bytes * (update > 1) + 4 * block * (constants["HISTORY"] or 1),
-                wide_store_bytes=row_bytes * (not last),
-            )  # fmt: skip
-        if precision.name != "tf32":  # the same kernel as float32
-            constants = _input_grad_constants(precision)
-            yield case(
-                f"input_grad {precision.name}", input_grad_kernel, constants, _OPTIONS,
-                wide_load_bytes=(constants["ROWS"] * precision.delta.itemsize + 4) * constants["BLOCK"],
-            )  # fmt: skip
+    types["delta"] = "*fp16" if precision.delta == torch.float16 else "*fp32"
+    signature = {n: kind for n, kind in types.items() if n in kernel.arg_names}
+    aligned = tuple(n for n, kind in signature.items() if kind[0] == "*" or n == "capacity")
+    return Case(f"vector {name}", kernel, signature, constants, aligned, options, **more)

@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
-from adgan_fast.kernels import aot, products, softmax, standardize
+from adgan_fast.kernels import aot, gather, products, softmax, standardize
 
-CASES = {case.name: case for module in (products, softmax, standardize) for case in module.cases()}
+CASES = {case.name: case for module in (gather, products, softmax, standardize) for case in module.cases()}
 
 
 @pytest.mark.parametrize(("name", "target"), [(name, target) for name in CASES for target in CASES[name].targets])

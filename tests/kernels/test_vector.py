@@ -17,7 +17,9 @@ from tests.support.random_maps import Layer, conv2d, conv_transpose2d, linear
 
 pytest.importorskip("triton", reason="Triton is not installed")
 
+from adgan_fast.kernels.maps import choices as map_choices
 from adgan_fast.kernels.maps import vector
+from adgan_fast.kernels.maps.choices import Tiles
 from adgan_fast.kernels.maps.private import AdamConstants
 from adgan_fast.kernels.maps.vector import VectorMap
 
@@ -271,6 +273,17 @@ def test_a_pair_does_not_depend_on_how_many_others_share_the_launch(device: torc
     many = run(make(layer, device, 4, 2, theta=zero), drawn, device)
     one = run(make(layer, device, 1, 2, theta=zero), [(x[2:3], gy[2:3]) for x, gy in drawn], device)
     assert all(torch.equal(a[2:3], b) for a, b in zip(many, one, strict=True))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_tiles_change_no_bit(device: torch.device, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = draw_steps(BLOCKS, 2, 3)
+    default = run(make(BLOCKS, device, 2, 3, precision), drawn, device)
+    for tiles in (Tiles(1, 1, 32, 1, 1), Tiles(4, 1, 64, 2, 1), Tiles(8, 1, 512, 1, 1)):
+        monkeypatch.setattr(map_choices, "default_tiles", lambda *_, tiles=tiles: tiles)
+        made = make(BLOCKS, device, 2, 3, precision)
+        assert made._tiles == tiles
+        assert all(map(torch.equal, run(made, drawn, device), default))
 
 
 def test_a_pair_with_nan_harms_no_other(device: torch.device) -> None:

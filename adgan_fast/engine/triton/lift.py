@@ -138,7 +138,7 @@ def _logical(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     return rows.view(len(rows), shape[1], shape[2], shape[0]).permute(0, 3, 1, 2)
 
 
-def _rows(x: torch.Tensor) -> torch.Tensor:
+def rows_of(x: torch.Tensor) -> torch.Tensor:
     """(G, C, H, W) to (G, P, C), contiguous: a view where x is channels last in memory."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
 
@@ -172,7 +172,7 @@ class PrivateLayer:
         """The chain of `step` 1..k + 1: (G, 1, *in_shape) to (G, 1, *out_shape); see `lift` for the inputs."""
         chain = self.chain
         linear = chain.map.op == "linear"
-        rows = x.reshape(len(x), -1, x.shape[-1]) if linear else _rows(x[:, 0])
+        rows = x.reshape(len(x), -1, x.shape[-1]) if linear else rows_of(x.squeeze(1))
         out = _Map.apply(rows, self, step)
         if chain.act is not None or chain.norm is not None or bias is not None:
             scale = self._ones if weight is None else weight

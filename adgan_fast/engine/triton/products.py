@@ -18,11 +18,11 @@ def multiplied(program: Program, layer: Layer, a: torch.Tensor, b: torch.Tensor,
     if not program.values[layer.output].batched:
         precision = "float32"
     lead = torch.broadcast_shapes(a.shape[:-2], b.shape[:-2])
-    a, b = (x.expand(*lead, *x.shape[-2:]) for x in (a, b))  # whose backward sums; that of _Product knows no 1
-    return _Product.apply(a, b, precision)
+    a, b = (x.expand(*lead, *x.shape[-2:]) for x in (a, b))  # whose backward sums; that of Product knows no 1
+    return Product.apply(a, b, precision)
 
 
-class _Product(torch.autograd.Function):
+class Product(torch.autograd.Function):
     """Matrices (…, m, k) and (…, k, n), the other dimensions alike."""
 
     @staticmethod

@@ -1,9 +1,9 @@
 """Algorithm 1 for tiles of one shape, in buffers that stay where they are: so a CUDA graph of it can be replayed.
 
 What is computed is what grouped.py computes. For weights="per_seed" the large maps run on the Triton kernels, which
-store the change of the weights alone (lift.py). Products of two activations, softmax and norms have kernels of their
-own whoever owns the weights (products.py, rows.py). All else is batched.py's, with ordinary leaves and one fused Adam
-launch a step.
+store the change of the weights alone (lift.py), and those of few outputs on a product and a sum by a table (thin.py).
+Products of two activations, softmax and norms have kernels of their own whoever owns the weights (products.py,
+rows.py). All else is batched.py's, with ordinary leaves and one fused Adam launch a step.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from ..descent import State, descend
 from .lift import Chain, PrivateLayer, lift
 from .products import multiplied
 from .rows import softmaxed, standardized
+from .thin import ThinLayer, thinned
 
 
 class TileResult(NamedTuple):
@@ -61,6 +62,14 @@ class TileSearch:
             "matmul": partial(multiplied, precision=config.precision),
             "softmax": softmaxed,
             "standardize": standardized,
+            "thin": self._thin_layer,
+        }
+        self._thin = {
+            layer.output: ThinLayer(
+                layer.attrs["geometry"], self.program.values[layer.output].shape, config.precision, device
+            )
+            for layer in self.program.layers
+            if layer.op == "thin"
         }
 
         theta = [p.detach().contiguous() for p in program.parameters]
@@ -116,6 +125,11 @@ class TileSearch:
     def _chain(self, program: Program, layer: Layer, *inputs: torch.Tensor | None) -> torch.Tensor:
         return self._private[layer.attrs["chain"]].run(self._step, *inputs)
 
+    def _thin_layer(
+        self, program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+    ) -> torch.Tensor:
+        return self._thin[layer.output].run(x, weight, bias)
+
     def _loss(self, reconstruction: torch.Tensor) -> torch.Tensor:
         """(G, B, C, H, W) to (I·S,)."""
         rows = reconstruction.flatten(0, 1)
@@ -138,4 +152,7 @@ class TileSearch:
 
 def lifted(program: Program, config: SearchConfig) -> tuple[Program, tuple[Chain, ...]]:
     """The program as a search runs it, and the chains taken out of it: none where no pair owns weights."""
-    return lift(program) if config.weights == "per_seed" and config.steps > 0 else (program, ())
+    if config.weights != "per_seed" or config.steps == 0:
+        return program, ()
+    left, chains = lift(program)
+    return thinned(left), chains

@@ -14,8 +14,13 @@ from adgan_fast.engine import batched
 from adgan_fast.engine.triton import products
 from adgan_fast.engine.triton.products import multiplied
 from adgan_fast.engine.triton.rows import softmaxed
+from adgan_fast.engine.triton.search import TileSearch
+from adgan_fast.models import DCGANGenerator
 from tests.support.families import FAMILIES
-from tests.support.triton import search
+from tests.support.generators import Case
+from tests.support.jobs import make_job
+from tests.support.operations import operations
+from tests.support.triton import lowered, search
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -79,3 +84,27 @@ def test_softmax_goes_along_any_dimension(device: torch.device, dim: int) -> Non
 def test_softmax_of_nothing_is_nothing(device: torch.device) -> None:
     for shape in ((2, 1, 0, 3), (2, 1, 3, 0), (0, 1, 3, 2)):
         assert softmaxed(*layer_over(*shape[2:], dim=1), torch.ones(shape, device=device)).shape == shape
+
+
+@pytest.mark.usefixtures("all_maps_but_the_last")
+def test_a_step_of_a_dcgan_launches_no_more_than_this(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
+    """Nothing is copied into another order, filled, or made twice: copies are of the history alone."""
+    if device.type != "cpu":
+        pytest.skip("launches are told by Triton's interpreter")
+    case = Case(DCGANGenerator(16, 1, 16, 8), (16,), (1, 16, 16), "two maps of eight outputs or more, and one of one")
+    job = make_job(case, lowered(case), "cpu", engine="triton", steps=2)
+    work = TileSearch(job.lowered, job.loss, job.config, job.device, (1, 2))
+    work.starts.normal_(generator=torch.Generator().manual_seed(0))
+    work.images.zero_()
+    work.first()
+    with operations(monkeypatch) as seen:
+        work.run()
+    last_back = ["pixel_loss_kernel", "tanh_backward", "gather_sum_kernel", "matmul_kernel", "matmul_kernel"]
+    map_back = ["affine_act_grad_kernel", "copy_", "copy_", "shared_kernel"]
+    first_back = ["affine_act_grad_kernel", "keep_kernel", "mm"]
+    adam = ["_foreach_copy_", "adam_step_"]
+    first = ["mm", "forward_kernel", "affine_act_kernel"]
+    rest = ["shared_kernel", "change_kernel", "affine_act_kernel", "matmul_kernel", "gather_sum_kernel", "tanh"]
+    step_1 = [*last_back, *map_back, *first_back, *adam, *first, *rest]
+    step_2 = [*last_back, *map_back, "product_kernel", *first_back, "input_grad_kernel", *adam, *first, *rest]
+    assert seen == [*step_1, *step_2, "pixel_loss_kernel"]
