@@ -37,10 +37,10 @@ class Settings:
     items: int = 5000
     holdout: int = 200
     seed: int = 0
-    objective: str = "gp"
+    objective: str = "clip"
     width: int = 64
     latent: int = 256
-    gan_steps: int = 4000
+    gan_steps: int = 2000
     code: int = 32
     autoencoder_steps: int = 4000
     precision: str = "float32"

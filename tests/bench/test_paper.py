@@ -275,7 +275,7 @@ def test_lengths_look_at_the_holdout_as_the_training_goes_on_and_go_on_themselve
     assert [(row["normal_class"], row["step"]) for row in rows] == [("3", "2"), ("3", "4")]
     training = json.loads(rows[0]["config"])["training"]
     assert (training["lr"], training["n_critic"], training["width"]) == (1e-3, 1, 4)
-    assert rows[0]["training"] == "gp 0.001 x 1, width 4, side 16"
+    assert rows[0]["training"] == "clip 0.001 x 1, width 4, side 16"
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("lengths/*/*.json")}
     run("lengths", "--data", digits, "--out", out, *short, *own, "--gan-steps", "6")
     rows = list(csv.DictReader((out / "lengths-small.csv").open()))
@@ -308,7 +308,7 @@ def test_networks_can_be_trained_apart_from_scoring(digits: Path, tmp_path: Path
         "--quiet",
     ]
     run(*command, "--fit-only")
-    trained = tmp_path / "small" / "3" / "models" / "wgan-gp" / "checkpoint.json"
+    trained = tmp_path / "small" / "3" / "models" / "wgan-clip" / "checkpoint.json"
     before = trained.read_bytes()
     assert not list(tmp_path.rglob("adgan.json"))
     run(*command)
