@@ -132,17 +132,14 @@ def score(
                     "a detector keeps how it takes images, whole or by windows: leave out --windows and the like"
                 )
             search = _of_detector(detector, settings, alpha, adaptive, here)
-        if search.windows is not None and runner == RAY:
-            raise Mistake(f"images by windows are scored by --runner {LOCAL}")
         shape = {"size": size, "gray": gray, "resize": resize}
         source, config = shaped(
             search.module, images_, search.config, shape, search.windows, labels=labels, column=column, within=within
         )
         result = _run(
             search.module, source, out, config, overwrite=overwrite, keep=tuple(keep or ()), shard=shard,
-            decision=search.decision, progress=progress,
-            **({"runner": RAY, **on_ray} if runner == RAY
-               else {"devices": devices.split(",") if devices else None, "windows": search.windows}),
+            decision=search.decision, progress=progress, windows=search.windows,
+            **({"runner": RAY, **on_ray} if runner == RAY else {"devices": devices.split(",") if devices else None}),
         )  # fmt: skip
         if search.engine and result.engine not in (None, search.engine):
             say.line(

@@ -57,12 +57,7 @@ def prepared(
     """
     first = first_image(source, manifest.items)
     shape = first.image.shape if first else None
-    if windows is None:
-        if "windows" in keep:
-            raise ValueError("--keep windows (keep=['windows']) is for a job by windows: give --windows (windows=)")
-        score = ScoreBatch(scorer, shape, manifest.items, keep)
-    else:
-        score = WindowBatch(scorer, shape, manifest.items, keep, windows, known)
+    score = score_batch(scorer, shape, manifest.items, keep, windows, known)
     score.prepare()
     if shard is None:
         # Windows of the first image that has some: one that has none takes no time, and says nothing of the others.
@@ -70,6 +65,22 @@ def prepared(
         shard = shard_size(score, timed.image if timed else None)
     description = descriptions.describe(source, manifest, shard, keep, scorer.job, scorer.engine)
     return Prepared(score, first, description | ({} if windows is None else {"windows": windows.described()}))
+
+
+def score_batch(
+    scorer: Scorer,
+    shape: tuple[int, ...] | None,
+    total: int,
+    keep: tuple[str, ...],
+    windows: Windows | None,
+    known: Calibration | None,
+) -> ScoreBatch:
+    """What scores the images of a job, whole or by windows; `shape`: of one. ValueError where settings clash."""
+    if windows is not None:
+        return WindowBatch(scorer, shape, total, keep, windows, known)
+    if "windows" in keep:
+        raise ValueError("--keep windows (keep=['windows']) is for a job by windows: give --windows (windows=)")
+    return ScoreBatch(scorer, shape, total, keep)
 
 
 def first_image(source: Source, items: int, fits: Callable[[npt.NDArray], bool] = lambda _: True) -> First | None:

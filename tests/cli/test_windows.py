@@ -87,7 +87,6 @@ def test_scores_follow_the_training_and_mistakes_are_one_line(
         (["score", "run", "new", "--windows", "8x4"], "SIZE or SIZE,STRIDE"),
         (["score", "run", "new", "--quantile", "1"], "the largest score grows"),
         (["score", "d", "new", "--windows", "8"], "a detector keeps how it takes images"),
-        (["score", "run", "new", "--runner", "ray"], "--runner local"),
         (["score", "run", "new", "--color"], "--gray would convert it"),
         (["score", "run", "new", "--keep", "reconstructions"], "keep ['windows']"),
         (["calibrate", "run", "new", "--contamination", "0.2"], "needs 4 at least"),

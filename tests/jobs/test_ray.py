@@ -16,9 +16,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from adgan_fast import SearchConfig, jobs
+from adgan_fast.calibration import Calibration
 from adgan_fast.jobs.manifest import Shard, manifest_of
 from adgan_fast.jobs.ray import DatasetSource, cluster, crew, dataset, worker
 from adgan_fast.jobs.ray import score_dataset as scored
+from adgan_fast.windows import Windows
 from tests.support.paths import ROOT
 from tests.support.ray_sources import Deadly, Wrong
 from tests.support.runs import listed
@@ -88,6 +90,22 @@ def files(folder):
 
 def listed_as(source):
     return dataclasses.replace(listed(CASE, 0), images=source.images)
+
+
+@pytest.mark.alone
+def test_images_by_windows_have_the_files_of_the_local_runner(ray, tmp_path):
+    random = np.random.default_rng(0)
+    sides = [(8, 8), (20, 31), (7, 30), (13, 13), (24, 9)]  # the third is too small for a window
+    source = dataclasses.replace(listed(CASE, 0), images=[random.uniform(-1, 1, (1, *s)).astype("f4") for s in sides])
+    known = Calibration(random.uniform(0, 50, 40))
+    decision = jobs.Decision(Calibration(random.uniform(0, 5, 30)), 0.1, known)
+    settings = {"windows": Windows(8, 4), "keep": ["windows"], "shard": 2, "decision": decision}
+    jobs.run(CASE.module, source, tmp_path / "here", config=CONFIG, **settings)
+    result = score_dataset(source, tmp_path / "there", **settings)
+    assert result.counts == {"ok": 4, "unreadable": 1} and result.parts == 3
+    assert files(tmp_path / "there") == files(tmp_path / "here")
+    kept = jobs.read(tmp_path / "there")["windows"].to_pylist()
+    assert [len(each) for each in kept] == [1, 28, 0, 9, 10]
 
 
 @pytest.mark.alone

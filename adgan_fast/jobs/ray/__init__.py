@@ -9,6 +9,7 @@ from typing import Any
 from ...config import SearchConfig
 from ...generator.working_copy import Generator
 from ...scorer import Scorer
+from ...window_settings import Windows
 from ..decision import Decision
 from ..runner import JobResult, Progress, carried_out
 from ..source import Source
@@ -39,6 +40,7 @@ def score_dataset(
     shard: int | None = None,
     decision: Decision | None = None,
     progress: bool | Progress = False,
+    windows: Windows | None = None,
 ) -> JobResult:
     """`adgan_fast.jobs.run`, with the search on a Ray cluster: the same folder, rows and description.
 
@@ -48,7 +50,7 @@ def score_dataset(
 
     Args:
         data: what `adgan_fast.jobs.sources.open_source` opens, a Source, or a ray.data.Dataset (see DatasetSource).
-        gen, config, out, overwrite, keep, shard, decision, progress: as for `run`.
+        gen, config, out, overwrite, keep, shard, decision, progress, windows: as for `run`.
         address: of the cluster, as for ray.init: "auto" or "host:port". None: the one that this process is
             connected to, or RAY_ADDRESS names; else one is started on this machine, for the time of the job.
         device: "cuda" or "cpu"; None: that of the config, else "cuda" where the cluster has GPUs. Its kind alone
@@ -76,10 +78,10 @@ def score_dataset(
         scorer = gen.to("cpu") if isinstance(gen, Scorer) else Scorer(gen, config=_on_cpu(config))
         asked = device or (gen.config if isinstance(gen, Scorer) else config or SearchConfig()).device
         share = shared_out(None if asked is None else str(asked), workers, threads)
+        crew = Cluster(scorer, share, windows, decision.windows if decision else None)
         return carried_out(
-            Cluster(scorer, share), source, out, overwrite=overwrite, keep=keep, shard=shard, decision=decision,
-            progress=progress,
-        )  # fmt: skip
+            crew, source, out, overwrite=overwrite, keep=keep, shard=shard, decision=decision, progress=progress
+        )
 
 
 def _on_cpu(config: SearchConfig | None) -> SearchConfig:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from ... import __version__
+from ...calibration import Calibration
 from ...scorer import Scorer
+from ...window_settings import Windows
 from ..batch import Arrays
 from ..description import Description
 from ..errors import WorkerDied
@@ -18,7 +20,7 @@ from ..manifest import Manifest, Shard
 from ..source import Source
 from ..work import Piece
 from .cluster import Share, imported
-from .worker import ROW, SECONDS, SHARD, Attempts, Place, Probe, Work, Worker, prepare
+from .worker import ROW, SECONDS, SHARD, Attempts, Place, Probe, Work, Worker, prepare, received
 
 ATTEMPTS = 4
 """At a shard whose actor dies: what ends every actor ends the job at last."""
@@ -32,10 +34,14 @@ class Cluster:
     Args:
         scorer: not ready, on the CPU: the actors take it to their device.
         share: of each actor.
+        windows, known: see `prepare.prepared`.
     """
 
-    def __init__(self, scorer: Scorer, share: Share) -> None:
+    def __init__(
+        self, scorer: Scorer, share: Share, windows: Windows | None = None, known: Calibration | None = None
+    ) -> None:
         self._scorer, self._share = scorer, share
+        self._windows = windows, known
         self._found: tuple[Description, Probe | None] | None = None
 
     def prepare(self, source: Source, manifest: Manifest, keep: tuple[str, ...], shard: int | None) -> Description:
@@ -43,7 +49,9 @@ class Cluster:
         ray, share = imported(), self._share
         with _raised_here():
             task = ray.remote(prepare).options(num_cpus=share.threads, num_gpus=share.gpus)
-            self._found = ray.get(task.remote(self._scorer, source, manifest, keep, shard, self._place()))
+            self._found = ray.get(
+                task.remote(self._scorer, source, manifest, keep, shard, *self._windows, self._place())
+            )
         assert self._found is not None
         return self._found[0]
 
@@ -55,8 +63,9 @@ class Cluster:
         description, probe = self._found
         ray, share = imported(), self._share
         work = Work(
-            self._scorer, source, description["manifest"]["items"], tuple(description["keep"]), self._place(),
-            description.get("engine"), probe, ray.remote(Attempts).options(num_cpus=0).remote(), ATTEMPTS,
+            self._scorer, source, description["manifest"]["items"], tuple(description["keep"]), *self._windows,
+            self._place(), description.get("engine"), probe, ray.remote(Attempts).options(num_cpus=0).remote(),
+            ATTEMPTS,
         )  # fmt: skip
         with _raised_here(), contextlib.closing(_blocks(work, share, shards)) as blocks:
             yield from gathered(blocks, shards)
@@ -118,7 +127,8 @@ def _of_shard(block: Arrays, number: int) -> Arrays:
 def _piece(shard: Shard, first: int, rows: Arrays) -> Piece:
     spent = {name.removeprefix(SECONDS): float(took.sum()) for name, took in rows.items() if name.startswith(SECONDS)}
     about = {SHARD, ROW, *(SECONDS + name for name in spent)}
-    return Piece(shard, first, {name: values for name, values in rows.items() if name not in about}, spent)
+    mine = {name: values for name, values in rows.items() if name not in about}
+    return Piece(shard, first, received(mine), spent)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +14,16 @@ import numpy.typing as npt
 import torch
 
 from ... import __version__
+from ...calibration import Calibration
 from ...scorer import Scorer
-from ..batch import ScoreBatch
+from ...window_settings import Windows
+from ..batch import Arrays, ScoreBatch
 from ..description import Description
 from ..errors import JobError, WorkerDied
 from ..manifest import Manifest, Shard
-from ..prepare import prepared
+from ..prepare import prepared, score_batch
 from ..source import Source, Unreadable
+from ..windowed import KEPT
 from ..work import worked
 from .cluster import imported
 
@@ -64,6 +67,8 @@ class Work(NamedTuple):
     source: Source
     total: int
     keep: tuple[str, ...]
+    windows: Windows | None
+    known: Calibration | None
     place: Place
     engine: str | None
     probe: Probe | None
@@ -89,11 +94,13 @@ def prepare(
     manifest: Manifest,
     keep: tuple[str, ...],
     shard: int | None,
+    windows: Windows | None,
+    known: Calibration | None,
     place: Place,
 ) -> tuple[Description, Probe | None]:
     """`prepare.prepared`, on a machine of the cluster: its kind of device and its engines decide."""
     place.enter()
-    _, first, description = prepared(scorer.to(place.device), source, manifest, keep, shard)
+    _, first, description = prepared(scorer.to(place.device), source, manifest, keep, shard, windows, known)
     return description, first and Probe(first.row, first.image.shape, digest(first.image))
 
 
@@ -112,7 +119,8 @@ class Worker:
         for piece in worked(self._ready(), self._work.source, iter(of)):
             n = piece.stop - piece.first
             spent = {SECONDS + name: np.array([took] + [0.0] * (n - 1)) for name, took in piece.seconds.items()}
-            yield piece.rows | {SHARD: np.full(n, piece.shard.number), ROW: np.arange(piece.first, piece.stop)} | spent
+            whose = {SHARD: np.full(n, piece.shard.number), ROW: np.arange(piece.first, piece.stop)}
+            yield sent(piece.rows) | whose | spent
 
     def _count(self, shard: Shard) -> None:
         most = self._work.most_attempts
@@ -129,8 +137,28 @@ class Worker:
             work.place.enter()
             _same_inputs(work.source, work.probe)
             scorer = work.scorer.to(work.place.device, work.engine)
-            self._score = ScoreBatch(scorer, work.probe and work.probe.shape, work.total, work.keep)
+            shape = work.probe and work.probe.shape
+            self._score = score_batch(scorer, shape, work.total, work.keep, work.windows, work.known)
         return self._score
+
+
+def sent(rows: Arrays) -> Arrays:
+    """Rows as Ray takes them: the kept windows of each image as bytes."""
+    return _windows_by(rows, lambda kept: kept.tobytes())
+
+
+def received(rows: Arrays) -> Arrays:
+    """Rows that were `sent`, as they were: the kept windows of each image KEPT (n,)."""
+    return _windows_by(rows, lambda kept: np.frombuffer(kept, KEPT))
+
+
+def _windows_by(rows: Arrays, change: Callable[[Any], Any]) -> Arrays:
+    if "windows" not in rows:
+        return rows
+    found = np.empty(len(rows["windows"]), object)
+    for place, kept in enumerate(rows["windows"]):
+        found[place] = change(kept)
+    return rows | {"windows": found}
 
 
 def digest(image: npt.NDArray) -> str:
