@@ -96,7 +96,10 @@ def _check(x: torch.Tensor, table: torch.Tensor, bias: torch.Tensor | None) -> N
 
 
 def cases() -> Iterator[Case]:
-    """Taken apart (one term); put together by the four taps of a stride of 2, the nine of a stride of 1, or more."""
+    """Taken apart (one term); put together by the four taps of a stride of 2, the nine of a stride of 1, or more.
+
+    All sizes in whole vectors of 16 bytes.
+    """
     for terms in (1, 4, 9, _UNROLLED + 1):
         for bias in (False, True) if terms > 1 else (False,):
             yield case_of(terms, bias)
@@ -115,7 +118,7 @@ def case_of(terms: int, bias: bool) -> Case:
         kernel=gather_sum_kernel,
         signature={name: kind for name, kind in types.items() if name not in constants},
         constexprs=constants,
-        aligned=("x", "table", "bias", "y", "inputs", "outputs"),
+        aligned=("x", "table", "bias", "y", "inputs", "outputs", *(("of_one_bias",) if bias else ())),
         options=_OPTIONS,
         wide_load_bytes=4 * _BLOCK * max(unrolled, 1),
         wide_store_bytes=4 * _BLOCK,

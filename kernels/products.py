@@ -89,7 +89,7 @@ def product(a: torch.Tensor, b: torch.Tensor, precision: str) -> torch.Tensor:
     c = a.new_empty(*lead, rows, columns)
     for name, matrix in (("a", a), ("b", b), ("the product", c)):
         _check_span(name, matrix)
-    tile = _tile(rows, columns)
+    tile = _tile(rows, columns, depth)
     matrices = lead.numel()
     launch(
         a.device, matmul_kernel,
@@ -130,14 +130,16 @@ def _check_span(name: str, matrix: torch.Tensor) -> None:
 # -- specialisations -----------------------------------------------------------------------------------------------
 
 
-def _tile(rows: int, columns: int) -> dict[str, int]:
+def _tile(rows: int, columns: int, depth: int) -> dict[str, int]:
     """Not tuned, but for what fits into registers."""
-    return {"ROWS": block(64, rows), "COLUMNS": block(64, columns), "DEPTH": 32}
+    return {"ROWS": block(64, rows), "COLUMNS": block(64, columns), "DEPTH": block(32, depth)}
 
 
 def _options(tile: dict[str, int]) -> dict[str, Any]:
-    warps = min(8, tile["ROWS"] * tile["COLUMNS"] // 256)
-    return {"num_warps": warps, "num_stages": 2, "enable_fp_fusion": True}
+    """Not tuned. One turn of 16 needs no loads ahead, and four warps make no part of a product twice, as eight do."""
+    short = tile["DEPTH"] == 16
+    warps = min(4 if short else 8, tile["ROWS"] * tile["COLUMNS"] // 256)
+    return {"num_warps": warps, "num_stages": 1 if short else 2, "enable_fp_fusion": True}
 
 
 _ROW_MAJOR = {"a_depth": 1, "b_column": 1}
@@ -150,13 +152,13 @@ def cases() -> Iterator[Case]:
     for backend in ("cuda", "hip"):
         for precision in ("float32", "tf32") if backend == "cuda" else ("float32",):  # all others multiply as "tf32"
             for order in _ORDERS:
-                for sizes in ((64, 64), (64, 16), (16, 64), (16, 16)):
+                for sizes in ((64, 64, 32), (64, 64, 16), (64, 16, 32), (16, 64, 32), (16, 16, 32)):
                     yield case_of(precision, backend, order, *sizes)
 
 
-def case_of(precision: str, backend: Backend, order: str, rows: int, columns: int) -> Case:
-    """What `product` launches for matrices of that size; `order` of _ORDERS."""
-    ones, tile = _ORDERS[order], _tile(rows, columns)
+def case_of(precision: str, backend: Backend, order: str, rows: int, columns: int, depth: int) -> Case:
+    """What `product` launches for matrices (rows, depth) and (depth, columns); `order` of _ORDERS."""
+    ones, tile = _ORDERS[order], _tile(rows, columns, depth)
     tensors, numbers = ("a", "b", "c"), [p.name for p in matmul_kernel.params if not p.is_constexpr][3:]
     counted = [name for name in numbers if name not in ones]
     large = tile["ROWS"] == tile["COLUMNS"] == 64

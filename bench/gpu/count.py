@@ -29,8 +29,7 @@ from adgan_fast.kernels import aot
 from adgan_fast.kernels.maps import choices as map_choices
 
 from adgan_fast.config import SearchConfig
-from adgan_fast.engine.triton.lift import lift
-from adgan_fast.engine.triton.thin import thinned
+from adgan_fast.engine.triton.search import lifted
 from adgan_fast.generator.program import Program
 
 from ..race import cases
@@ -96,8 +95,9 @@ def resident(registers: int, shared: int, warps: int) -> int:
 def orders(program: Program, steps: int) -> Iterator[tuple[Row, list[Launch]]]:
     """What names a row, with its launches: the defaults of all kernels first."""
     rounds: list[list[tuple[Row, list[Launch]]]] = []
+    left, chains = lifted(program, SearchConfig())
     for precision in PRECISIONS:
-        for chain in lift(program)[1]:
+        for chain in chains:
             geometry = chain.geometry
             named = {"layer": chain.map.name, "precision": precision}
             launches = launches_of(geometry, precision, steps, {})
@@ -109,10 +109,11 @@ def orders(program: Program, steps: int) -> Iterator[tuple[Row, list[Launch]]]:
                 for tiles in candidates(kernel, geometry, precision):
                     mine = _of(kernel, launches_of(geometry, precision, steps, {kernel: tiles}))
                     rounds[-1].append(({**named, "kernel": kernel, "tiles": dataclasses.asdict(tiles)}, mine))
-        for layer in thinned(lift(program)[0]).layers:
+        for layer in left.layers:
             if layer.op == "thin":
                 named = {"layer": layer.name, "precision": precision, "tiles": None}
-                launches = list(launches_of_thin(layer.attrs["geometry"], precision, steps))
+                bias = layer.inputs[2] is not None
+                launches = list(launches_of_thin(layer.attrs["geometry"], bias, precision, steps))
                 kernels = dict.fromkeys(launch.kernel for launch in launches)
                 rounds += [[({**named, "kernel": kernel}, _of(kernel, launches))] for kernel in kernels]
     for turn in itertools.zip_longest(*rounds):

@@ -15,6 +15,7 @@ from adgan_fast.kernels.maps.geometry import Geometry
 from adgan_fast.kernels.maps.precision import MapPrecision
 
 from adgan_fast.engine.triton.lift import private_map
+from adgan_fast.engine.triton.thin import terms_of
 
 OPEN = 0.6
 """Share of a vector map's columns that ever have a gradient: 2,400 of 4,096 in a trial on the CPU."""
@@ -90,14 +91,13 @@ def _of_vector(geometry: Geometry, precision: str, steps: int, tiles: Tiles) -> 
         yield Launch("forward", step + 1, "vector forward", update, programs, (triton.cdiv(rows, sizes["ROWS"]),))
 
 
-def launches_of_thin(geometry: Geometry, precision: str, steps: int) -> Iterator[Launch]:
+def launches_of_thin(geometry: Geometry, bias: bool, precision: str, steps: int) -> Iterator[Launch]:
     """Of a convolution of few outputs (engine/triton/thin.py), in a search of that many steps."""
     rows, inputs, columns = geometry.in_positions, geometry.inputs, geometry.outputs * geometry.taps
     outputs = geometry.outputs * geometry.out_positions
-    terms = max(len(part.taps) for part in geometry.classes)
 
     def matmul(call: str, step: int, order: str, height: int, width: int, depth: int) -> Launch:
-        case = products.case_of(precision, "cuda", order, height, width)
+        case = products.case_of(precision, "cuda", order, height, width, depth)
         sizes = case.constexprs
         programs = triton.cdiv(height, sizes["ROWS"]) * triton.cdiv(width, sizes["COLUMNS"])
         return Launch(call, step, "matmul", case, programs, (triton.cdiv(depth, sizes["DEPTH"]),))
@@ -111,7 +111,7 @@ def launches_of_thin(geometry: Geometry, precision: str, steps: int) -> Iterator
         yield matmul("input_grad", step, "a · bᵀ", rows, inputs, columns)
         yield matmul("weight_grad", step, "aᵀ · b", inputs, columns, rows)
         yield matmul("forward", step + 1, "a · b", rows, columns, inputs)
-        yield gathered("forward", step + 1, terms, True, outputs)
+        yield gathered("forward", step + 1, terms_of(geometry), bias, outputs)
 
 
 _NAMES = dict(

@@ -28,7 +28,7 @@ from adgan_fast.kernels.maps.vector import VectorMap
 
 from adgan_fast.config import PRECISIONS, SearchConfig
 from adgan_fast.engine.triton.lift import Chain, lift, private_map
-from adgan_fast.engine.triton.thin import thinned
+from adgan_fast.engine.triton.search import lifted
 from adgan_fast.generator.program import Program
 from adgan_fast.generator.rules import lower
 
@@ -110,8 +110,7 @@ def of_search(
 
     (The first forward pass is done once for all images.) `rows` are count.py's, `tiles` those that are launched.
     """
-    rest, chains = lift(program)
-    rest = thinned(rest)
+    rest, chains = lifted(program, SearchConfig())
     found: list[Call] = []
     for chain in chains:
         name, geometry = chain.map.name, chain.geometry

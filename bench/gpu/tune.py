@@ -42,6 +42,8 @@ UNFIT = (triton.OutOfResources, triton.CompilationError, PTXASError)
 """What tiles that do not fit a GPU raise; another error is no matter of tiles."""
 PAIRS = 512
 WORKERS = 14
+SMOKE = ("vector forward", "product")
+"""Kernels that a smoke run tunes, of the first layer that has them."""
 TARGET, FAVOURED = "sm_90", 6
 """Whose count says which tiles are tried first, and how many of each kernel."""
 
@@ -119,7 +121,7 @@ def _tasks(part: Part) -> list[TuningTask]:
                 if private_map(setting.chain.geometry) is VectorMap:
                     kernels = map_choices.VECTOR_KERNELS
                 tasks += [TuningTask(part, shape, precision, index, kernel) for kernel in kernels]
-    return tasks[0:3:2] if part.smoke else tasks
+    return [next(task for task in tasks if task.kernel == name) for name in SMOKE] if part.smoke else tasks
 
 
 def _results(part: Part, tasks: list[TuningTask]) -> Iterator[tuple[TuningTask, Tuned | str]]:

@@ -101,8 +101,8 @@ class Tiles:
             more are on their way.
         inner: channels that are summed over in one turn (change, update: input channels of a tile of weights; vector
             forward: not used).
-        outer: channels of the result (vector forward: slots).
-        warps, stages: of the launch.
+        outer: channels of the result (vector forward: slots, a multiple of 16).
+        warps, stages: of the launch (vector forward has no use for stages).
     """
 
     rows: int

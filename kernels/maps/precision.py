@@ -5,10 +5,11 @@ The one table of it. Arithmetic outside matrix products is float32 in every row,
 The modes of a product: "ieee" (float32), "tf32x3" (three TF32 products, close to float32), "tf32" (both operands
 rounded to nearest first: the hardware alone truncates), "bf16" (operands rounded to bfloat16). All sum in float32.
 
-A change is about 1e-2 of its weight, hardly more than a bfloat16 of the weight can show, so the kernels never add the
-two: y = x·θ₀ + x·Δ, each product in a mode of its own. Rms error of the improvement, emulated in plain PyTorch with
-these roundings put in (not run by the kernels; DCGAN with random weights and calibrated batch norm, one image, 8 pairs,
-lr_z = 0.01 so that the weights' share of the improvement is large), for 32×32 of width 64 and 64×64 of width 16:
+A change is about 1e-2 of its weight, hardly more than a bfloat16 of the weight can show, so a map's kernels never add
+the two (a convolution of few outputs, ../products.py, has W whole): y = x·θ₀ + x·Δ, each product in a mode of its own.
+Rms error of the improvement, emulated in plain PyTorch with these roundings put in (not run by the kernels; DCGAN with
+random weights and calibrated batch norm, one image, 8 pairs, lr_z = 0.01 so that the weights' share of the improvement
+is large), for 32×32 of width 64 and 64×64 of width 16:
 
     x·θ₀ in TF32 and x·Δ in bfloat16, apart             2.5e-4    1.7e-4      what "bf16" does
     both in bfloat16, apart                             3.8e-4    5.4e-4
@@ -46,7 +47,7 @@ class MapPrecision:
         delta: dtype of Δ in memory, which holds `delta_scale` times its value.
         moments: dtype of m and v in memory, in the stored form.
         history: dtype of x and gy in memory, from which gradients are made.
-        shared: mode of the products of θ₀, and of two activations (../products.py).
+        shared: mode of the products of θ₀, and of those of ../products.py.
         change: mode of the products of Δ.
         gradient: mode of the products that make a weight's gradient.
         rounded: whether root and division of a vector map's update are correctly rounded: memory hides what they take.

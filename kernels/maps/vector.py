@@ -205,7 +205,7 @@ def _dense(geometry: Geometry, theta: torch.Tensor) -> tuple[torch.Tensor, torch
 
 # -- specialisations -----------------------------------------------------------------------------------------------
 
-(_FORWARD,) = VECTOR_KERNELS
+_FORWARD = VECTOR_KERNELS[0]
 _KEEP_OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 _OPTIONS = {"num_warps": 1, "enable_fp_fusion": True}  # a multiply-add is one rounding less, and one instruction
 
@@ -240,7 +240,7 @@ def cases() -> Iterator[Case]:
     for step, partial in ((1, False), (1, True), (2, False), (2, True)):
         words = ["keep", "first" if step == 1 else "", "partial" if partial else ""]
         constants = _keep_constants(step, partial)
-        yield _case(", ".join(filter(None, words)), keep_kernel, MapPrecision.of("float32"), constants, _KEEP_OPTIONS)
+        yield _case(", ".join(filter(None, words)), keep_kernel, "", constants, _KEEP_OPTIONS)
     updates = [(t, last) for t in range(1, 6) for last in (False, True)] + [(_RESIDENT, False), (_RESIDENT + 1, False)]
     for precision in map(MapPrecision.of, MAP_PRECISIONS):
         tiles = default_tiles(_FORWARD, precision.name, "cuda", 1)
@@ -249,7 +249,7 @@ def cases() -> Iterator[Case]:
         if precision.name != "tf32":  # the same kernel as float32
             constants = _input_grad_constants(precision)
             yield _case(
-                f"input_grad {precision.name}", input_grad_kernel, precision, constants, _OPTIONS,
+                f"input_grad {precision.name}", input_grad_kernel, _pointer(precision), constants, _OPTIONS,
                 wide_load_bytes=(constants["ROWS"] * precision.delta.itemsize + 4) * constants["BLOCK"],
             )  # fmt: skip
 
@@ -264,21 +264,24 @@ def forward_case(precision: MapPrecision, update: int, last: bool, tiles: Tiles)
     ]
     row_bytes = tiles.rows * tiles.outer * precision.delta.itemsize
     return _case(
-        f"forward {', '.join(filter(None, words))}", forward_kernel, precision, constants, options,
+        f"forward {', '.join(filter(None, words))}", forward_kernel, _pointer(precision), constants, options,
         # The first rows and those ahead of a turn; the history of gradients.
         wide_load_bytes=2 * row_bytes * (update > 1) + 4 * tiles.outer * (constants["HISTORY"] or 1),
         wide_store_bytes=row_bytes * (not last),
     )  # fmt: skip
 
 
-def _case(
-    name: str, kernel: Any, precision: MapPrecision, constants: dict[str, Any], options: dict[str, Any], **more: Any
-) -> Case:
+def _pointer(precision: MapPrecision) -> str:
+    """Triton's type of delta."""
+    return "*fp16" if precision.delta == torch.float16 else "*fp32"
+
+
+def _case(name: str, kernel: Any, delta: str, constants: dict[str, Any], options: dict[str, Any], **more: Any) -> Case:
+    """`delta`: its type, of a kernel that takes it."""
     types = dict.fromkeys(("gradients", "xs", "x", "y", "gy", "gx"), "*fp32")
-    types |= dict.fromkeys(("counts", "column", "slot"), "*i32") | {"live": "*i8"}
+    types |= dict.fromkeys(("counts", "column", "slot"), "*i32") | {"live": "*i8", "delta": delta}
     types |= dict.fromkeys(("rows", "columns", "capacity", "steps", "step"), "i32")
     types |= dict.fromkeys(("beta1", "beta2", "factor_m", "factor_v", "eps", "unscale"), "fp64")
-    types["delta"] = "*fp16" if precision.delta == torch.float16 else "*fp32"
     signature = {n: kind for n, kind in types.items() if n in kernel.arg_names}
     aligned = tuple(n for n, kind in signature.items() if kind[0] == "*" or n == "capacity")
     return Case(f"vector {name}", kernel, signature, constants, aligned, options, **more)

@@ -13,9 +13,10 @@ from adgan_fast.kernels.maps.choices import Tiles  # noqa: E402
 
 from adgan_fast.config import SearchConfig  # noqa: E402
 from adgan_fast.engine.triton.lift import lift  # noqa: E402
+from adgan_fast.engine.triton.search import lifted  # noqa: E402
 from bench.gpu import count, counted, model, sass  # noqa: E402
 from bench.gpu.candidates import OPTIONS, candidates  # noqa: E402
-from bench.gpu.launches import defaults, launches_of  # noqa: E402
+from bench.gpu.launches import defaults, launches_of, launches_of_thin  # noqa: E402
 
 SASS = """
 \t.text.kernel:
@@ -91,6 +92,20 @@ def test_matrix_instructions_come_to_the_products_of_the_model(program: Any, pre
                 }  # of 3 gradients and 2 products, the last two gradients
             else:
                 assert found == wanted, (chain.map.name, kernel)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_so_they_do_for_the_last_layer_and_its_bytes_are_those_of_its_tensors(program: Any, precision: str) -> None:
+    (layer,) = (layer for layer in lifted(program, SearchConfig())[0].layers if layer.op == "thin")
+    geometry = layer.attrs["geometry"]
+    assert layer.inputs[2] is None  # DCGAN's has no bias
+    launches = list(launches_of_thin(geometry, False, precision, 2))
+    calls = list(model.of_thin("", geometry, 2, precision))
+    assert [(it.call, it.step, it.kernel) for it in launches] == [(it.call, it.step, it.kernel) for it in calls]
+    found = count.count([it for it in launches if it.kernel == "matmul"], "sm_90")["products"]
+    work = 2 * 3 * 256 * 64 * 16  # two steps of three products: 256 positions, 64 to 16 columns
+    assert found == {"tf32": work * (3 if precision == "float32" else 1)}
+    assert [call.bytes for call in calls[:2]] == [4 * (1024 + 256 * 16), 4 * (256 * 16 + 64 * 16 + 256 * 64)]
 
 
 def test_the_kept_count_has_the_defaults_and_is_of_these_kernels(program: Any) -> None:

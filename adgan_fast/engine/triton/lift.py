@@ -1,8 +1,9 @@
 """The layers of a program that the Triton kernels run with private weights, and the program that is left.
 
 `lift` takes maps (linear, conv2d, conv_transpose2d) out of a program, each with the bias, batch norm and activation
-that follow it, and puts one layer "private" in place of such a chain; batched.py runs the others. `PrivateLayer` runs a
-chain: by a `PrivateMap`, which does the map's Adam steps as well; at step 1 densely, since all pairs still share θ₀.
+that follow it, and puts one layer "private" in place of such a chain; thin.py and batched.py run the others.
+`PrivateLayer` runs a chain: by a `PrivateMap`, which does the map's Adam steps as well; at step 1 densely, since all
+pairs still share θ₀.
 
 Which maps are lifted: those of a batched input whose weight is a parameter that nothing else reads (not tied, not
 computed from others, not a constant), with at least LEAST_OUTPUTS output channels in a group, which is what a matrix
@@ -139,7 +140,7 @@ def _logical(rows: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def rows_of(x: torch.Tensor) -> torch.Tensor:
-    """(G, C, H, W) to (G, P, C), contiguous: a view where x is channels last in memory."""
+    """(G, C, H, W) to (G, P, C): a view, contiguous where x is channels last in memory."""
     return x.permute(0, 2, 3, 1).reshape(len(x), -1, x.shape[1])
 
 

@@ -62,9 +62,9 @@ class TileSearch:
             "matmul": partial(multiplied, precision=config.precision),
             "softmax": softmaxed,
             "standardize": standardized,
-            "thin": self._thin_layer,
+            "thin": self._run_thin,
         }
-        self._thin = {
+        self._thin_layers = {
             layer.output: ThinLayer(
                 layer.attrs["geometry"], self.program.values[layer.output].shape, config.precision, device
             )
@@ -125,10 +125,10 @@ class TileSearch:
     def _chain(self, program: Program, layer: Layer, *inputs: torch.Tensor | None) -> torch.Tensor:
         return self._private[layer.attrs["chain"]].run(self._step, *inputs)
 
-    def _thin_layer(
+    def _run_thin(
         self, program: Program, layer: Layer, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
     ) -> torch.Tensor:
-        return self._thin[layer.output].run(x, weight, bias)
+        return self._thin_layers[layer.output].run(x, weight, bias)
 
     def _loss(self, reconstruction: torch.Tensor) -> torch.Tensor:
         """(G, B, C, H, W) to (I·S,)."""

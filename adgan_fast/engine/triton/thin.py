@@ -2,14 +2,17 @@
 
     columns[p, n, tap] = Σ_c x[p, c] · W[c, n, tap]        y[n, q] = bias[n] + Σ_tap columns[source[tap][q], n, tap]
 
-Where outputs are no more than inputs, these columns are fewer than a convolution's patches. Back, the gradient of y is
-taken apart into that of the columns, and two products make those of x and W. Activations are channels last to the
-products, as the kernels of lift.py leave them and take them: nothing is copied into another order.
+Back, the gradient of y is taken apart into that of the columns, and two products make those of x and W. Activations are
+channels last to the products, as the kernels of lift.py leave them and take them; y has its channels first.
+
+Which convolutions: those of one group, with fewer than lift.LEAST_OUTPUTS outputs (the product is not tuned for more),
+whose columns are no more than the patches that batched.py would make. So it is for nearly every last layer.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import torch
@@ -17,23 +20,39 @@ import torch
 from ...generator.program import Layer, Program
 from ...kernels.gather import gather_sum
 from ...kernels.maps.geometry import Geometry
-from .lift import GEOMETRIES, rows_of
+from . import lift
 from .products import Product
 
 
 def thinned(program: Program) -> Program:
     """The program with "thin" in place of each such convolution; its attrs are {"geometry": the map's}."""
-    return dataclasses.replace(program, layers=tuple(_thin(program, layer) for layer in program.layers))
+    return dataclasses.replace(program, layers=tuple(_replaced(program, layer) for layer in program.layers))
 
 
-def _thin(program: Program, layer: Layer) -> Layer:
+def _replaced(program: Program, layer: Layer) -> Layer:
     if layer.op not in ("conv2d", "conv_transpose2d") or layer.attrs["groups"] != 1:
         return layer
     x, weight = (program.values[i] for i in layer.inputs[:2] if i is not None)
-    geometry = GEOMETRIES[layer.op](layer, x.shape, weight.shape)
-    if not x.batched or geometry.outputs > geometry.inputs:
+    geometry = lift.GEOMETRIES[layer.op](layer, x.shape, weight.shape)
+    # The patches of a transposed convolution are its columns.
+    fewer = geometry.input_major or columns_of(geometry) <= geometry.inputs * geometry.taps * geometry.out_positions
+    if not x.batched or geometry.outputs >= lift.LEAST_OUTPUTS or not fewer:
         return layer
     return dataclasses.replace(layer, op="thin", attrs={"geometry": geometry})
+
+
+def columns_of(geometry: Geometry) -> int:
+    """Numbers in the columns of one sample."""
+    return geometry.in_positions * geometry.outputs * geometry.taps
+
+
+def numbers_of_pair(program: Program) -> int:
+    """What layers "thin" hold for a pair at most, beside activations and temporaries: conv2d's weights, twice.
+
+    (In the order of the product: those of the first pass, for the whole search, and those of the step at work.)
+    """
+    geometries = (layer.attrs["geometry"] for layer in program.layers if layer.op == "thin")
+    return sum(2 * math.prod(geometry.torch_shape) for geometry in geometries if not geometry.input_major)
 
 
 class ThinLayer:
@@ -48,7 +67,7 @@ class ThinLayer:
         groups = len(x)
         major = weight if self._geometry.input_major else weight.transpose(1, 2)
         matrices = major.flatten(2).expand(groups, -1, -1)
-        columns = Product.apply(rows_of(x.squeeze(1)), matrices, self._precision)
+        columns = Product.apply(lift.rows_of(x.squeeze(1)), matrices, self._precision)
         bias = None if bias is None else bias.expand(groups, -1)
         y = _Folded.apply(columns.flatten(1), bias, self._fold, self._unfold)
         return y.view(groups, 1, *self._shape)
@@ -65,10 +84,16 @@ class _Folded(torch.autograd.Function):
         return gather_sum(columns, fold, None if bias is None else bias.contiguous())
 
     @staticmethod
-    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+    def backward(ctx: Any, gy: torch.Tensor) -> tuple[torch.Tensor | None, torch.Tensor | None, None, None]:
         gy = gy.contiguous()
-        of_bias = None if ctx.outputs is None else gy.view(len(gy), ctx.outputs, -1).sum(2)
-        return gather_sum(gy, ctx.unfold), of_bias, None, None
+        need_columns, need_bias, *_ = ctx.needs_input_grad
+        of_bias = gy.view(len(gy), ctx.outputs, -1).sum(2) if need_bias else None
+        return gather_sum(gy, ctx.unfold) if need_columns else None, of_bias, None, None
+
+
+def terms_of(geometry: Geometry) -> int:
+    """Terms of the sum that makes a number of y: the taps of the largest class, one at least."""
+    return max(1, *(len(part.taps) for part in geometry.classes))
 
 
 def tables(geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,7 +102,7 @@ def tables(geometry: Geometry) -> tuple[torch.Tensor, torch.Tensor]:
     A column's taps are in the order of the weight as torch holds it.
     """
     taps, outputs, positions = geometry.taps, geometry.outputs, geometry.out_positions
-    most = max(1, *(len(part.taps) for part in geometry.classes))
+    most = terms_of(geometry)
     fold = torch.full((most, positions), -1, dtype=torch.int64)
     unfold = torch.full((geometry.in_positions, taps), -1, dtype=torch.int64)
     for part in geometry.classes:

@@ -88,7 +88,7 @@ def test_softmax_of_nothing_is_nothing(device: torch.device) -> None:
 
 @pytest.mark.usefixtures("all_maps_but_the_last")
 def test_a_step_of_a_dcgan_launches_no_more_than_this(monkeypatch: pytest.MonkeyPatch, device: torch.device) -> None:
-    """Nothing is copied into another order, filled, or made twice: copies are of the history alone."""
+    """Nothing is copied into another order, or made twice: copied are the history, and gradients to their place."""
     if device.type != "cpu":
         pytest.skip("launches are told by Triton's interpreter")
     case = Case(DCGANGenerator(16, 1, 16, 8), (16,), (1, 16, 16), "two maps of eight outputs or more, and one of one")
