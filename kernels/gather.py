@@ -28,6 +28,13 @@ _OPTIONS = {"num_warps": 4, "enable_fp_fusion": True}
 
 
 @triton.jit
+def _add_term(total, x, table, place, inside):
+    """total + x[table[place]]; -1 there adds nothing."""
+    source = tl.load(table + place, mask=inside, other=-1)
+    return total + tl.load(x + source, mask=source >= 0, other=0.0)
+
+
+@triton.jit
 def gather_sum_kernel(
     x, table, bias, y, inputs, outputs, terms, of_one_bias,
     TERMS: tl.constexpr, BIAS: tl.constexpr, BLOCK: tl.constexpr,
@@ -44,12 +51,10 @@ def gather_sum_kernel(
         total = tl.zeros((BLOCK,), tl.float32)
     if TERMS == 0:
         for term in range(terms):
-            source = tl.load(table + term * outputs + place, mask=inside, other=-1)
-            total += tl.load(x + source, mask=source >= 0, other=0.0)
+            total = _add_term(total, x, table + term * outputs, place, inside)
     else:
         for term in tl.static_range(TERMS):
-            source = tl.load(table + term * outputs + place, mask=inside, other=-1)
-            total += tl.load(x + source, mask=source >= 0, other=0.0)
+            total = _add_term(total, x, table + term * outputs, place, inside)
     tl.store(y + pair * outputs + place, total, mask=inside)
 
 

@@ -116,10 +116,11 @@ def _tasks(part: Part) -> list[TuningTask]:
         program = program_of(part, shape)
         for precision in precisions:
             for index, setting in enumerate(layer_settings(part, program, precision, chosen_form=True)):
-                fused = class_size(setting.chain.geometry) <= FUSED_ROWS
-                kernels = ("change" if fused else "update", "product", "shared")
                 if private_map(setting.chain.geometry) is VectorMap:
                     kernels = map_choices.VECTOR_KERNELS
+                else:
+                    fused = class_size(setting.chain.geometry) <= FUSED_ROWS
+                    kernels = ("change" if fused else "update", "product", "shared")
                 tasks += [TuningTask(part, shape, precision, index, kernel) for kernel in kernels]
     return [next(task for task in tasks if task.kernel == name) for name in SMOKE] if part.smoke else tasks
 

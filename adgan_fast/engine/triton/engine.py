@@ -87,19 +87,17 @@ class Triton:
         """
         from .lift import private_map
         from .search import lifted
-        from .thin import columns_of, numbers_of_pair
+        from .thin import numbers_of_pair
 
         program, config = job.lowered, job.config
         left, chains = lifted(program, config)
-        thin = (columns_of(layer.attrs["geometry"]) for layer in left.layers if layer.op == "thin")
-        widest = max(batched.widest(program), *thin, 0)
         private = sum(
             private_map(chain.geometry).bytes_of_pair(chain.geometry, config.steps, config.precision)
             for chain in chains
         )
         small = program.parameter_count - sum(program.parameters[chain.parameter].numel() for chain in chains)
         owned = (5 * small if job.learns else 0) + numbers_of_pair(left)
-        return private + 4 * (owned + job.pairs_of_unit * (4 * program.activation_count + 3 * widest))
+        return private + 4 * (owned + job.pairs_of_unit * (4 * program.activation_count + 3 * batched.widest(program)))
 
     def default_chunk(self, job: Job) -> int:
         """See CHUNK; under the interpreter the config's own, as on a GPU."""

@@ -6,7 +6,8 @@ Back, the gradient of y is taken apart into that of the columns, and two product
 channels last to the products, as the kernels of lift.py leave them and take them; y has its channels first.
 
 Which convolutions: those of one group, with fewer than lift.LEAST_OUTPUTS outputs (the product is not tuned for more),
-whose columns are no more than the patches that batched.py would make. So it is for nearly every last layer.
+whose columns are no more than the patches that batched.py would make, by which memory is planned. So it is for nearly
+every last layer.
 """
 
 from __future__ import annotations
